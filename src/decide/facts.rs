@@ -1,0 +1,135 @@
+//! What a judgement rests on: facts as values, gathered by others, the clock included.
+//!
+//! Every number is an `Option`: `None` is "could not be read", never zero.
+
+use std::time::Duration;
+
+use crate::cgroup::path::GroupPath;
+use crate::policy::model::{EntrySet, GroupClass};
+
+/// A group's kernfs id: the inode number of its directory. Never reused while the machine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub u64);
+
+/// A limit file's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// `max`: none is set.
+    Unlimited,
+    /// Bytes.
+    Bytes(u64),
+}
+
+impl Limit {
+    /// The bytes, if one is set.
+    #[must_use]
+    pub fn bytes(self) -> Option<u64> {
+        match self {
+            Limit::Unlimited => None,
+            Limit::Bytes(bytes) => Some(bytes),
+        }
+    }
+}
+
+/// The node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// MemTotal.
+    pub total_bytes: u64,
+    /// MemAvailable.
+    pub available_bytes: Option<u64>,
+    /// SwapTotal.
+    pub swap_total_bytes: u64,
+    /// SwapFree.
+    pub swap_free_bytes: Option<u64>,
+}
+
+/// Memory of one group, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryFacts {
+    /// memory.current.
+    pub current: Option<u64>,
+    /// memory.stat `anon`.
+    pub anon: Option<u64>,
+    /// memory.stat `shmem`: tmpfs and shared memory, which outlives processes.
+    pub shmem: Option<u64>,
+    /// memory.stat `inactive_file` less `file_dirty` and `file_writeback`: what reclaim gets for nothing.
+    pub easy_file: Option<u64>,
+    /// memory.swap.current; `Some(0)` where the kernel has no swap accounting file.
+    pub swap: Option<u64>,
+    /// memory.max; `None` for the root and where it could not be read.
+    pub max: Option<Limit>,
+    /// memory.high.
+    pub high: Option<Limit>,
+    /// memory.low, bytes.
+    pub low: Option<u64>,
+}
+
+impl MemoryFacts {
+    /// What dies with the group: anon + swap.
+    #[must_use]
+    pub fn usage(&self) -> Option<u64> {
+        Some(self.anon?.saturating_add(self.swap?))
+    }
+
+    /// What counts against a limit and reclaim does not get for nothing: memory.current less easily reclaimed file cache.
+    #[must_use]
+    pub fn charged(&self) -> Option<u64> {
+        Some(self.current?.saturating_sub(self.easy_file?))
+    }
+}
+
+/// What was found out about the processes directly in one group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessFacts {
+    /// How many.
+    pub count: u32,
+    /// Process 1 is among them.
+    pub has_init: bool,
+    /// One of them has oom_score_adj -1000.
+    pub has_unkillable: bool,
+    /// One of them could not be looked at (another pid namespace, no rights); one that merely exited does not count.
+    pub has_unknown: bool,
+    /// Exclusions (with comm) of the group's class of which a process here has the comm.
+    pub comm_hits: EntrySet,
+    /// The largest oom_score.
+    pub oom_score: Option<u32>,
+}
+
+/// One group. A judgement gets the whole tree as a slice in pre-order: a parent stands before its children, and the
+/// group's descendants are the entries up to `subtree_end`.
+#[derive(Clone, Debug)]
+pub struct GroupFacts {
+    /// Identity.
+    pub id: GroupId,
+    /// For the record.
+    pub path: GroupPath,
+    /// Index of the parent; `None` for the root.
+    pub parent: Option<u32>,
+    /// One past the index of the last descendant.
+    pub subtree_end: u32,
+    /// What the policy says of it.
+    pub class: GroupClass,
+    /// oomwarden itself runs here.
+    pub own: bool,
+    /// It has memory files of its own (the root counts too).
+    pub has_memory: bool,
+    /// cgroup.type is `threaded`, or `domain invalid`.
+    pub threaded: bool,
+    /// memory.oom.group is 1.
+    pub oom_group: bool,
+    /// cgroup.events `populated`; `None`: could not be read (the group may be gone).
+    pub populated: Option<bool>,
+    /// A deed on it is under way or it was found dying.
+    pub dying: bool,
+    /// Memory.
+    pub memory: MemoryFacts,
+    /// Usage gained per second over the last 10 s, bytes; negative when shrinking.
+    pub growth: Option<i64>,
+    /// Full stall in the last second.
+    pub pressure: Option<Duration>,
+    /// Time since the group was created, as far as known.
+    pub age: Option<Duration>,
+    /// Looked at only for groups that might die; see [`super::Step::NeedProcesses`].
+    pub processes: Option<ProcessFacts>,
+}

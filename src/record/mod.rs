@@ -1,0 +1,3 @@
+//! Records: journal lines and counters, written off the warden thread.
+
+pub mod model;
