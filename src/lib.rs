@@ -3,5 +3,6 @@ pub mod cgroup;
 pub mod decide;
 pub mod policy;
 pub mod record;
+pub mod sense;
 pub mod sys;
 pub mod units;

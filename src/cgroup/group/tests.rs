@@ -20,7 +20,7 @@ fn missing_files_are_none_and_broken_ones_name_themselves() {
     fs::create_dir(dir.path().join("a")).unwrap();
     fs::write(dir.path().join("a/memory.current"), "4096\n").unwrap();
     fs::write(dir.path().join("a/memory.max"), "12").unwrap();
-    let mut group = Group::open(&root, None, GroupPath::from_bytes(b"/a")).unwrap();
+    let group = Group::open(&root, None, GroupPath::from_bytes(b"/a")).unwrap();
     let mut buffer = ReadBuf::new();
     assert_eq!(group.read(File::Current, &mut buffer, parse::value).unwrap(), Some(4096));
     assert_eq!(group.read(File::High, &mut buffer, parse::limit).unwrap(), None);
