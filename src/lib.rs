@@ -1,4 +1,5 @@
 //! oomwarden: a cgroup v2 aware out-of-memory manager.
+pub mod act;
 pub mod cgroup;
 pub mod decide;
 pub mod policy;
