@@ -131,7 +131,8 @@ impl Workshop {
                 self.signalled.clear();
                 std::thread::sleep(PASS_PAUSE);
             }
-            let mut news = false;
+            let (mut news, before) = (false, done.processes);
+            done.processes = 0;
             for group in targets {
                 loop {
                     self.chunk.clear();
@@ -148,6 +149,8 @@ impl Workshop {
                     self.signal_chunk(signal, &mut done);
                 }
             }
+            // Passes see the same dying processes again: the fullest tells how many there were.
+            done.processes = done.processes.max(before);
             // Nobody new stands in any list. For SIGKILL the dying stay listed for a while, which is not news.
             if !news || (signal == Signal::KILL && passes > FIRST_PASSES && targets.first().is_some_and(|victim| self.is_empty(victim))) {
                 break;
