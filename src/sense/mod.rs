@@ -4,6 +4,7 @@
 //! - [`counters`]: memory.events.local, compared with what was seen before.
 //! - [`psi`]: triggers within a budget, with fall-backs; [`clerk`]: the thread that arms them, since that can block.
 //! - [`sample`]: what has no notice in the kernel (usage, MemAvailable, SwapFree), sampled adaptively.
+//! - [`trend`]: what usage did over the last seconds.
 //! - [`node`], [`process`]: /proc/meminfo and /proc/PID, read through held or short-lived descriptors.
 //! - [`poller`]: the one epoll set.
 //!
@@ -17,4 +18,5 @@ pub mod process;
 pub mod psi;
 pub mod sample;
 pub mod tree;
+pub mod trend;
 pub mod watch;

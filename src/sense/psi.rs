@@ -129,6 +129,17 @@ impl Pool {
         self.with_slots().any(|(_, entry)| entry.group == group)
     }
 
+    /// Whether a group has this very trigger.
+    #[must_use]
+    pub fn knows(&self, group: GroupId, psi: Psi) -> bool {
+        self.with_slots().any(|(_, entry)| entry.group == group && entry.psi == psi)
+    }
+
+    /// All triggers.
+    pub fn all(&self) -> impl Iterator<Item = (GroupId, Psi)> {
+        self.with_slots().map(|(_, entry)| (entry.group, entry.psi))
+    }
+
     /// Whether one more group fits.
     #[must_use]
     pub fn has_room(&self) -> bool {

@@ -216,6 +216,12 @@ impl Tree {
         self.by_id.len()
     }
 
+    /// How many slots there are, used or free.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// Never true: the root is always there.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -226,6 +232,11 @@ impl Tree {
     #[must_use]
     pub fn degraded(&self) -> usize {
         self.degraded
+    }
+
+    /// The groups that are read on a timer.
+    pub fn degraded_slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.slots().filter(|slot| self.get(*slot).is_some_and(|node| node.sensing == Sensing::Timer))
     }
 
     /// All slots in use.
