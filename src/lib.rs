@@ -3,4 +3,5 @@ pub mod cgroup;
 pub mod decide;
 pub mod policy;
 pub mod record;
+pub mod serve;
 pub mod units;
