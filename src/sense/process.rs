@@ -46,9 +46,9 @@ pub struct OneProcess {
     /// Its id.
     pub pid: i32,
     /// oom_score.
-    pub oom_score: Option<i32>,
+    pub oom_score: Option<u32>,
     /// oom_score_adj.
-    pub oom_score_adj: Option<i32>,
+    pub oom_score_adj: Option<i16>,
     /// Resident bytes.
     pub rss_bytes: Option<u64>,
 }
@@ -142,8 +142,8 @@ impl Processes {
         self.list(group);
         for pid in &self.pids {
             let number = |text: Option<&[u8]>| text.and_then(|text| parse::signed(text).ok());
-            let oom_score_adj = self.read(*pid, File::OomScoreAdj, buffer).ok().and_then(number);
-            let oom_score = self.read(*pid, File::OomScore, buffer).ok().and_then(number);
+            let oom_score_adj = self.read(*pid, File::OomScoreAdj, buffer).ok().and_then(number).and_then(|adjust| i16::try_from(adjust).ok());
+            let oom_score = self.read(*pid, File::OomScore, buffer).ok().and_then(number).and_then(|score| u32::try_from(score).ok());
             let pages = self.read(*pid, File::Statm, buffer).ok().flatten().and_then(|text| parse::resident_pages(text).ok());
             let rss_bytes = pages.map(|pages| pages.saturating_mul(self.page_bytes));
             each(OneProcess { pid: *pid, oom_score, oom_score_adj, rss_bytes });

@@ -98,7 +98,7 @@ impl Climb {
         if self.one {
             let Some(pidfd) = &self.pidfd else { return false };
             let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-            return poll(&mut fds, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0);
+            return poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0);
         }
         match self.victim.read(File::GroupEvents, &mut senses.buffer, parse::populated) {
             Ok(populated) => populated.flatten() == Some(false),
@@ -465,7 +465,7 @@ impl Climbs {
     #[expect(clippy::too_many_arguments, reason = "as in `begin`")]
     fn end(
         &mut self,
-        mut climb: Box<Climb>,
+        climb: Box<Climb>,
         outcome: Outcome,
         now: Duration,
         senses: &mut Senses,

@@ -109,7 +109,7 @@ pub struct Setup {
     /// Where records go.
     pub records: Records,
     /// Counters and gauges.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     /// Questions whether the warden is alive.
     pub pulse: Arc<Pulse>,
     /// New policies.
@@ -133,7 +133,7 @@ pub struct Warden {
     pending: Vec<Pending>,
     batch: Vec<Pending>,
     records: Records,
-    counters: Counters,
+    counters: Arc<Counters>,
     pulse: Arc<Pulse>,
     mailbox: Mailbox,
     signals: SignalFd,

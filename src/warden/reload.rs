@@ -78,7 +78,7 @@ pub type Load = Box<dyn Fn() -> Result<Policy, String> + Send>;
 ///
 /// # Errors
 /// When inotify or the thread can't be started.
-pub fn start(mailbox: Mailbox, paths: Vec<PathBuf>, current: Arc<Policy>, counters: Counters, load: Load) -> io::Result<()> {
+pub fn start(mailbox: Mailbox, paths: Vec<PathBuf>, current: Arc<Policy>, counters: Arc<Counters>, load: Load) -> io::Result<()> {
     let inotify = Inotify::init()?;
     let mut reloader = Reloader { mailbox, inotify, paths, current, counters, load };
     reloader.watch();
@@ -91,7 +91,7 @@ struct Reloader {
     inotify: Inotify,
     paths: Vec<PathBuf>,
     current: Arc<Policy>,
-    counters: Counters,
+    counters: Arc<Counters>,
     load: Load,
 }
 

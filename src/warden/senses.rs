@@ -74,11 +74,12 @@ pub struct Senses {
 /// Adds a notice, unless the same rule and subject wait already or there is no room: what lasts comes again. A kill by the
 /// kernel does not, so it takes the place of another kind of notice.
 pub fn push(pending: &mut Vec<Pending>, one: Pending) {
+    let room = pending.len() < pending.capacity();
     let known = pending.iter_mut().find(|other| other.rule == one.rule && other.subject == one.subject);
     match known {
         Some(other) if super::breaks_group(&one.notice) => *other = one,
         Some(_) => {}
-        None if pending.len() < pending.capacity() => pending.push(one),
+        None if room => pending.push(one),
         None if super::breaks_group(&one.notice) => {
             if let Some(other) = pending.iter_mut().find(|other| !super::breaks_group(&other.notice)) {
                 *other = one;
