@@ -147,3 +147,6 @@ impl Collector for GroupCollector {
         [memory.collect(), limit.collect(), waiting.collect(), stalled.collect()].concat()
     }
 }
+
+#[cfg(test)]
+mod tests;

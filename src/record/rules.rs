@@ -165,3 +165,6 @@ fn failures(record: &JudgementRecord, mut failed: impl FnMut(FailureReason)) {
         failed(reason);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -308,7 +308,7 @@ pub fn log_line(record: &JudgementRecord) -> String {
             format!("rule {rule} would have killed {victim}{usage} after {trigger} at {subject} ({})", chosen_reason(record))
         }
         Outcome::Recovered => {
-            format!("rule {rule} let {victim} be: the trouble at {subject} ended by itself after {trigger}; {}", Rungs(record))
+            format!("rule {rule} spared {victim}: the trouble after {trigger} at {subject} was over before the kill; {}", Rungs(record))
         }
         Outcome::Failed => format!("rule {rule} could not kill {victim} after {trigger} at {subject}: {}", Rungs(record)),
         Outcome::NoVictim => format!("rule {rule} found no victim after {trigger} at {subject}: {}", Struck(record)),
@@ -382,3 +382,6 @@ impl fmt::Display for Struck<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
