@@ -103,11 +103,13 @@ pub fn run(args: RunArgs) -> u8 {
 }
 
 fn load(paths: &[PathBuf]) -> Result<Policy, Failure> {
-    if paths.is_empty() {
-        return Ok(Policy::builtin());
-    }
-    let sources = files::read_sources(paths).map_err(|error| failed(FAILED)(error.to_string()))?;
-    policy::load(&sources).map(|loaded| loaded.policy).map_err(|diagnostics| {
+    let loaded = if paths.is_empty() {
+        Policy::builtin()
+    } else {
+        let sources = files::read_sources(paths).map_err(|error| failed(FAILED)(error.to_string()))?;
+        policy::load(&sources)
+    };
+    loaded.map(|loaded| loaded.policy).map_err(|diagnostics| {
         let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
         failed(USAGE)(format!("bad policy\n{}", lines.join("\n")))
     })
