@@ -106,8 +106,8 @@ pub fn killed() -> Box<JudgementRecord> {
         took: Duration::from_micros(took),
         processes,
     };
-    record.rungs =
-        vec![rung(RungName::Kill, RungOutcome::Done, 300, 150, Some(5)), rung(RungName::Verify, RungOutcome::Empty, 450, 12_000, None)];
+    record.push_rung(rung(RungName::Kill, RungOutcome::Done, 300, 150, Some(5)));
+    record.push_rung(rung(RungName::Verify, RungOutcome::Empty, 450, 12_000, None));
     record.processes_killed = Some(5);
     record.freed_bytes = Some(88 * MIB);
     let micros = |micros| Some(Duration::from_micros(micros));

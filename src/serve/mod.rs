@@ -36,8 +36,9 @@ use pages::Site;
 use crate::record::counters::Counters;
 use crate::record::pulse::Pulse;
 
-/// The thread's stack: tokio and hyper keep their state on the heap.
-const STACK_BYTES: usize = 256 * 1024;
+/// The thread's stack. tokio and hyper need little of it, but the compressor builds its tables (a few hundred KiB) there
+/// before they move to the heap. What is never touched costs address space only.
+const STACK_BYTES: usize = 1024 * 1024;
 
 /// Bounds on what a client may take. The defaults are for use, other values for tests.
 #[derive(Clone, Copy, Debug)]
