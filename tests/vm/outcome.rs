@@ -6,7 +6,8 @@ pub type Outcome<T = ()> = Result<T, String>;
 /// Ends the scenario with a message unless the condition holds.
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
-        if !$condition {
+        let holds: bool = $condition;
+        if !holds {
             return Err(format!($($message)+));
         }
     };

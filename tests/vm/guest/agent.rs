@@ -60,7 +60,7 @@ fn serve() -> Outcome {
         let ["run", name, seconds] = words[..] else { continue };
         let limit = Duration::from_secs(seconds.parse().unwrap_or(60));
         let run = Run::begin(&host, name);
-        let ended = run.and_then(|mut run| Ok((end(&mut run.child, limit), run)));
+        let ended = run.map(|mut run| (end(&mut run.child, limit), run));
         let restored = baseline.restore();
         let ended = ended.and_then(|(status, run)| run.verdict(status, restored.is_ok()));
         match (ended, restored) {

@@ -5,7 +5,6 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use cgroups_rs::CgroupPid;
 use cgroups_rs::fs::cgroup::Cgroup;
 use cgroups_rs::fs::hierarchies;
 use cgroups_rs::fs::memory::MemController;
@@ -98,13 +97,6 @@ impl Group {
             None => return Err(format!("cgroups-rs takes only UTF-8 names, not {self}: use set()")),
         }
         Ok(self)
-    }
-
-    /// Moves a process here.
-    pub fn add(&self, pid: u32) -> Outcome {
-        let below = self.directory.strip_prefix(places::CGROUP).doing("find the group below the root")?;
-        let cgroup = Cgroup::load(hierarchies::auto(), below);
-        cgroup.add_task_by_tgid(CgroupPid::from(u64::from(pid))).doing(format_args!("move {pid} to {self}"))
     }
 
     /// Writes a file of the group.

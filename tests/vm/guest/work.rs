@@ -5,8 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{self, Signal};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use super::group::Group;
 use super::wait::{self, SOON};
@@ -91,11 +90,6 @@ impl Work {
         let status = self.end(SOON)?;
         ensure!(status.code() == Some(code), "{} should have exited with {code} but ended otherwise: {status}", self.what);
         Ok(())
-    }
-
-    /// Sends it a signal.
-    pub fn signal(&self, signal: Signal) -> Outcome {
-        signal::kill(Pid::from_raw(self.child.id() as i32), signal).doing(format_args!("send {signal} to {}", self.what))
     }
 }
 

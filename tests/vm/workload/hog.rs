@@ -31,10 +31,8 @@ pub fn run(words: &Words) -> Outcome<ExitCode> {
     let mut memory = Vec::with_capacity(mib);
     for at in 0..mib {
         memory.push(chunk(at as u64));
-        if rate > 0 {
-            let due = Duration::from_millis((at as u64 + 1) * 1000 / rate);
-            std::thread::sleep(due.saturating_sub(began.elapsed()));
-        }
+        let due = ((at as u64 + 1) * 1000).checked_div(rate).map_or(Duration::ZERO, Duration::from_millis);
+        std::thread::sleep(due.saturating_sub(began.elapsed()));
     }
     match words.text("then").as_str() {
         "hold" => Ok(bystanders::sleep()),
