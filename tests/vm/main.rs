@@ -8,6 +8,14 @@
 //! `OOMWARDEN_VM=skip` leaves these tests out (said in one line), `OOMWARDEN_VM_ACCEL` names QEMU's accelerator,
 //! `OOMWARDEN_VM_CACHE` is where kernels are kept.
 
+#![allow(unreachable_pub, reason = "a binary has no outside: `pub` here means that another of its modules uses it")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "the numbers are those that scenarios themselves set up: pids, MiB, seconds"
+)]
+
 #[macro_use]
 mod outcome;
 

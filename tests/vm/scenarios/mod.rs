@@ -31,10 +31,10 @@ pub struct Scenario {
     pub run: fn() -> Outcome,
 }
 
-/// A scenario of ordinary length, named like its function.
+/// Scenarios named after their module and function; 60 seconds long at most unless said otherwise.
 macro_rules! scenarios {
     ($($module:ident :: { $($name:ident $(: $seconds:literal)?),+ $(,)? })+) => {
-        &[$($(Scenario { name: stringify!($name), limit: Duration::from_secs(60 $(- 60 + $seconds)?), run: $module::$name }),+),+]
+        &[$($(Scenario { name: concat!(stringify!($module), "::", stringify!($name)), limit: Duration::from_secs(60 $(- 60 + $seconds)?), run: $module::$name }),+),+]
     };
 }
 
