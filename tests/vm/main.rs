@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Some("--guest") => guest::agent::run(),
         Some("--scenario") => guest::child::run(arguments.next()),
         Some("--workload") => workload::run(arguments.collect()),
-        Some("--demo") => demo::run(),
+        Some("--demo") => demo::run(arguments.next().is_some_and(|more| more == "--vm")),
         _ => host::run(),
     }
 }

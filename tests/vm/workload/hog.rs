@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -76,11 +77,19 @@ pub fn grow_one_of(words: &Words) -> Outcome<ExitCode> {
     Ok(bystanders::sleep())
 }
 
-/// One MiB that neither compresses to nothing nor is one of many equal pages.
-fn chunk(seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+/// One MiB of which half of each page is noise, so that zram gets it to about half; `number` makes its pages differ from others'.
+fn chunk(number: u64) -> Vec<u8> {
+    static NOISE: OnceLock<Vec<u8>> = OnceLock::new();
+    let mut bytes = NOISE.get_or_init(noise).clone();
+    for page in bytes.chunks_mut(PAGE) {
+        page[..8].copy_from_slice(&number.to_le_bytes());
+    }
+    bytes
+}
+
+fn noise() -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = vec![0; MIB];
-    // Half of each page is noise: zram gets it to about half.
     for page in bytes.chunks_mut(PAGE) {
         for word in page[..PAGE / 2].chunks_exact_mut(8) {
             state ^= state << 13;
