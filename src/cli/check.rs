@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use crate::policy::files::shown_path;
 use crate::policy::{Loaded, load, read_sources};
 
 /// Checks each of `files` (a directory counts as one policy) as a policy of its own.
@@ -37,7 +38,7 @@ pub fn check(files: &[PathBuf], out: &mut dyn Write, messages: &mut dyn Write) -
                 write!(
                     out,
                     "{}: sound: {}, {}",
-                    file.display(),
+                    shown_path(file),
                     count(policy.rules.len(), "rule"),
                     count(policy.exclude.len(), "exclusion")
                 )?;
@@ -102,7 +103,7 @@ mod tests {
         let expected =
             format!("{0}:2:1: error: unknown key `modee` in the policy\n  hint: did you mean `mode`?\n{0}:4:5: error: ", bad.display());
         assert!(messages.starts_with(&expected), "{messages}");
-        assert!(messages.contains("4:23: error: the glob `b` does not begin with `/`\n  hint: write `/b`\n"), "{messages}");
+        assert!(messages.contains("4:22: error: the glob `b` does not begin with `/`\n  hint: write `/b`\n"), "{messages}");
         assert!(messages.contains("none.yaml"), "{messages}");
 
         let (code, out, messages) = checked(&[missing]);

@@ -33,10 +33,10 @@ impl Policy {
             if rule.watch.matches(path) {
                 class.subject_of.insert(index);
             }
-            if let Victim::Among(among) = &rule.victim {
-                if matches!(&among.groups, AmongGroups::Globs(globs) if globs.matches(path)) {
-                    class.among.insert(index);
-                }
+            if let Victim::Among(among) = &rule.victim
+                && matches!(&among.groups, AmongGroups::Globs(globs) if globs.matches(path))
+            {
+                class.among.insert(index);
             }
         }
         class.oom_group = self.oom_group.as_ref().is_some_and(|globs| globs.matches(path));

@@ -12,7 +12,7 @@ use super::source::Source;
 /// Where the policy does not say.
 const COOLDOWN: Duration = Duration::from_secs(2);
 /// How many globs a policy may hold: each one is tried on each new group.
-const MOST_GLOBS: usize = 2048;
+const MOST_GLOBS: usize = 1024;
 
 /// Reports what is too much of all of it together.
 pub(super) fn check_numbers(draft: &Draft, report: &mut Report) {

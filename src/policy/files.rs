@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use super::diagnostic::escaped;
 use super::source::{MAX_SOURCE_BYTES, Source};
 
 /// How many files one directory may hold.
@@ -13,7 +14,7 @@ const MOST_FILES: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The system refused.
-    #[error("can't read the policy {}: {source}; {}", path.display(), advice(source))]
+    #[error("can't read the policy {}: {source}; {}", shown_path(path), advice(source))]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -21,17 +22,23 @@ pub enum ReadError {
         source: io::Error,
     },
     /// A directory without a single `*.yaml`.
-    #[error("no policy in the directory {}: put at least one file there whose name ends in .yaml", path.display())]
+    #[error("no policy in the directory {}: put at least one file there whose name ends in .yaml", shown_path(path))]
     Empty {
         /// The directory.
         path: PathBuf,
     },
     /// A directory with far too many.
-    #[error("the directory {} holds more than {MOST_FILES} files *.yaml: is it the right one?", path.display())]
+    #[error("the directory {} holds more than {MOST_FILES} files *.yaml: is it the right one?", shown_path(path))]
     TooMany {
         /// The directory.
         path: PathBuf,
     },
+}
+
+/// A path as messages show it: on one line, whatever its name holds.
+#[must_use]
+pub fn shown_path(path: &Path) -> String {
+    escaped(&path.to_string_lossy())
 }
 
 fn advice(error: &io::Error) -> &'static str {

@@ -5,7 +5,7 @@
 use super::diagnostic::{Place, Report, shown};
 use super::draft::{At, Draft, Patterns, Rule, Victim};
 use super::model::{Condition, EventKind, Psi, Trigger, UsageOf, UsageTest};
-use super::pattern;
+use super::pattern::Over;
 use crate::units::Share;
 
 /// Adds warnings to the report.
@@ -29,11 +29,14 @@ pub(super) fn lint(draft: &Draft, report: &mut Report) {
         );
     }
     shadowed_importance(draft, report);
+    // Exclusions by comm depend on what runs: nothing is known of them here.
+    let exclude = draft.exclude.iter().filter(|entry| entry.value.comm.is_none()).flat_map(|entry| &entry.value.group);
+    let exclude: Vec<Over<'_>> = exclude.map(|pattern| Over::new(&pattern.value)).collect();
     for rule in &draft.rules {
         let root_only = rule.watch.iter().all(|pattern| pattern.value == "/");
         triggers(rule, root_only, report);
         conditions(rule, root_only, report);
-        victims(rule, root_only, draft, report);
+        victims(rule, root_only, &exclude, report);
     }
 }
 
@@ -50,21 +53,21 @@ fn mounted(patterns: &Patterns, report: &mut Report) {
 }
 
 fn shadowed_importance(draft: &Draft, report: &mut Report) {
-    for (index, entry) in draft.importance.iter().enumerate() {
-        let earlier = draft.importance.get(..index).unwrap_or_default();
-        let covered = entry.value.group.iter().all(|pattern| earlier.iter().any(|over| covered(&over.value.group, &pattern.value)));
-        if covered {
+    let mut earlier: Vec<Over<'_>> = Vec::new();
+    for entry in &draft.importance {
+        if entry.value.group.iter().all(|pattern| covered(&earlier, pattern)) {
             report.warning(
                 entry.at,
                 "this line of importance never counts: an earlier one covers the same groups",
                 "the first line that matches wins, and it covers everything below its groups: put the narrower one first",
             );
         }
+        earlier.extend(entry.value.group.iter().map(|pattern| Over::new(&pattern.value)));
     }
 }
 
-fn covered(over: &Patterns, pattern: &str) -> bool {
-    over.iter().any(|over| pattern::covers(&over.value, pattern))
+fn covered(over: &[Over<'_>], pattern: &At<String>) -> bool {
+    over.iter().any(|over| over.covers(&pattern.value))
 }
 
 fn triggers(rule: &Rule, root_only: bool, report: &mut Report) {
@@ -149,10 +152,8 @@ fn usage(test: &At<UsageTest>, root_only: bool, consequence: &str, report: &mut 
     }
 }
 
-fn victims(rule: &Rule, root_only: bool, draft: &Draft, report: &mut Report) {
-    // Exclusions by comm depend on what runs: nothing is known of them here.
-    let excluded =
-        |pattern: &At<String>| draft.exclude.iter().any(|entry| entry.value.comm.is_none() && covered(&entry.value.group, &pattern.value));
+fn victims(rule: &Rule, root_only: bool, exclude: &[Over<'_>], report: &mut Report) {
+    let excluded = |pattern: &At<String>| covered(exclude, pattern);
     let among = match &rule.victim.value {
         Victim::Among(among) => among,
         Victim::Subject if root_only => {
@@ -202,14 +203,14 @@ fn victims(rule: &Rule, root_only: bool, draft: &Draft, report: &mut Report) {
 /// Candidates that contain one another, as far as the text shows it.
 fn overlapping(patterns: &Patterns, report: &mut Report) {
     for (index, pattern) in patterns.iter().enumerate() {
+        let upper = Over::new(&pattern.value);
         for (other_index, other) in patterns.iter().enumerate() {
-            let (upper, lower) = (&pattern.value, &other.value);
-            if upper == lower && index < other_index {
-                report.warning(other.at, format!("{} stands in this list twice", shown(lower)), "take one of the two out");
-            } else if upper != lower && pattern::contains(upper, lower) {
+            if pattern.value == other.value && index < other_index {
+                report.warning(other.at, format!("{} stands in this list twice", shown(&other.value)), "take one of the two out");
+            } else if pattern.value != other.value && upper.contains(&other.value) {
                 report.warning(
                     pattern.at,
-                    format!("what {} names contains what {} names", shown(upper), shown(lower)),
+                    format!("what {} names contains what {} names", shown(&pattern.value), shown(&other.value)),
                     "only leaves are candidates, so the upper one counts only where it has nothing below: name the one that you mean",
                 );
             }

@@ -137,33 +137,43 @@ pub(super) fn base(pattern: &str) -> &str {
     }
 }
 
-/// Whether whatever `pattern` can match lies, for certain, in what `over` matches or below that: the way in which an
-/// exclusion or a line of importance covers groups.
-pub(super) fn covers(over: &str, pattern: &str) -> bool {
-    let base = base(pattern);
-    let below = |prefix: &str| pattern != "/" && strictly_below(pattern, prefix);
-    match shape(over) {
-        _ if over == pattern => true,
-        Shape::Literal if over == "/" => true,
-        Shape::Literal => base == over || strictly_below(base, over),
-        Shape::Below(prefix) | Shape::Children(prefix) => below(prefix),
-        Shape::Other => Globs::new(&[over]).is_ok_and(|globs| ancestry(base).any(|path| globs.matches(path.as_bytes()))),
-    }
+/// A pattern that others are held against; compiled once, because there may be many of them.
+pub(super) struct Over<'p> {
+    text: &'p str,
+    globs: Option<Globs>,
 }
 
-/// Whether a match of `upper` can, for certain or by the way it is written, contain a match of `lower`.
-pub(super) fn contains(upper: &str, lower: &str) -> bool {
-    if upper == lower || upper == "/" {
-        return lower != "/";
+impl<'p> Over<'p> {
+    /// Makes ready.
+    pub fn new(text: &'p str) -> Over<'p> {
+        Over { text, globs: Globs::new(&[text]).ok() }
     }
-    let base_of_lower = base(lower);
-    let within_tree = matches!(shape(lower), Shape::Below(prefix) if strictly_below(upper, prefix));
-    let by_text = strictly_below(lower, upper);
-    let by_match = || {
-        Globs::new(&[upper])
-            .is_ok_and(|globs| ancestry(base_of_lower).any(|path| path.len() < lower.len() && globs.matches(path.as_bytes())))
-    };
-    within_tree || by_text || by_match()
+
+    fn matches_any<'a>(&self, mut paths: impl Iterator<Item = &'a str>) -> bool {
+        self.globs.as_ref().is_some_and(|globs| paths.any(|path| globs.matches(path.as_bytes())))
+    }
+
+    /// Whether whatever `pattern` can match lies, for certain, in what this one matches or below that: the way in which
+    /// an exclusion or a line of importance covers groups.
+    pub fn covers(&self, pattern: &str) -> bool {
+        if self.text == pattern || self.text == "/" {
+            return true;
+        }
+        match shape(self.text) {
+            Shape::Below(prefix) | Shape::Children(prefix) => pattern != "/" && strictly_below(pattern, prefix),
+            Shape::Literal | Shape::Other => self.matches_any(ancestry(base(pattern))),
+        }
+    }
+
+    /// Whether a match of this one can, for certain or by the way it is written, contain a match of `lower`.
+    pub fn contains(&self, lower: &str) -> bool {
+        if self.text == lower || self.text == "/" {
+            return lower != "/";
+        }
+        let within_tree = matches!(shape(lower), Shape::Below(prefix) if strictly_below(self.text, prefix));
+        let above = ancestry(base(lower)).filter(|path| path.len() < lower.len());
+        within_tree || strictly_below(lower, self.text) || self.matches_any(above)
+    }
 }
 
 /// Whether `path` (or the text of a glob) begins with `prefix` and a slash.

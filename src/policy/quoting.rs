@@ -33,11 +33,8 @@ fn leading_star(line: &str) -> Option<usize> {
     let (mut starts, mut quote, mut before) = (true, None, ' ');
     for (at, c) in line.chars().enumerate() {
         match (quote, c) {
-            (Some(q), c) => {
-                if c == q {
-                    quote = None;
-                }
-            }
+            (Some(q), c) if c == q => quote = None,
+            (Some(_), _) => {}
             (None, '*') if starts => return Some(at + 1),
             (None, '#') if starts => return None,
             (None, '"' | '\'') if starts => quote = Some(c),

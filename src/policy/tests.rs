@@ -185,6 +185,25 @@ fn a_bomb_is_refused_before_it_grows() {
     assert!(found[0].contains("an anchor"), "{}", found[0]);
 }
 
+#[test]
+fn the_largest_policies_are_read_in_bounded_time() {
+    let list = |n: usize, form: &str| (0..n).map(|i| form.replace('#', &i.to_string())).collect::<Vec<_>>().join(", ");
+    let head = "version: 1\nrules:\n  - {name: r, watch: /a, when: [event: oom]";
+    for (what, text) in [
+        ("too many globs", format!("{head}, victim: {{among: [{}]}}}}\n", list(40_000, "\"/a#*/{b,c}\""))),
+        ("many globs", format!("{head}, victim: {{among: [{}]}}}}\n", list(250, "\"/a/b/c/d/e*#/{b,c}\""))),
+        ("too many rules", format!("version: 1\nrules: [{}]\n", list(8_000, "{name: r#}"))),
+        ("too many keys", format!("version: 1\n{}\n", list(20_000, "k#: 1").replace(", ", "\n"))),
+        ("one deep glob", format!("{head}, victim: {{among: [\"{}\", \"/*/{{b,c}}\"]}}}}\n", "/a".repeat(500))),
+    ] {
+        let start = std::time::Instant::now();
+        let _ = load(&sources(&[&text]));
+        let took = start.elapsed();
+        println!("{what}: {took:?}");
+        assert!(took.as_secs() < 60, "{what} took {took:?}");
+    }
+}
+
 /// One change to a text, at a character boundary.
 fn mutated(text: &str, at: prop::sample::Index, piece: &str, cut: usize) -> String {
     let places: Vec<usize> = text.char_indices().map(|(place, _)| place).collect();

@@ -253,7 +253,7 @@ pub(super) fn unknown<'k>(what: &str, word: &str, known: impl Iterator<Item = &'
 }
 
 /// The known word that a misspelt one most likely means.
-fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     // Longer words are no slips of the pen, and comparing takes time in proportion to the length.
     if word.len() > 40 {
         return None;

@@ -20,6 +20,8 @@ pub(super) struct Fields<'n> {
     at: Place,
     what: &'static str,
     known: Vec<(&'n str, &'n Node)>,
+    /// Known keys that unknown ones were probably meant to be.
+    meant: Vec<&'static str>,
 }
 
 impl<'n> Fields<'n> {
@@ -32,6 +34,7 @@ impl<'n> Fields<'n> {
             return None;
         };
         let mut known = Vec::with_capacity(entries.len());
+        let mut meant = Vec::new();
         for (key, value) in entries {
             let name = key.name.as_str();
             if keys.known.contains(&name) {
@@ -45,9 +48,10 @@ impl<'n> Fields<'n> {
                     quoting::BRACES.clone_into(&mut bad.hint);
                 }
                 report.bad(key.at, bad);
+                meant.extend(values::nearest(name, keys.known));
             }
         }
-        Some(Fields { at: node.at, what: keys.what, known })
+        Some(Fields { at: node.at, what: keys.what, known, meant })
     }
 
     /// Whether no known key is there.
@@ -65,10 +69,10 @@ impl<'n> Fields<'n> {
         self.known.iter().find(|(name, _)| *name == key).map(|(_, node)| *node)
     }
 
-    /// The value of a key that must be there.
+    /// The value of a key that must be there. If it is misspelt, that was reported, and is enough.
     pub fn need(&self, key: &str, hint: &str, report: &mut Report) -> Option<&'n Node> {
         let found = self.get(key);
-        if found.is_none() {
+        if found.is_none() && !self.meant.contains(&key) {
             report.error(self.at, format!("`{key}` is missing in {}", self.what), hint);
         }
         found

@@ -9,7 +9,7 @@ mod victim;
 
 use super::diagnostic::{Bad, Place, Report, plain};
 use super::draft::{At, Draft, Exclude, Importance, Patterns};
-use super::globs::Globs;
+use super::globs;
 use super::model::Mode;
 use super::quoting;
 use super::tree::{Kind, Node};
@@ -33,10 +33,11 @@ pub(super) fn read(root: &Node, draft: &mut Draft, report: &mut Report) {
     if let Some((at, value)) = fields.get("mode").and_then(|node| Some((node.at, mode(node, report)?))) {
         settle(&mut draft.mode, At::new(at, value), "mode", report);
     }
-    if let Some(defaults) = fields.get("defaults").and_then(|node| Fields::open(node, &DEFAULTS, report)) {
-        if let Some((at, value)) = defaults.get("cooldown").and_then(|node| Some((node.at, scalar(node, values::duration, report)?))) {
-            settle(&mut draft.cooldown, At::new(at, value), "cooldown", report);
-        }
+    if let Some(defaults) = fields.get("defaults").and_then(|node| Fields::open(node, &DEFAULTS, report))
+        && let Some(node) = defaults.get("cooldown")
+        && let Some(value) = scalar(node, values::duration, report)
+    {
+        settle(&mut draft.cooldown, At::new(node.at, value), "cooldown", report);
     }
     for node in entries(&fields, "exclude", report) {
         draft.exclude.extend(exclude(node, report));
@@ -49,10 +50,10 @@ pub(super) fn read(root: &Node, draft: &mut Draft, report: &mut Report) {
         let rule = rule::rule(node, &mut draft.names, report);
         draft.rules.extend(rule);
     }
-    if let Some(kernel) = fields.get("kernel").and_then(|node| Fields::open(node, &KERNEL, report)) {
-        if let Some(node) = kernel.get("oom_group") {
-            draft.oom_group.get_or_insert_default().extend(patterns(node, report).unwrap_or_default());
-        }
+    if let Some(kernel) = fields.get("kernel").and_then(|node| Fields::open(node, &KERNEL, report))
+        && let Some(node) = kernel.get("oom_group")
+    {
+        draft.oom_group.get_or_insert_default().extend(patterns(node, report).unwrap_or_default());
     }
 }
 
@@ -170,10 +171,10 @@ fn pattern(node: &Node, report: &mut Report) -> Option<At<String>> {
         report.error(node.at, format!("a glob is expected here, not {}", node.describe()), hint);
         return None;
     };
-    match Globs::new(&[text]) {
+    match globs::parse(text) {
         Ok(_) => Some(At::new(node.at, text.clone())),
         Err(bad) => {
-            report.bad(node.at, bad.into_bad());
+            report.bad(node.at, bad);
             None
         }
     }

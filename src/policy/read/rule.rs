@@ -125,12 +125,12 @@ fn trigger(node: &Node, report: &mut Report) -> Option<Trigger> {
 }
 
 fn condition(node: &Node, report: &mut Report) -> Option<Condition> {
-    if let Kind::Map(entries) = &node.kind {
-        if let Some((key, _)) = entries.iter().find(|(key, _)| matches!(key.name.as_str(), "psi" | "event")) {
-            let message = format!("{} starts a judgement, it is no condition", shown(&key.name));
-            report.error(key.at, message, "put it under `when`; conditions are `usage`, `available` and `swap_free`");
-            return None;
-        }
+    if let Kind::Map(entries) = &node.kind
+        && let Some((key, _)) = entries.iter().find(|(key, _)| matches!(key.name.as_str(), "psi" | "event"))
+    {
+        let message = format!("{} starts a judgement, it is no condition", shown(&key.name));
+        report.error(key.at, message, "put it under `when`; conditions are `usage`, `available` and `swap_free`");
+        return None;
     }
     let (key, node) = single(node, &ONLY_IF, report)?;
     let (condition, time) = match key {
