@@ -1,3 +1,37 @@
+CARGO ?= cargo
+# What the virtual machines need, beside the Rust toolchain: program, and Debian's package of it.
+VM_PROGRAMS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static strip:binutils
+
 .PHONY: build
 build:
-	cargo build --release
+	$(CARGO) build --release
+
+# Installs what the virtual machines need and is missing; says what to do where it can't.
+.PHONY: vm-deps
+vm-deps:
+	@missing=""; \
+	for pair in $(VM_PROGRAMS); do \
+		command -v "$${pair%%:*}" >/dev/null 2>&1 || missing="$$missing $${pair##*:}"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	if ! command -v apt-get >/dev/null 2>&1; then \
+		echo "missing:$$missing (names of Debian's packages); install them, or set OOMWARDEN_VM=skip" >&2; exit 1; \
+	fi; \
+	sudo=""; \
+	if [ "$$(id -u)" != 0 ]; then \
+		command -v sudo >/dev/null 2>&1 || { echo "run as root: apt-get install --no-install-recommends$$missing" >&2; exit 1; }; \
+		sudo=sudo; \
+	fi; \
+	echo "installing$$missing"; \
+	$$sudo apt-get update -qq && \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+
+# Scenarios on real kernels. One of them: make test-vm ARGS=6.12::ladder
+.PHONY: test-vm
+test-vm: vm-deps
+	$(CARGO) test --release --test vm -- $(ARGS)
+
+# The main job, to look at: on this machine where it can be, else in a virtual machine.
+.PHONY: demo
+demo: vm-deps
+	@$(CARGO) test --quiet --release --test vm -- --demo $(ARGS)

@@ -333,3 +333,8 @@ pub struct GroupClass {
     /// `kernel: oom_group` names it.
     pub oom_group: bool,
 }
+
+impl Policy {
+    /// placeholder until merged
+    pub fn classify(&self, _path: &[u8], _parent: Option<&GroupClass>) -> GroupClass { GroupClass::default() }
+}

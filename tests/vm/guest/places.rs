@@ -1,0 +1,18 @@
+//! Where things are in the guest.
+
+/// This binary.
+pub const SELF: &str = "/vm";
+/// The program under test.
+pub const OOMWARDEN: &str = "/oomwarden";
+/// busybox.
+pub const BUSYBOX: &str = "/bin/busybox";
+/// The cgroup root.
+pub const CGROUP: &str = "/sys/fs/cgroup";
+/// A scenario's files; emptied after each.
+pub const FILES: &str = "/run/scenario";
+/// Where a scenario may mount things; unmounted after each.
+pub const MOUNT: &str = "/mnt";
+/// A slow disk full of zeroes, 1 GiB.
+pub const DISK: &str = "/dev/vda";
+/// The second serial port: the conversation with the host.
+pub const HOST: &str = "/dev/ttyS1";

@@ -1,0 +1,39 @@
+//! The guest as a whole: settings that a scenario changes (put back afterwards), mounts, swap.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::places;
+use crate::outcome::{Doing, Outcome};
+
+/// Runs an applet of busybox.
+pub fn busybox(arguments: &[&str]) -> Outcome {
+    let output = Command::new(places::BUSYBOX).args(arguments).output().doing(format_args!("run busybox {arguments:?}"))?;
+    ensure!(output.status.success(), "busybox {arguments:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}
+
+/// Settings under /proc/sys that scenarios may change.
+pub const SETTINGS: [&str; 3] =
+    ["/proc/sys/fs/inotify/max_user_watches", "/proc/sys/fs/inotify/max_queued_events", "/proc/sys/vm/swappiness"];
+
+/// Sets one of them until the scenario's end.
+pub fn set(setting: &str, value: &str) -> Outcome {
+    ensure!(SETTINGS.contains(&setting), "{setting} would not be put back: add it to SETTINGS");
+    std::fs::write(setting, value).doing(format_args!("set {setting} to {value}"))
+}
+
+/// Mounts a tmpfs of at most so many MiB and says where.
+pub fn tmpfs(name: &str, mib: u64) -> Outcome<PathBuf> {
+    let place = Path::new(places::MOUNT).join(name);
+    std::fs::create_dir_all(&place).doing(format_args!("create {}", place.display()))?;
+    busybox(&["mount", "-t", "tmpfs", "-o", &format!("size={mib}m"), name, &place.to_string_lossy()])?;
+    Ok(place)
+}
+
+/// Swap in compressed memory, of so many MiB.
+pub fn zram_swap(mib: u64) -> Outcome {
+    std::fs::write("/sys/block/zram0/disksize", format!("{mib}M")).doing("give zram0 a size")?;
+    busybox(&["mkswap", "/dev/zram0"])?;
+    busybox(&["swapon", "/dev/zram0"])
+}

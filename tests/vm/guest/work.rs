@@ -1,0 +1,102 @@
+//! A workload at work: this binary, started as `--workload`, in a group.
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::group::Group;
+use super::wait::{self, SOON};
+use crate::guest::{group::MIB, places};
+use crate::outcome::{Doing, Outcome};
+
+/// A process that a scenario started. Dropping it kills and collects it.
+pub struct Work {
+    child: Child,
+    what: String,
+    status: Option<ExitStatus>,
+}
+
+impl Work {
+    /// Starts a workload in `group`: `what` is its name and `key=value` words, as in `hog mib=64 then=hold comm=postgres adj=-1000`.
+    /// It has joined the group when this returns.
+    pub fn start(group: &Group, what: &str) -> Outcome<Work> {
+        let mut join = OsString::from("join=");
+        join.push(group.directory());
+        let mut words = what.split_whitespace();
+        let name = words.next().unwrap_or_default();
+        let child = Command::new(std::env::current_exe().unwrap_or_else(|_| places::SELF.into()))
+            .args(["--workload", name])
+            .arg(join)
+            .args(words)
+            .stdin(Stdio::null())
+            .spawn()
+            .doing(format_args!("start {what}"))?;
+        let mut work = Work { child, what: what.to_owned(), status: None };
+        let pid = work.pid();
+        wait::until(&format!("{what} joins {group}"), SOON, || {
+            ensure!(work.running()?, "{} ended at once: {:?}", work.what, work.status);
+            // What forks and ends, or moves on, is there when anybody is.
+            Ok(group.processes()?.contains(&pid)
+                || group.read("cgroup.threads").is_ok_and(|tids| tids.lines().any(|tid| tid == pid.to_string())))
+        })?;
+        Ok(work)
+    }
+
+    /// A process that fills so many MiB and then sleeps. It is full when this returns.
+    pub fn holding(group: &Group, mib: u64) -> Outcome<Work> {
+        let before = group.usage()? + group.number("memory.swap.current").unwrap_or(0);
+        let work = Work::start(group, &format!("hog mib={mib} then=hold"))?;
+        group.wait_usage(before + mib * MIB)?;
+        Ok(work)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn running(&mut self) -> Outcome<bool> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().doing(format_args!("ask after {}", self.what))?;
+        }
+        Ok(self.status.is_none())
+    }
+
+    /// Fails unless it still runs.
+    pub fn must_run(&mut self, why: &str) -> Outcome {
+        ensure!(self.running()?, "{} should live ({why}) but ended: {:?}", self.what, self.status);
+        Ok(())
+    }
+
+    /// Waits for its end.
+    pub fn end(&mut self, within: Duration) -> Outcome<ExitStatus> {
+        wait::until(&format!("{} (pid {}) ends", self.what, self.child.id()), within, || Ok(!self.running()?))?;
+        self.status.ok_or_else(|| "no exit status".to_owned())
+    }
+
+    /// Waits for its end, which must have been by SIGKILL.
+    pub fn must_be_killed(&mut self) -> Outcome {
+        let status = self.end(SOON)?;
+        ensure!(status.signal() == Some(Signal::SIGKILL as i32), "{} should have been killed but ended otherwise: {status}", self.what);
+        Ok(())
+    }
+
+    /// Waits for its end, which must have been by itself with `code`.
+    pub fn must_exit_with(&mut self, code: i32) -> Outcome {
+        let status = self.end(SOON)?;
+        ensure!(status.code() == Some(code), "{} should have exited with {code} but ended otherwise: {status}", self.what);
+        Ok(())
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // Errors mean that it has ended.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

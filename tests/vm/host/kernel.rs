@@ -1,0 +1,152 @@
+//! Debian's cloud kernels: found by name, fetched as packages, kept in a cache outside the tree.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::tools;
+use crate::outcome::{Doing, Outcome};
+
+/// A line of kernels that the tests run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Series(&'static str);
+
+impl Series {
+    /// Oldest first.
+    pub const ALL: [Series; 2] = [Series("6.1"), Series("6.12")];
+    /// The one that the demo uses.
+    pub const NEWEST: Series = Series("6.12");
+
+    fn holds(self, package: &str) -> bool {
+        package
+            .strip_prefix("linux-image-")
+            .and_then(|rest| rest.strip_prefix(self.0))
+            .is_some_and(|rest| rest.starts_with('.') && rest.ends_with("-cloud-amd64"))
+    }
+}
+
+impl fmt::Display for Series {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// An unpacked kernel package.
+pub struct Kernel {
+    /// Its line.
+    pub series: Series,
+    /// The directory with `boot/` and `lib/modules/`.
+    pub package: PathBuf,
+    /// The bootable image.
+    pub image: PathBuf,
+}
+
+impl Kernel {
+    /// The newest cached kernel of the line, or else the newest that Debian has.
+    ///
+    /// # Errors
+    /// One line that says what could not be had, and what to do.
+    pub fn find(series: Series) -> Outcome<Kernel> {
+        let cache = cache()?;
+        let package = match newest_cached(&cache, series) {
+            Some(package) => package,
+            None => fetch(&cache, series).map_err(|why| {
+                format!("no Debian {series} cloud kernel in {}, and none could be fetched: {why}; see tests/vm/README.md, or set OOMWARDEN_VM=skip", cache.display())
+            })?,
+        };
+        let boot = package.join("boot");
+        let image = std::fs::read_dir(&boot)
+            .doing(format_args!("list {}", boot.display()))?
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")))
+            .ok_or_else(|| format!("{} holds no vmlinuz: remove {} and try again", boot.display(), package.display()))?;
+        Ok(Kernel { series, package, image })
+    }
+}
+
+/// Where kernels and the consoles of past boots are kept.
+pub fn cache() -> Outcome<PathBuf> {
+    let own = std::env::var_os("OOMWARDEN_VM_CACHE").map(PathBuf::from);
+    let user = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+    let cache = own.or_else(|| user().or_else(home).map(|base| base.join("oomwarden/vm")));
+    let cache = cache.ok_or("neither OOMWARDEN_VM_CACHE nor HOME is set: no place to keep kernels")?;
+    std::fs::create_dir_all(&cache).doing(format_args!("create {}", cache.display()))?;
+    Ok(cache)
+}
+
+fn newest_cached(cache: &Path, series: Series) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(cache).ok()?;
+    let names = entries.filter_map(Result::ok).filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| series.holds(name)).max_by(|a, b| by_version(a, b)).map(|name| cache.join(name))
+}
+
+fn fetch(cache: &Path, series: Series) -> Outcome<PathBuf> {
+    tools::find("dpkg-deb").map_err(|_| "this is not a Debian system (no dpkg-deb)".to_owned())?;
+    let name = match search(series)? {
+        Some(name) => name,
+        None => {
+            // A fresh container has no package lists.
+            tools::output(Command::new("apt-get").args(["update", "-qq"]))?;
+            search(series)?.ok_or("the package lists know no such kernel")?
+        }
+    };
+    println!("vm: fetching {name} into {}", cache.display());
+    let work = cache.join(format!("fetching-{}", std::process::id()));
+    let unpacked = work.join("unpacked");
+    std::fs::create_dir_all(&unpacked).doing(format_args!("create {}", unpacked.display()))?;
+    let done = download(&work, &unpacked, &name).and_then(|()| {
+        let package = cache.join(&name);
+        match std::fs::rename(&unpacked, &package) {
+            // Another run of the tests may have been faster.
+            Err(error) if !package.is_dir() => Err(format!("could not move the kernel to {}: {error}", package.display())),
+            _ => Ok(package),
+        }
+    });
+    // What is left in there is only of use to nobody.
+    drop(std::fs::remove_dir_all(&work));
+    done
+}
+
+fn download(work: &Path, unpacked: &Path, name: &str) -> Outcome {
+    // As root apt would switch to its own user, who can't write here; it warns and goes on.
+    let fetched = tools::output(Command::new("apt-get").args(["download", "-qq", name]).current_dir(work));
+    if fetched.is_err() {
+        // The lists may be older than the archive: once more with fresh ones.
+        tools::output(Command::new("apt-get").args(["update", "-qq"]))?;
+        tools::output(Command::new("apt-get").args(["download", "-qq", name]).current_dir(work))?;
+    }
+    let packages = std::fs::read_dir(work).doing(format_args!("list {}", work.display()))?;
+    let deb = packages
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .ok_or("apt-get download left no package")?;
+    tools::output(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(unpacked))?;
+    Ok(())
+}
+
+/// The newest package of the line by name.
+fn search(series: Series) -> Outcome<Option<String>> {
+    let pattern = format!("^linux-image-{}\\.[0-9].*-cloud-amd64$", series.0.replace('.', "\\."));
+    let found = tools::output(Command::new("apt-cache").args(["search", "--names-only", &pattern]))?;
+    let found = String::from_utf8_lossy(&found);
+    let names = found.lines().filter_map(|line| line.split_whitespace().next());
+    Ok(names.filter(|name| series.holds(name)).max_by(|a, b| by_version(a, b)).map(str::to_owned))
+}
+
+/// Compares runs of digits as numbers and everything else as text.
+fn by_version(a: &str, b: &str) -> Ordering {
+    pieces(a).cmp(&pieces(b))
+}
+
+fn pieces(text: &str) -> Vec<(u64, &str)> {
+    text.split_inclusive(|c: char| !c.is_ascii_digit())
+        .map(|piece| {
+            let digits = piece.trim_end_matches(|c: char| !c.is_ascii_digit());
+            (digits.parse().unwrap_or(0), &piece[digits.len()..])
+        })
+        .collect()
+}

@@ -1,0 +1,106 @@
+//! Each scenario as a test of libtest-mimic. One virtual machine at a time, booted when its first scenario is due.
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use super::kernel::{Kernel, Series};
+use super::vm::{Ended, Vm};
+use crate::outcome::Outcome;
+use crate::scenarios::{self, Scenario};
+
+/// The tests.
+pub fn run() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // There is one machine at a time, and numbers measured beside another test would mean little.
+    arguments.test_threads = Some(1);
+    let skip = std::env::var_os("OOMWARDEN_VM").is_some_and(|value| value == "skip");
+    if skip && !arguments.list {
+        println!("vm: every scenario is ignored because OOMWARDEN_VM=skip is set");
+    }
+    let stage = Arc::new(Mutex::new(Stage::default()));
+    let mut trials = Vec::new();
+    for series in Series::ALL {
+        for scenario in scenarios::all() {
+            let stage = Arc::clone(&stage);
+            let run = move || {
+                let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
+                stage.run(series, scenario).map_err(Failed::from)
+            };
+            trials.push(Trial::test(format!("{series}::{}", scenario.name), run).with_ignored_flag(skip));
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    // Ends the last machine before the process does.
+    stage.lock().unwrap_or_else(PoisonError::into_inner).machine = None;
+    conclusion.exit_code()
+}
+
+/// Boots `series` and runs one scenario with all that it prints, for the demo.
+pub fn show(series: Series, scenario: Scenario) -> Outcome {
+    let kernel = Kernel::find(series)?;
+    let mut vm = Vm::boot(&kernel)?;
+    match vm.run(&scenario, &mut |line| println!("{line}")) {
+        Ended::Well => Ok(()),
+        Ended::Badly(message) | Ended::Unusable(message) => Err(message),
+    }
+}
+
+/// The machine that is up, if any, and what could not be had.
+#[derive(Default)]
+struct Stage {
+    machine: Option<(Series, Vm)>,
+    /// A kernel that could not be found or booted is not tried again for every scenario.
+    unavailable: Vec<(Series, String)>,
+}
+
+impl Stage {
+    fn run(&mut self, series: Series, scenario: Scenario) -> Outcome {
+        let mut said = Vec::new();
+        let ended = {
+            let vm = self.machine(series)?;
+            vm.run(&scenario, &mut |line| {
+                if let Some(numbers) = line.strip_prefix(scenarios::MEASURED) {
+                    println!("[{series} {}] {numbers}", scenario.name);
+                }
+                said.push(line.to_owned());
+            })
+        };
+        let (message, console) = match ended {
+            Ended::Well => return Ok(()),
+            Ended::Badly(message) => (message, None),
+            Ended::Unusable(message) => (message, self.machine.take().map(|(_, vm)| vm.console_tail())),
+        };
+        let mut text = message;
+        if !said.is_empty() {
+            text.push_str("\n--- what the scenario printed:\n");
+            text.push_str(&said.join("\n"));
+        }
+        if let Some(console) = console {
+            text.push_str("\n--- last lines of the kernel's console:\n");
+            text.push_str(&console);
+        }
+        Err(text)
+    }
+
+    fn machine(&mut self, series: Series) -> Outcome<&mut Vm> {
+        if let Some((_, why)) = self.unavailable.iter().find(|(known, _)| *known == series) {
+            return Err(why.clone());
+        }
+        if self.machine.as_ref().is_none_or(|(up, _)| *up != series) {
+            self.machine = None;
+            match Kernel::find(series).and_then(|kernel| Vm::boot(&kernel)) {
+                Ok(vm) => self.machine = Some((series, vm)),
+                Err(why) => {
+                    self.unavailable.push((series, why.clone()));
+                    return Err(why);
+                }
+            }
+        }
+        match &mut self.machine {
+            Some((_, vm)) => Ok(vm),
+            None => Err("no virtual machine".to_owned()),
+        }
+    }
+}

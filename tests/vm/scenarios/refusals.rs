@@ -1,0 +1,87 @@
+//! What oomwarden can't work with: one line that says what, an exit code, no panic.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use super::common::THRASH;
+use crate::guest::daemon::{ADDRESS, Daemon, Setup};
+use crate::guest::group::Group;
+use crate::guest::places;
+use crate::guest::wait::SOON;
+use crate::outcome::{Doing, Outcome};
+
+/// Starts it, and expects it to end by itself with one of `codes`, having said one line that names `what`.
+fn refuses(setup: Setup, policy: &str, codes: &[i32], what: &str) -> Outcome {
+    let before = std::fs::read_to_string(setup.files.join("oomwarden.log")).unwrap_or_default().len();
+    let mut daemon = setup.spawn(policy)?;
+    let status = daemon.end(SOON)?;
+    let said = daemon.said();
+    let said = said.get(before..).unwrap_or_default();
+    ensure!(status.code().is_some_and(|code| codes.contains(&code)), "exit {status} where {codes:?} belong; it said: {said}");
+    let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    println!("{}", lines.join(" / "));
+    ensure!(said.contains(what), "the message does not name {what:?}: {said}");
+    ensure!(lines.len() == 1, "one line would do: {said}");
+    Ok(())
+}
+
+/// Exit 2 before anything starts; each error with its place.
+pub fn bad_policy_at_the_start() -> Outcome {
+    let mut daemon = Setup::default().spawn("version: 1\nrules:\n  - name: x\n    wach: /t/*\n")?;
+    let status = daemon.end(SOON)?;
+    let said = daemon.said();
+    ensure!(status.code() == Some(2), "exit {status} where 2 belongs; it said: {said}");
+    ensure!(said.contains("policy.yaml:4:") && said.contains("wach"), "the message does not say where: {said}");
+    Ok(())
+}
+
+/// A policy that is not there, and one that may not be read.
+pub fn policy_that_cannot_be_read() -> Outcome {
+    let missing = Setup { policy_file: Some(PathBuf::from("/run/scenario/none.yaml")), ..Setup::default() };
+    refuses(missing, THRASH, &[1, 2, 3], "none.yaml")?;
+    let file = PathBuf::from("/run/scenario/secret.yaml");
+    std::fs::write(&file, THRASH).doing("write a policy")?;
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).doing("hide the policy")?;
+    let hidden = Setup { policy_file: Some(file), enter: "uid=65534".to_owned(), ..unprivileged()? };
+    refuses(hidden, THRASH, &[1, 2, 3], "secret.yaml")
+}
+
+/// Somebody else listens there.
+pub fn port_taken() -> Outcome {
+    let _taken = TcpListener::bind(ADDRESS).doing("take the port")?;
+    refuses(Setup::default(), THRASH, &[1, 3], "19877")
+}
+
+/// No directory, no cgroup file system, no memory controller.
+pub fn cgroup_root_that_is_none() -> Outcome {
+    let at = |root: &str| Setup { cgroup_root: root.to_owned(), ..Setup::default() };
+    refuses(at("/nowhere"), THRASH, &[1, 3], "/nowhere")?;
+    refuses(at("/run"), THRASH, &[3], "cgroup")?;
+    let parent = Group::new("bare")?;
+    let bare = parent.named("of-controllers");
+    std::fs::create_dir(bare.directory()).doing("create a group")?;
+    refuses(at("/sys/fs/cgroup/bare/of-controllers"), THRASH, &[3], "memory")
+}
+
+/// Another user's groups.
+pub fn no_rights() -> Outcome {
+    let setup = Setup { enter: "uid=65534".to_owned(), ..unprivileged()? };
+    refuses(setup, THRASH, &[1, 3], "")
+}
+
+/// Files that user 65534 may write.
+fn unprivileged() -> Outcome<Setup> {
+    let setup = Setup::default();
+    std::fs::create_dir_all(places::FILES).doing("create the files' directory")?;
+    std::fs::set_permissions(places::FILES, std::fs::Permissions::from_mode(0o777)).doing("open the files' directory")?;
+    Ok(setup)
+}
+
+/// A second oomwarden with the same state directory refuses; the first goes on.
+pub fn second_oomwarden_refuses() -> Outcome {
+    let first = Daemon::start(THRASH)?;
+    let second = Setup { listen: "127.0.0.1:19878".to_owned(), ..Setup::default() };
+    refuses(second, THRASH, &[1, 3], "")?;
+    first.stop()
+}

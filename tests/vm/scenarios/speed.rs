@@ -1,0 +1,154 @@
+//! Numbers, printed and never asserted as times: docs/performance.md quotes them. Ratios are asserted with much room.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::MEASURED;
+use super::common::{THRASH, hog, narrow};
+use crate::guest::daemon::Daemon;
+use crate::guest::facts::{self, Effort};
+use crate::guest::group::{Group, MIB};
+use crate::guest::pressure::{Events, Trigger};
+use crate::guest::wait::{self, SOON};
+use crate::guest::work::Work;
+use crate::outcome::Outcome;
+
+const ROUNDS: usize = 5;
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times.get(times.len() / 2).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
+}
+
+/// `psi: full 100ms/500ms`: from the first `high` event to `populated 0`, beside what it can't be faster than.
+pub fn speed_of_a_psi_kill() -> Outcome {
+    let mut bare = Vec::new();
+    for round in 0..ROUNDS {
+        let group = narrow(&format!("t/bare{round}"))?;
+        let trigger = Trigger::arm(&group, "full 100000 500000")?;
+        let empty = Events::open(&group, "cgroup.events")?;
+        let _hog = hog(&group)?;
+        trigger.fires(SOON)?;
+        let began = Instant::now();
+        group.kill()?;
+        bare.push(empty.when("populated", SOON, |populated| populated == 0)? - began);
+    }
+    let daemon = Daemon::start(THRASH)?;
+    let mut whole = Vec::new();
+    for round in 0..ROUNDS {
+        let group = narrow(&format!("t/judged{round}"))?;
+        let events = Events::open(&group, "memory.events")?;
+        let empty = Events::open(&group, "cgroup.events")?;
+        // Armed by the time that it is known; the scrape says so.
+        daemon.metrics()?;
+        let _hog = hog(&group)?;
+        let high = events.when("high", SOON, |count| count > 0)?;
+        whole.push(empty.when("populated", SOON, |populated| populated == 0)? - high);
+        daemon.killed(&group)?;
+    }
+    let (bare, whole) = (median(bare), median(whole));
+    let floor = 100.0 + 500.0 / 5.0 + bare;
+    println!(
+        "{MEASURED}psi_full_100ms_500ms first_high_to_empty_ms={whole:.1} stall_plus_grid_plus_bare_kill_ms={floor:.1} bare_kill_to_empty_ms={bare:.1} ratio={:.2}",
+        whole / floor
+    );
+    ensure!(whole < 3.0 * floor, "more than three times what it can't be faster than");
+    daemon.stop()
+}
+
+/// `event: oom_kill`: from the event to `populated 0`, beside the kernel's own memory.oom.group.
+pub fn speed_of_an_event_kill() -> Outcome {
+    let mut bare = Vec::new();
+    for round in 0..ROUNDS {
+        bare.push(kernel_kills_one_of_five(&format!("t/bare{round}"), true)?);
+    }
+    let policy = "
+version: 1
+rules:
+  - name: finish
+    watch: /t/*
+    when:
+      - event: oom_kill
+";
+    let daemon = Daemon::start(policy)?;
+    let mut whole = Vec::new();
+    for round in 0..ROUNDS {
+        whole.push(kernel_kills_one_of_five(&format!("t/judged{round}"), false)?);
+    }
+    daemon.counted("oomwarden_kills_total", &[("rule", "finish")], ROUNDS as f64)?;
+    let (bare, whole) = (median(bare), median(whole));
+    println!("{MEASURED}event_oom_kill event_to_empty_ms={whole:.1} bare_with_oom_group_ms={bare:.1} ratio={:.2}", whole / bare);
+    ensure!(whole < 10.0 * bare.max(10.0), "far from what the kernel does by itself");
+    daemon.stop()
+}
+
+fn kernel_kills_one_of_five(path: &str, oom_group: bool) -> Outcome<Duration> {
+    let group = Group::new(path)?.max(32 * MIB)?.no_swap()?;
+    if oom_group {
+        group.set("memory.oom.group", "1")?;
+    }
+    let events = Events::open(&group, "memory.events")?;
+    let empty = Events::open(&group, "cgroup.events")?;
+    let _family = Work::start(&group, "grow-one-of of=5 mib=64")?;
+    wait::until("all five are there", SOON, || Ok(group.processes()?.len() == 5))?;
+    for pid in group.processes()? {
+        wait::until("the family has its names", SOON, || Ok(started(pid)))?;
+        if comm(pid) == "grower" {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), Signal::SIGUSR1).map_err(|error| error.to_string())?;
+        }
+    }
+    let killed = events.when("oom_kill", SOON, |count| count > 0)?;
+    Ok(empty.when("populated", SOON, |populated| populated == 0)?.saturating_duration_since(killed))
+}
+
+fn comm(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}
+
+/// Past its beginning: asleep, or waiting for its signal.
+fn started(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('S'))
+}
+
+/// Nothing happens in 10 groups: what does that cost in 10 s.
+pub fn idle_with_10_groups() -> Outcome {
+    idle(10)
+}
+
+/// Nothing happens in 500 groups.
+pub fn idle_with_500_groups() -> Outcome {
+    idle(500)
+}
+
+fn idle(groups: usize) -> Outcome {
+    let policy = format!("{THRASH}      - event: oom_kill\n");
+    let daemon = Daemon::start(&policy)?;
+    let t = Group::new("t/g0").map(|_| Group::at("/sys/fs/cgroup/t"))?;
+    for at in 1..groups {
+        std::fs::create_dir(t.named(format!("g{at}")).directory()).map_err(|error| format!("mkdir {at}: {error}"))?;
+    }
+    let _somebody = Work::holding(&t.named("g0"), 8)?;
+    let pid = daemon.pid();
+    // Settled: nothing was done for a second.
+    wait::until("oomwarden settles", SOON, || {
+        let before = Effort::of(pid)?;
+        std::thread::sleep(Duration::from_secs(1));
+        Ok(Effort::of(pid)?.since(before).switches == 0)
+    })?;
+    let before = Effort::of(pid)?;
+    std::thread::sleep(Duration::from_secs(10));
+    let effort = Effort::of(pid)?.since(before);
+    let resident = facts::resident_kib(pid)?;
+    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+    println!(
+        "{MEASURED}idle groups={groups} seconds=10 wakeups={} cpu_ticks={} resident_kib={resident} threads={} build={build}",
+        effort.switches,
+        effort.ticks,
+        std::fs::read_dir(format!("/proc/{pid}/task")).map(Iterator::count).unwrap_or(0),
+    );
+    ensure!(effort.switches <= 3 && effort.ticks <= 1, "{} wake-ups and {} ticks while nothing happened", effort.switches, effort.ticks);
+    ensure!(groups > 10 || cfg!(debug_assertions) || resident <= 6 * 1024, "{resident} KiB resident with {groups} groups");
+    daemon.stop()
+}

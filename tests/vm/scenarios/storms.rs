@@ -1,0 +1,133 @@
+//! Groups by the hundred, names by the worst, and the limits of the system.
+
+use std::time::Duration;
+
+use super::common::{THRASH, hog, narrow};
+use crate::guest::daemon::{Daemon, Setup};
+use crate::guest::facts;
+use crate::guest::group::{self, Group, MIB};
+use crate::guest::system;
+use crate::guest::wait::{self, SOON};
+use crate::guest::work::Work;
+use crate::outcome::Outcome;
+
+/// The policy of [`THRASH`] for more of the tree.
+fn thrash_everywhere() -> String {
+    THRASH.replace("watch: /t/*", "watch: [/t/*, \"/t/*/*\"]")
+}
+
+/// 300 groups are made and removed, over and over, while another group is being killed, and after.
+pub fn storm_of_300_groups_hides_nothing() -> Outcome {
+    let mut daemon = Daemon::start(&thrash_everywhere())?;
+    let weather = Group::new("t/weather")?;
+    // Hands the controllers down.
+    weather.child("first")?.remove()?;
+    let elsewhere = Group::new("u/storm")?;
+    let mut storm = Work::start(&elsewhere, &format!("storm groups=300 at={}", weather.directory().display()))?;
+    wait::until("the storm is up", SOON, || Ok(weather.named("g150").directory().exists()))?;
+    for name in ["t/a", "t/b"] {
+        let group = narrow(name)?;
+        let mut hog = hog(&group)?;
+        hog.must_be_killed()?;
+        daemon.killed(&group)?;
+    }
+    storm.must_run("it only makes groups")?;
+    drop(storm);
+    ensure!(daemon.running()?, "oomwarden is gone");
+    daemon.stop()
+}
+
+/// 9,000 groups made and removed in turn use up no watches, although only 1,000 are allowed; then one more is noticed.
+pub fn nine_thousand_groups_in_turn_leak_no_watch() -> Outcome {
+    system::set("/proc/sys/fs/inotify/max_user_watches", "1000")?;
+    let daemon = Daemon::start(THRASH)?;
+    let t = Group::new("t")?;
+    t.set("cgroup.subtree_control", "+memory +pids")?;
+    let before = facts::watches(daemon.pid())?;
+    for at in 0..9000 {
+        // 50 at a time are there, so that some live long enough to be watched.
+        std::fs::create_dir(t.named(format!("g{at}")).directory()).map_err(|error| format!("mkdir {at}: {error}"))?;
+        if let Some(gone) = usize::checked_sub(at, 50) {
+            std::fs::remove_dir(t.named(format!("g{gone}")).directory()).map_err(|error| format!("rmdir {gone}: {error}"))?;
+        }
+    }
+    for at in 8950..9000 {
+        std::fs::remove_dir(t.named(format!("g{at}")).directory()).map_err(|error| format!("rmdir {at}: {error}"))?;
+    }
+    wait::until("the watches are taken back", SOON, || Ok(facts::watches(daemon.pid())? <= before + 5))?;
+    let descriptors = facts::descriptors(daemon.pid())?;
+    ensure!(descriptors < 200, "{descriptors} descriptors are open with hardly a group left");
+    let late = narrow("t/late")?;
+    let mut hog = hog(&late)?;
+    hog.must_be_killed()?;
+    daemon.killed(&late)?;
+    daemon.stop()
+}
+
+/// 50 watches for 200 groups: those that can't be watched are read on a timer, a gauge says how many, and the last is noticed.
+pub fn fifty_watches_for_200_groups_are_enough() -> Outcome {
+    system::set("/proc/sys/fs/inotify/max_user_watches", "50")?;
+    let daemon = Daemon::start(THRASH)?;
+    let last = many_groups(200)?;
+    wait::until("groups are read on a timer", SOON, || Ok(daemon.count("oomwarden_groups", &[("sensing", "timer")])? >= 100.0))?;
+    let last = last.high(32 * MIB)?.no_swap()?;
+    let mut hog = hog(&last)?;
+    hog.must_be_killed()?;
+    daemon.killed(&last)?;
+    daemon.stop()
+}
+
+/// 64 descriptors for 100 groups.
+pub fn sixty_four_descriptors_for_100_groups_are_enough() -> Outcome {
+    let daemon = Setup { enter: "nofile=64".to_owned(), ..Setup::default() }.start(THRASH)?;
+    let last = many_groups(100)?.high(32 * MIB)?.no_swap()?;
+    let mut hog = hog(&last)?;
+    hog.must_be_killed()?;
+    daemon.killed(&last)?;
+    ensure!(facts::descriptors(daemon.pid())? <= 64, "more descriptors than the limit");
+    daemon.stop()
+}
+
+/// So many groups below /t; the last of them.
+fn many_groups(count: usize) -> Outcome<Group> {
+    let t = Group::new("t/g0").map(|_| Group::at("/sys/fs/cgroup/t"))?;
+    let mut last = t.named("g0");
+    for at in 1..count {
+        last = t.named(format!("g{at}"));
+        std::fs::create_dir(last.directory()).map_err(|error| format!("mkdir {at}: {error}"))?;
+    }
+    Ok(last)
+}
+
+/// Spaces, newlines, backslashes, 200 bytes, not UTF-8, braces: all are noticed, killed and recorded.
+pub fn names_of_any_bytes_are_groups_like_others() -> Outcome {
+    let daemon = Daemon::start(THRASH)?;
+    let t = Group::new("t")?;
+    let long = "x".repeat(200);
+    let names: [(&[u8], &str); 8] = [
+        (b"a b", "/t/a b"),
+        (b"a\nb", "/t/a\\x0ab"),
+        (b"a\\x2db.scope", "/t/a\\x2db.scope"),
+        (long.as_bytes(), &format!("/t/{long}")),
+        (b"\xff\xfe", "/t/\\xff\\xfe"),
+        (b"{a,b}[c]*?", "/t/{a,b}[c]*?"),
+        (b"\"quoted\"", "/t/\"quoted\""),
+        ("größe".as_bytes(), "/t/größe"),
+    ];
+    for (name, shown) in names {
+        let group = t.child(group::bytes(name))?;
+        group.set("memory.high", &(32 * MIB).to_string())?;
+        group.set("memory.swap.max", "0")?;
+        let mut hog = hog(&group)?;
+        hog.must_be_killed()?;
+        daemon.journalled(&format!("the kill of {shown:?}"), |line| line["outcome"] == "killed" && line["victim"] == shown)?;
+    }
+    let metrics = daemon.metrics()?;
+    ensure!(
+        metrics.0.lines().all(|line| line.starts_with('#') || line.contains("oomwarden_") || line.contains("process_")),
+        "a name broke the metrics' lines: {}",
+        metrics.0
+    );
+    wait::stays("oomwarden is well", Duration::from_millis(200), || Ok(daemon.kills("thrash")? == 8.0))?;
+    daemon.stop()
+}

@@ -1,0 +1,45 @@
+//! Programs that get groups into trouble. Each first moves itself where it belongs (see [`start`]), then does one thing for good.
+
+mod bystanders;
+mod fork;
+mod hog;
+mod page_cache;
+mod start;
+mod storm;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::outcome::Outcome;
+use start::Words;
+
+/// Runs `NAME key=value...`.
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    match work(arguments) {
+        Ok(code) => code,
+        Err(why) => {
+            eprintln!("workload: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
+    let (name, words) = Words::new(arguments);
+    start::prepare(&words)?;
+    match name.as_str() {
+        "enter" => start::enter(&words),
+        "hog" => hog::run(&words),
+        "tmpfs" => hog::fill_tmpfs(&words),
+        "grow-one-of" => hog::grow_one_of(&words),
+        "page-cache" => page_cache::run(&words),
+        "relay" => fork::relay(&words),
+        "sleep" => Ok(bystanders::sleep()),
+        "churn" => bystanders::churn(&words),
+        "spin" => Ok(bystanders::spin()),
+        "read-pressure" => bystanders::read_pressure(&words),
+        "thread-in" => bystanders::thread_in(&words),
+        "storm" => storm::run(&words),
+        unknown => Err(format!("there is no workload {unknown:?}")),
+    }
+}

@@ -1,0 +1,25 @@
+//! Reads the same stretch of the disk over and over: page cache that comes and goes.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::process::ExitCode;
+
+use super::start::Words;
+use crate::guest::places;
+use crate::outcome::{Doing, Outcome};
+
+/// `mib=`: how long the stretch is; `from=`: where it begins, MiB. Each MiB is read twice in a row, so that the kernel
+/// takes it for part of the working set; its loss then counts as pressure.
+pub fn run(words: &Words) -> Outcome<ExitCode> {
+    let mib = words.number("mib", 48)?;
+    let from = words.number("from", 0)?;
+    let disk = File::open(places::DISK).doing(format_args!("open {}", places::DISK))?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        for at in from..from + mib {
+            for _ in 0..2 {
+                disk.read_exact_at(&mut buffer, at << 20).doing("read the disk")?;
+            }
+        }
+    }
+}
