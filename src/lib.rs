@@ -8,6 +8,7 @@ pub mod act;
 pub mod cgroup;
 pub mod cli;
 pub mod decide;
+pub mod doctor;
 pub mod policy;
 pub mod record;
 pub mod sense;

@@ -1,5 +1,7 @@
 //! The kill path allocates nothing: judging 500 groups, with every kind of victim, in buffers that have room.
 
+#![allow(clippy::expect_used, reason = "helpers of a test may stop at the first surprise")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -119,7 +119,7 @@ impl Group {
             "unreadable" => facts.populated = None,
             "dying" => facts.dying = true,
             "own" => facts.own = true,
-            "growth" => facts.growth = Some(value.parse::<i64>().unwrap() * MIB as i64),
+            "growth" => facts.growth = Some(value.parse::<i64>().unwrap() * MIB.cast_signed()),
             "pressure" => facts.pressure = Some(Duration::from_millis(number())),
             "age" => facts.age = Some(Duration::from_secs(number())),
             "id" => facts.id = GroupId(number()),

@@ -118,7 +118,7 @@ fn the_values_compared_are_kept_for_the_record() {
     let mut case = tree("a among 10 swap=2 growth=1 pressure=3 age=4 low=5");
     let keys = [RankKey::Age, RankKey::Pressure, RankKey::Growth, RankKey::Overage, RankKey::Swap].map(|key| (key, None));
     case.decide(ranked_by(&keys), event(EventKind::Oom));
-    let mib = |mib: i64| Some(mib * MIB as i64);
+    let mib = |mib: i64| Some(mib * MIB.cast_signed());
     assert_eq!(case.verdict.candidates[0].keys, [Some(4000), Some(3000), mib(1), mib(7)]);
     assert_eq!(case.verdict.candidates[0].usage_bytes, Some(12 * MIB));
 }
