@@ -18,7 +18,11 @@ impl Globs {
     /// The first pattern that is not a glob, with the reason.
     pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Globs, globset::Error> {
         let compile = |pattern: &S| {
-            GlobBuilder::new(pattern.as_ref()).literal_separator(true).backslash_escape(false).build().map(|glob| glob.compile_matcher())
+            GlobBuilder::new(pattern.as_ref())
+                .literal_separator(true)
+                .backslash_escape(false)
+                .build()
+                .map(|glob| glob.compile_matcher())
         };
         Ok(Globs { globs: patterns.iter().map(compile).collect::<Result<_, _>>()? })
     }
