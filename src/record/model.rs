@@ -193,7 +193,7 @@ impl Default for Blank {
 }
 
 impl Blank {
-    /// A new slot with room for `candidates`. Allocates.
+    /// A new slot with room for `candidates`, its memory touched. Allocates.
     #[must_use]
     pub fn slot(&self, candidates: usize) -> Box<JudgementRecord> {
         let mut slot = Box::new(JudgementRecord {
@@ -215,6 +215,10 @@ impl Blank {
             latency: Latency::default(),
         });
         self.make_room(&mut slot, candidates);
+        let rung =
+            RungRecord { name: RungName::Kill, outcome: RungOutcome::Done, at: Duration::ZERO, took: Duration::ZERO, processes: None };
+        slot.rungs.resize(MAX_RUNGS, rung);
+        slot.rungs.clear();
         slot
     }
 

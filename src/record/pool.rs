@@ -14,6 +14,10 @@ use prometheus::IntCounter;
 
 use super::model::{Blank, JudgementRecord};
 
+/// How many slots a daemon needs: ladders that are open at a time, and records that wait while the disk is slow. Each costs
+/// about 140 bytes for every group that may be a candidate, in memory that is really there.
+pub const SLOTS: usize = 16;
+
 /// The pool of slots; clones share it.
 #[derive(Clone, Debug)]
 pub struct Pool(Arc<Shared>);

@@ -65,6 +65,15 @@ impl fmt::Display for ListenAddr {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_an_address_or_an_error(text: String) {
+            if let Ok(address) = text.parse::<ListenAddr>() {
+                proptest::prop_assert_eq!(address.to_string().parse::<ListenAddr>(), Ok(address));
+            }
+        }
+    }
+
     #[test]
     fn addresses_are_read_and_shown() {
         for (text, shown) in [

@@ -47,6 +47,17 @@ mod tests {
 
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn any_header_can_be_read(bytes: Vec<u8>) {
+            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                let mut headers = HeaderMap::new();
+                headers.insert(ACCEPT_ENCODING, value);
+                let _ = is_asked(&headers);
+            }
+        }
+    }
+
     #[test]
     fn qualities_are_respected() {
         for (value, asked) in [

@@ -119,6 +119,18 @@ fn hostile_names_stay_inside_their_line() {
     assert_eq!(parsed(&newline)["subject"], "/a\\x0ab");
 }
 
+proptest::proptest! {
+    #[test]
+    fn any_name_makes_one_sound_line(name: Vec<u8>, importance: i64, usage: Option<u64>) {
+        let mut record = record(1, Notice::Available(1, Duration::ZERO), Outcome::Killed);
+        record.subject = path(&name);
+        record.candidates = vec![candidate(&name, Standing::Chosen, importance, usage, Some(i64::MIN))];
+        record.candidates.push(candidate(&name, Standing::Ranked, importance, usage, Some(i64::MAX)));
+        parsed(&record);
+        proptest::prop_assert!(!words::log_line(&record).contains('\n'));
+    }
+}
+
 #[test]
 fn errnos_are_named_and_odd_records_still_make_a_line() {
     let mut record = killed();
