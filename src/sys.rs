@@ -47,7 +47,9 @@ pub fn lock(buffer: &mut [u8]) -> io::Result<()> {
 pub fn lock_program_on_use() -> io::Result<()> {
     let maps = procfs::process::Process::myself().and_then(|me| Ok((me.exe()?, me.maps()?))).map_err(io::Error::other)?;
     let (program, maps) = maps;
-    for map in maps.iter().filter(|map| matches!(&map.pathname, procfs::process::MMapPath::Path(path) if *path == program || is_library(path))) {
+    for map in
+        maps.iter().filter(|map| matches!(&map.pathname, procfs::process::MMapPath::Path(path) if *path == program || is_library(path)))
+    {
         let (begin, end) = map.address;
         let length = usize::try_from(end.saturating_sub(begin)).map_err(io::Error::other)?;
         let begin = usize::try_from(begin).map_err(io::Error::other)? as *mut c_void;

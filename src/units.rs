@@ -15,7 +15,7 @@ impl fmt::Display for Bytes {
         const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
         for (unit, size) in UNITS {
             if self.0 >= size {
-                let tenths = (u128::from(self.0) * 10 / u128::from(size)) as u64;
+                let tenths = self.0 / size * 10 + self.0 % size * 10 / size;
                 return match tenths % 10 {
                     0 => write!(f, "{}{unit}", tenths / 10),
                     tenth => write!(f, "{}.{tenth}{unit}", tenths / 10),
@@ -55,7 +55,8 @@ impl Share {
     /// This share of `whole`, rounded down.
     #[must_use]
     pub const fn of(self, whole: u64) -> u64 {
-        (whole as u128 * self.0 as u128 / 10_000) as u64
+        let share = self.0 as u64;
+        whole / 10_000 * share + whole % 10_000 * share / 10_000
     }
 }
 

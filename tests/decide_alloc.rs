@@ -2,9 +2,9 @@
 
 #![allow(clippy::expect_used, reason = "helpers of a test may stop at the first surprise")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod counting;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use oomwarden::cgroup::path::GroupPath;
@@ -20,35 +20,6 @@ use oomwarden::policy::model::{
     UsageTest, Victim,
 };
 use oomwarden::units::{Bytes, Share};
-
-/// Counts what is asked of it. This file has a single test, so nobody else is counted.
-struct Counting;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is handed on to the system's allocator unchanged; counting touches no memory of the caller's.
-#[expect(unsafe_code, reason = "a global allocator cannot be written without; this one is part of a test only")]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promises are those that `System` asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: `ptr` came from `System` by way of `alloc` or `realloc`.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: `ptr` came from `System`, and the caller's promises are those that it asks for.
-        unsafe { System.realloc(ptr, layout, new_size) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 const GROUPS: u32 = 500;
 const MIB: u64 = 1 << 20;
@@ -143,13 +114,13 @@ fn judge(judge: &mut Judge, policy: &Policy, rule: usize, groups: &mut [GroupFac
     let notice = Notice::Event(EventKind::Oom, 0, 1);
     let mut comm_hits = oomwarden::policy::model::EntrySet::EMPTY;
     comm_hits.insert(1);
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = counting::so_far();
     while let Step::NeedProcesses(at) = judge.judge(policy, rule, subject, &notice, &node, groups, &[GroupId(3)], out) {
         groups[at as usize].processes = Some(ProcessFacts { count: 1, comm_hits, oom_score: Some(at % 9), ..ProcessFacts::default() });
     }
     let facts = ScopeFacts::of(groups, &node, subject, out.scope).expect("both are in the tree");
     let _ = recovered(&notice, &policy.rules[rule], &facts, &facts);
-    ALLOCATIONS.load(Ordering::Relaxed) - before
+    counting::so_far() - before
 }
 
 #[test]
@@ -167,7 +138,7 @@ fn judging_allocates_nothing() {
 
     let mut history = History::with_capacity(8);
     let processes = [ProcessFact { pid: 7, oom_score: Some(1), rss_bytes: Some(1), oom_score_adj: Some(0) }; 100];
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = counting::so_far();
     for id in 0..20 {
         let (now, id) = (Duration::from_secs(id), GroupId(id));
         history.deed_began(now, 0, id);
@@ -176,11 +147,11 @@ fn judging_allocates_nothing() {
         history.take_due(now);
     }
     assert_eq!(pick(&processes), Some(0));
-    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
+    assert_eq!(counting::so_far() - before, 0);
 
     // and the counter counts
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = counting::so_far();
     let mut small = Judge::with_capacity(0);
     judge(&mut small, &policy, 0, &mut tree(), &mut out);
-    assert!(ALLOCATIONS.load(Ordering::Relaxed) > before);
+    assert!(counting::so_far() > before);
 }

@@ -187,7 +187,9 @@ impl Workshop {
         match (result, failed) {
             _ if !chunk.is_empty() => Opened::Some,
             (Ok(()), Some(errno)) => Opened::Failed(errno),
-            (Err(ReadError { cause: Cause::Errno(errno), .. }), _) if errno != Errno::NODEV && errno != Errno::NOENT => Opened::Failed(errno),
+            (Err(ReadError { cause: Cause::Errno(errno), .. }), _) if errno != Errno::NODEV && errno != Errno::NOENT => {
+                Opened::Failed(errno)
+            }
             (Err(ReadError { cause: Cause::Parse(_), .. }), _) => Opened::Failed(Errno::BADMSG),
             _ => Opened::Nobody,
         }
@@ -198,10 +200,10 @@ impl Workshop {
         let Workshop { buffer, chunk, .. } = self;
         let mut members = 0u64;
         let result = group.each_process(buffer, |process| {
-            if let Process::Pid(pid) = process {
-                if let Some(at) = chunk.iter().position(|(known, _)| *known == pid) {
-                    members |= 1 << at;
-                }
+            if let Process::Pid(pid) = process
+                && let Some(at) = chunk.iter().position(|(known, _)| *known == pid)
+            {
+                members |= 1 << at;
             }
             true
         });

@@ -11,10 +11,10 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{Mode, OFlags, fstat, openat};
 use rustix::io::{Errno, pread};
 
+use super::GroupId;
 use super::parse::{self, ParseError};
 use super::path::GroupPath;
 use super::root::Root;
-use super::GroupId;
 
 /// The largest text that is read in one go: several times the longest memory.stat.
 const BUFFER_BYTES: usize = 16 * 1024;

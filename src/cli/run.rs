@@ -18,10 +18,10 @@ use crate::cgroup::root::Root;
 use crate::policy::model::Policy;
 use crate::policy::{self, files};
 use crate::record::counters::Counters;
-use crate::record::pool::Pool as Records;
-use crate::record::pulse::Pulse;
 use crate::record::file::JournalTo;
 use crate::record::journal::Context;
+use crate::record::pool::Pool as Records;
+use crate::record::pulse::Pulse;
 use crate::record::recorder::Recorder;
 use crate::serve::{Limits, ListenAddr, Server};
 use crate::warden::reload::{self, Mailbox};
@@ -29,9 +29,9 @@ use crate::warden::{Setup, Warden};
 
 /// Records that may be open or wait to be written at a time.
 const RECORDS: usize = 24;
-/// Descriptors for everything but groups: standard ones, epoll, timers, the server's connections, the journal.
-const OTHER_DESCRIPTORS: u64 = 128;
-/// Descriptors that groups may hold at the most: the kernel keeps some memory for each.
+/// Descriptors of the daemon itself: standard ones, epoll, timers, signals, /proc, inotify, the journal, the server's own.
+const OWN_DESCRIPTORS: usize = 36;
+/// Descriptors at the most: the kernel keeps some memory for each file that is held.
 const MOST_DESCRIPTORS: u64 = 16_384;
 /// How long the end waits for records and log lines to be written.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -126,11 +126,17 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         }
         Err(error) => return Err(failed(UNSUPPORTED)(error.to_string())),
     };
+    if !args.observe && !may_act(&root) {
+        return Err(failed(UNSUPPORTED)(format!(
+            "{}: no right to end processes here: run as root, have the subtree delegated to this user (chown of cgroup.procs), or use --observe",
+            args.cgroup_root.display()
+        )));
+    }
     let _lock = lock_state(&args.state)?;
     let server = Server::bind(&args.listen).map_err(|error| failed(FAILED)(error.to_string()))?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let log = logging::start(args.log_format, args.log_level, colours).map_err(|error| failed(FAILED)(format!("log: {error}")))?;
-    let descriptors = descriptors();
+    let descriptors = descriptors(args.psi_groups.max(1));
     prepare_self();
 
     let counters = Arc::new(Counters::new().map_err(|error| failed(FAILED)(format!("metrics: {error}")))?);
@@ -145,8 +151,8 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         root,
         policy: Arc::clone(&policy),
         observe: args.observe,
-        psi_groups: args.psi_groups.max(1),
-        descriptors,
+        psi_groups: descriptors.triggers,
+        descriptors: descriptors.groups,
         records: records.clone(),
         counters: Arc::clone(&counters),
         pulse: Arc::clone(&pulse),
@@ -235,14 +241,29 @@ fn lock_state(directory: &Path) -> Result<Flock<File>, Failure> {
     })
 }
 
-/// Raises RLIMIT_NOFILE to what is allowed and tells how many descriptors groups may hold.
-fn descriptors() -> usize {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 256 };
-    let wanted = hard.min(MOST_DESCRIPTORS + OTHER_DESCRIPTORS).max(soft);
+/// How descriptors are shared out.
+struct Descriptors {
+    groups: usize,
+    triggers: usize,
+}
+
+/// Raises RLIMIT_NOFILE to what is allowed and shares it out: what the daemon needs for itself, the server's connections
+/// (it takes an eighth at the most), triggers, groups, and a rest for files that are opened for one use.
+fn descriptors(psi_groups: usize) -> Descriptors {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((256, 256));
+    let wanted = hard.min(MOST_DESCRIPTORS).max(soft);
     let limit = if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() { wanted } else { soft };
-    // With a tiny limit half of it: everything else must go on as well.
-    let groups = limit.saturating_sub(OTHER_DESCRIPTORS).max(limit / 2).min(MOST_DESCRIPTORS);
-    usize::try_from(groups).unwrap_or(256)
+    let limit = usize::try_from(limit.min(MOST_DESCRIPTORS)).unwrap_or(256);
+    let spare = limit.saturating_sub(OWN_DESCRIPTORS + limit / 8);
+    let triggers = psi_groups.min(spare / 4).max(1);
+    let rest = (spare / 4).min(64);
+    Descriptors { groups: spare.saturating_sub(triggers + rest), triggers }
+}
+
+/// Whether we may end processes here at all: as root, with CAP_KILL, or in a subtree that was delegated to us.
+fn may_act(root: &Root) -> bool {
+    use rustix::fs::{Access, AtFlags, accessat};
+    accessat(&root.dir, "cgroup.procs", Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 
 /// Keeps the daemon itself alive and resident when the node starves.

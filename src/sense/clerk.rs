@@ -142,11 +142,12 @@ impl Told {
     }
 
     fn oom_group(&mut self, group: &Group, result: Result<(), Errno>) {
-        if let Err(errno) = result {
-            if !matches!(errno, Errno::NOENT | Errno::NODEV) && !self.oom_group.contains(&errno) {
-                self.oom_group.push(errno);
-                tracing::warn!("{}/memory.oom.group: cannot be set: {errno}", group.path);
-            }
+        if let Err(errno) = result
+            && !matches!(errno, Errno::NOENT | Errno::NODEV)
+            && !self.oom_group.contains(&errno)
+        {
+            self.oom_group.push(errno);
+            tracing::warn!("{}/memory.oom.group: cannot be set: {errno}", group.path);
         }
     }
 }

@@ -127,11 +127,9 @@ impl Processes {
                     Err(_) => facts.has_unknown = true,
                 }
             }
-            if scores {
-                if let Ok(Some(Ok(score))) = self.read(*pid, File::OomScore, buffer).map(|text| text.map(parse::signed)) {
-                    let score = u32::try_from(score).unwrap_or(0);
-                    facts.oom_score = Some(facts.oom_score.map_or(score, |most| most.max(score)));
-                }
+            if scores && let Ok(Some(Ok(score))) = self.read(*pid, File::OomScore, buffer).map(|text| text.map(parse::signed)) {
+                let score = u32::try_from(score).unwrap_or(0);
+                facts.oom_score = Some(facts.oom_score.map_or(score, |most| most.max(score)));
             }
         }
         facts
@@ -142,7 +140,8 @@ impl Processes {
         self.list(group);
         for pid in &self.pids {
             let number = |text: Option<&[u8]>| text.and_then(|text| parse::signed(text).ok());
-            let oom_score_adj = self.read(*pid, File::OomScoreAdj, buffer).ok().and_then(number).and_then(|adjust| i16::try_from(adjust).ok());
+            let oom_score_adj =
+                self.read(*pid, File::OomScoreAdj, buffer).ok().and_then(number).and_then(|adjust| i16::try_from(adjust).ok());
             let oom_score = self.read(*pid, File::OomScore, buffer).ok().and_then(number).and_then(|score| u32::try_from(score).ok());
             let pages = self.read(*pid, File::Statm, buffer).ok().flatten().and_then(|text| parse::resident_pages(text).ok());
             let rss_bytes = pages.map(|pages| pages.saturating_mul(self.page_bytes));

@@ -4,7 +4,7 @@
 //! a reason to look: what counts is the kernfs id that stands under the name at that moment. Where inotify watches or
 //! descriptors run out the group is read on a timer instead ([`Sensing::Timer`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -38,17 +38,8 @@ pub enum Sensing {
 }
 
 /// Files that a judgement reads, in the order in which they are worth a descriptor.
-const JUDGED: [File; 9] = [
-    File::GroupEvents,
-    File::Current,
-    File::Stat,
-    File::SwapCurrent,
-    File::Kill,
-    File::Procs,
-    File::Max,
-    File::High,
-    File::OomGroup,
-];
+const JUDGED: [File; 9] =
+    [File::GroupEvents, File::Current, File::Stat, File::SwapCurrent, File::Kill, File::Procs, File::Max, File::High, File::OomGroup];
 
 /// Files of an ancestor of what is judged: its limits.
 const LIMITS: [File; 3] = [File::Max, File::High, File::Current];
@@ -87,11 +78,16 @@ pub struct Node {
     pub sensing: Sensing,
 }
 
+/// Groups that live longer than this get all that is held of a group; most that come and go by the hundred don't.
+const SETTLED: Duration = Duration::from_millis(100);
+
 /// What changed in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A group is new in the tree.
     Added(Slot),
+    /// A group is there to stay.
+    Settled(Slot),
     /// A group left it; the key is void from now on.
     Removed(Key, GroupId),
     /// A file of the group changed.
@@ -116,9 +112,20 @@ pub struct Budget {
     pub used: usize,
 }
 
+/// What a descriptor is for. What gives notice goes before what merely saves opening a file for each use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    Notice,
+    Reading,
+}
+
 impl Budget {
-    fn allows(&self, more: usize) -> bool {
-        self.used.saturating_add(more) <= self.limit
+    fn allows(&self, need: Need) -> bool {
+        let limit = match need {
+            Need::Notice => self.limit,
+            Need::Reading => self.limit / 2,
+        };
+        self.used < limit
     }
 }
 
@@ -138,6 +145,8 @@ pub struct Tree {
     pub budget: Budget,
     buffer: ReadBuf,
     degraded: usize,
+    /// Groups that have not settled yet, the oldest first.
+    young: VecDeque<(Duration, Key)>,
 }
 
 impl Tree {
@@ -162,6 +171,7 @@ impl Tree {
             budget: Budget { limit: descriptors, used: 0 },
             buffer: ReadBuf::new(),
             degraded: 0,
+            young: VecDeque::new(),
         };
         let group = Group::open(&root, None, GroupPath::root())?;
         tree.insert(None, group, policy, None);
@@ -385,7 +395,7 @@ impl Tree {
         let class = policy.classify(group.path.as_bytes(), above.map(|node| &node.class));
         let covered = above.map_or(EntrySet::EMPTY, |node| node.covered).union(&class.subject_of);
         let (counted, judged) = relevance(policy, &class, &covered);
-        if !(judged && self.budget.allows(1)) && parent.is_some() {
+        if !(judged && self.budget.allows(Need::Reading)) && parent.is_some() {
             group.release_dir();
         }
         let descriptors = group.descriptors();
@@ -422,13 +432,42 @@ impl Tree {
         self.by_id.insert(id, slot);
         self.by_path.insert(path, slot);
         self.watch(slot);
+        self.open_notices(slot);
+        self.changes.push(Change::Added(slot));
+        match born {
+            Some(born) => self.young.push_back((born + SETTLED, self.key(slot))),
+            None => {
+                self.settle(slot);
+                self.baseline(slot);
+            }
+        }
+        slot
+    }
+
+    /// Holds all that is held of a group that stays.
+    fn settle(&mut self, slot: Slot) {
         self.open_files(slot);
         self.learn_kind(slot);
-        if born.is_none() {
-            self.baseline(slot);
+        self.changes.push(Change::Settled(slot));
+    }
+
+    /// When the next young group will have settled.
+    #[must_use]
+    pub fn next_settled(&self) -> Option<Duration> {
+        self.young.front().map(|(due, _)| *due)
+    }
+
+    /// Settles a handful of the groups whose time has come.
+    pub fn settle_due(&mut self, now: Duration) {
+        for _ in 0..8 {
+            if self.young.front().is_none_or(|(due, _)| *due > now) {
+                break;
+            }
+            let Some((_, key)) = self.young.pop_front() else { break };
+            if self.find(key).is_some() {
+                self.settle(key.slot);
+            }
         }
-        self.changes.push(Change::Added(slot));
-        slot
     }
 
     /// Sets the inotify watch, or marks the group for the timer.
@@ -445,26 +484,40 @@ impl Tree {
         self.judge_sensing(slot);
     }
 
-    /// Opens what is worth a descriptor.
-    fn open_files(&mut self, slot: Slot) {
+    /// Opens what gives notice, and what tells that the group has memory.
+    fn open_notices(&mut self, slot: Slot) {
         let Some(node) = self.get(slot) else { return };
         let (group, counted, judged) = (Arc::clone(&node.group), node.counted, node.judged);
         if counted {
-            self.hold(&group, File::EventsLocal);
+            self.hold(&group, File::EventsLocal, Need::Notice);
             if group.held(File::EventsLocal).is_none() {
-                self.hold(&group, File::Events);
+                self.hold(&group, File::Events, Need::Notice);
             }
         }
         if judged {
+            self.hold(&group, File::Current, Need::Reading);
+        }
+        if let Some(node) = self.get_mut(slot) {
+            node.has_memory = slot == Tree::ROOT || group.held(File::Current).is_some() || group.held(File::EventsLocal).is_some();
+        }
+        self.judge_sensing(slot);
+    }
+
+    /// Opens what is worth a descriptor.
+    fn open_files(&mut self, slot: Slot) {
+        self.open_notices(slot);
+        let Some(node) = self.get(slot) else { return };
+        let (group, judged) = (Arc::clone(&node.group), node.judged);
+        if judged {
             for file in JUDGED {
-                self.hold(&group, file);
+                self.hold(&group, file, Need::Reading);
             }
             let mut above = self.get(slot).and_then(|node| node.parent);
             while let Some(node) = above.and_then(|slot| self.get(slot)) {
                 let (ancestor, parent, known) = (Arc::clone(&node.group), node.parent, node.judged);
                 if !known {
                     for file in LIMITS {
-                        self.hold(&ancestor, file);
+                        self.hold(&ancestor, file, Need::Reading);
                     }
                 }
                 above = parent;
@@ -473,8 +526,8 @@ impl Tree {
         self.judge_sensing(slot);
     }
 
-    fn hold(&mut self, group: &Group, file: File) {
-        if group.held(file).is_none() && self.budget.allows(1) && group.hold(file).is_ok() && group.held(file).is_some() {
+    fn hold(&mut self, group: &Group, file: File, need: Need) {
+        if group.held(file).is_none() && self.budget.allows(need) && group.hold(file).is_ok() && group.held(file).is_some() {
             self.budget.used += 1;
         }
     }
@@ -483,8 +536,7 @@ impl Tree {
         let Some(node) = self.get_mut(slot) else { return };
         let notified = !node.counted || node.group.held(File::EventsLocal).is_some() || node.group.held(File::Events).is_some();
         // A group without the memory controller has no events to hold.
-        let sensing =
-            if node.watch.is_some() && (notified || !node.has_memory) { Sensing::Notices } else { Sensing::Timer };
+        let sensing = if node.watch.is_some() && (notified || !node.has_memory) { Sensing::Notices } else { Sensing::Timer };
         let before = std::mem::replace(&mut node.sensing, sensing);
         match (before, sensing) {
             (Sensing::Notices, Sensing::Timer) => self.degraded += 1,
@@ -508,10 +560,10 @@ impl Tree {
     /// Takes the counters as they are: what happened before we came is not ours to judge.
     fn baseline(&mut self, slot: Slot) {
         let mut buffer = std::mem::take(&mut self.buffer);
-        if let Some(node) = self.get_mut(slot) {
-            if let (true, Ok(Some(events))) = (node.counted, counters::read(&node.group, node.first_child.is_some(), &mut buffer)) {
-                node.events = events;
-            }
+        if let Some(node) = self.get_mut(slot)
+            && let (true, Ok(Some(events))) = (node.counted, counters::read(&node.group, node.first_child.is_some(), &mut buffer))
+        {
+            node.events = events;
         }
         self.buffer = buffer;
     }
@@ -522,23 +574,24 @@ impl Tree {
         while let Some(slot) = child {
             let Some(node) = self.get(slot) else { break };
             child = node.next;
-            if let Ok(group) = Group::open(&self.root, None, node.group.path.clone()) {
-                if group.id == node.group.id {
-                    let (old, key, id) = (node.group.descriptors(), self.key(slot), group.id);
-                    self.budget.used = (self.budget.used + group.descriptors()).saturating_sub(old);
-                    // A new generation: what was registered for the old descriptors is void.
-                    self.bump(slot);
-                    let generation = self.key(slot).generation;
-                    if let Some(node) = self.get_mut(slot) {
-                        node.group = Arc::new(group);
-                        node.generation = generation;
-                    }
-                    self.open_files(slot);
-                    self.learn_kind(slot);
-                    self.baseline(slot);
-                    self.changes.push(Change::Removed(key, id));
-                    self.changes.push(Change::Added(slot));
+            if let Ok(group) = Group::open(&self.root, None, node.group.path.clone())
+                && group.id == node.group.id
+            {
+                let (old, key, id) = (node.group.descriptors(), self.key(slot), group.id);
+                self.budget.used = (self.budget.used + group.descriptors()).saturating_sub(old);
+                // A new generation: what was registered for the old descriptors is void.
+                self.bump(slot);
+                let generation = self.key(slot).generation;
+                if let Some(node) = self.get_mut(slot) {
+                    node.group = Arc::new(group);
+                    node.generation = generation;
                 }
+                self.open_files(slot);
+                self.learn_kind(slot);
+                self.baseline(slot);
+                self.changes.push(Change::Removed(key, id));
+                self.changes.push(Change::Added(slot));
+                self.changes.push(Change::Settled(slot));
             }
         }
     }

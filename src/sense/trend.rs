@@ -28,7 +28,8 @@ impl Trend {
         }
         if let Some(total) = stalled_us {
             let before = self.stall.replace((now, total));
-            self.pressure = before.map(|(then, was)| per_second(Duration::from_micros(total.saturating_sub(was)), now.saturating_sub(then)));
+            self.pressure =
+                before.map(|(then, was)| per_second(Duration::from_micros(total.saturating_sub(was)), now.saturating_sub(then)));
         }
     }
 

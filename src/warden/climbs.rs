@@ -187,10 +187,10 @@ impl Climbs {
 
     /// News of a victim: look at it in this turn.
     pub fn stir(&mut self, key: Key) {
-        if self.generations.get(key.slot as usize) == Some(&key.generation) {
-            if let Some(climb) = self.places.get_mut(key.slot as usize).and_then(Option::as_mut) {
-                climb.look_at = Some(Duration::ZERO);
-            }
+        if self.generations.get(key.slot as usize) == Some(&key.generation)
+            && let Some(climb) = self.places.get_mut(key.slot as usize).and_then(Option::as_mut)
+        {
+            climb.look_at = Some(Duration::ZERO);
         }
     }
 
@@ -511,12 +511,12 @@ impl Climbs {
     /// The daemon is to stop: ladders that have not sent SIGKILL end here, with `all` the others too.
     pub fn interrupt(&mut self, all: bool, now: Duration, records: &Records) {
         for place in 0..CLIMBS {
-            if self.places[place].as_ref().is_some_and(|climb| all || !climb.ladder.is_killing()) {
-                if let Some(mut climb) = self.places[place].take() {
-                    let since = climb.since(now);
-                    climb.ladder.interrupted(since, &mut climb.rungs);
-                    self.submit(climb, Outcome::Failed, None, now, records);
-                }
+            if self.places[place].as_ref().is_some_and(|climb| all || !climb.ladder.is_killing())
+                && let Some(mut climb) = self.places[place].take()
+            {
+                let since = climb.since(now);
+                climb.ladder.interrupted(since, &mut climb.rungs);
+                self.submit(climb, Outcome::Failed, None, now, records);
             }
         }
     }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::climbs::Climbs;
 use super::own::{Finder, Own};
 use super::senses::Senses;
-use crate::cgroup::{GroupId, Limit};
 use crate::cgroup::group::{File, Group, ReadBuf};
 use crate::cgroup::parse;
+use crate::cgroup::{GroupId, Limit};
 use crate::decide::facts::{GroupFacts, MemoryFacts, NodeFacts, ProcessFacts};
 use crate::decide::process::{ProcessFact, pick};
 use crate::decide::verdict::{Decision, Notice, Verdict};
@@ -120,7 +120,8 @@ impl Court {
         if subject == ABSENT {
             return None;
         }
-        let scores = matches!(&policy.rules.get(rule)?.victim, Victim::Among(among) if among.rank.iter().any(|by| by.key == RankKey::OomScore));
+        let scores =
+            matches!(&policy.rules.get(rule)?.victim, Victim::Among(among) if among.rank.iter().any(|by| by.key == RankKey::OomScore));
         loop {
             match self.judge.judge(policy, rule, subject, notice, &self.node, &self.facts, failed, &mut self.verdict) {
                 Step::Decided => break,

@@ -319,11 +319,11 @@ impl Warden {
 
     fn clerk_replies(&mut self) {
         self.senses.clerk_replies(&self.poller);
-        if self.senses.is_armed() {
-            if let Some(announce) = self.announce.take() {
-                self.pulse.set_armed(true);
-                announce();
-            }
+        if self.senses.is_armed()
+            && let Some(announce) = self.announce.take()
+        {
+            self.pulse.set_armed(true);
+            announce();
         }
     }
 
@@ -332,6 +332,10 @@ impl Warden {
         let now = self.clock.now();
         if self.senses.timer_due(now) {
             self.senses.read_unnoticed(now, &self.policy, &self.rules, &mut self.pending);
+            self.tree_changed(now);
+        }
+        if self.senses.tree.next_settled().is_some_and(|due| due <= now) {
+            self.senses.tree.settle_due(now);
             self.tree_changed(now);
         }
         self.senses.sample(now, &self.policy, &self.rules, &mut self.pending);
@@ -385,18 +389,18 @@ impl Warden {
         }
         let ruling = self.court.judge(&self.policy, usize::from(rule), slot, &notice, &[], begun, &mut self.senses, &self.climbs);
         let Some(ruling) = ruling else { return };
-        if let Ruling::Kill { victim, scope } = ruling {
-            if self.climbs.conflicts(&self.senses.tree, scope, victim) {
-                // One ladder at a time along any line. Stall that lasts will be noticed again; a kill by the kernel is not
-                // told twice, so it waits.
-                if breaks_group(&notice) {
-                    self.history.deed_began(begun, rule, subject);
-                    let _ = self.history.admit(begun, rule, subject, &notice);
-                    let retry = crate::decide::history::DeedEnd::Failed;
-                    self.history.deed_ended(begun, rule, subject, RETRY, retry);
-                }
-                return;
+        if let Ruling::Kill { victim, scope } = ruling
+            && self.climbs.conflicts(&self.senses.tree, scope, victim)
+        {
+            // One ladder at a time along any line. Stall that lasts will be noticed again; a kill by the kernel is not
+            // told twice, so it waits.
+            if breaks_group(&notice) {
+                self.history.deed_began(begun, rule, subject);
+                let _ = self.history.admit(begun, rule, subject, &notice);
+                let retry = crate::decide::history::DeedEnd::Failed;
+                self.history.deed_ended(begun, rule, subject, RETRY, retry);
             }
+            return;
         }
         let decided = self.clock.now();
         let time = SystemTime::now().checked_sub(decided.saturating_sub(arrived)).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -446,9 +450,8 @@ impl Warden {
     fn rehearse(&mut self) {
         let now = self.clock.now();
         for rule in 0..self.policy.rules.len() {
-            let subject = self.senses.tree.slots().find(|slot| {
-                self.senses.tree.get(*slot).is_some_and(|node| node.class.subject_of.contains(rule))
-            });
+            let subject =
+                self.senses.tree.slots().find(|slot| self.senses.tree.get(*slot).is_some_and(|node| node.class.subject_of.contains(rule)));
             let Some(subject) = subject else { continue };
             let notice = Notice::Event(EventKind::OomKill, 0, 1);
             let _ = self.court.judge(&self.policy, rule, subject, &notice, &[], now, &mut self.senses, &self.climbs);

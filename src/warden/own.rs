@@ -82,10 +82,10 @@ fn holds_us(group: &Group, buffer: &mut ReadBuf) -> Option<bool> {
 
 fn look(tree: &Tree, named: Option<&GroupPath>, buffer: &mut ReadBuf) -> Own {
     let at = |path: &GroupPath| tree.slot_at(path).and_then(|slot| tree.get(slot));
-    if let Some(node) = named.and_then(at) {
-        if holds_us(&node.group, buffer) == Some(true) {
-            return Own::Inside(node.group.id);
-        }
+    if let Some(node) = named.and_then(at)
+        && holds_us(&node.group, buffer) == Some(true)
+    {
+        return Own::Inside(node.group.id);
     }
     let mut doubt = false;
     for node in tree.slots().filter_map(|slot| tree.get(slot)) {

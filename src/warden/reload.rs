@@ -39,8 +39,7 @@ impl Mailbox {
     /// EMFILE.
     pub fn new() -> io::Result<Mailbox> {
         let event = || EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
-        let shared =
-            Shared { policy: Mutex::new(None), asked: AtomicBool::new(false), ask: event()?, mail: Arc::new(event()?) };
+        let shared = Shared { policy: Mutex::new(None), asked: AtomicBool::new(false), ask: event()?, mail: Arc::new(event()?) };
         Ok(Mailbox(Arc::new(shared)))
     }
 
@@ -111,10 +110,8 @@ impl Reloader {
     fn work(mut self) {
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
-            let mut fds = [
-                PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.mailbox.0.ask.as_fd(), PollFlags::POLLIN),
-            ];
+            let mut fds =
+                [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN), PollFd::new(self.mailbox.0.ask.as_fd(), PollFlags::POLLIN)];
             if let Err(error) = poll(&mut fds, PollTimeout::NONE) {
                 if error == nix::errno::Errno::EINTR {
                     continue;

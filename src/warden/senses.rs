@@ -161,11 +161,13 @@ impl Senses {
             match *change {
                 Change::Added(slot) => {
                     self.register(slot, poller);
+                    let key = self.tree.key(slot);
+                    self.events(key, now, policy, rules, pending);
+                }
+                Change::Settled(slot) => {
                     self.arm(slot, now, policy, false, poller);
                     self.ask_oom_group(slot, policy, observe);
                     self.add_samples(slot, policy, now);
-                    let key = self.tree.key(slot);
-                    self.events(key, now, policy, rules, pending);
                     self.changed_at(now);
                 }
                 Change::Removed(_, id) => {
@@ -398,7 +400,10 @@ impl Senses {
                     if let Some(counters) = rules.get(rule) {
                         counters.trigger_event(index);
                     }
-                    push(pending, Pending { rule: rule_index(rule), subject: group, notice: Notice::Psi(psi), arrived: now, weight: (0, 0) });
+                    push(
+                        pending,
+                        Pending { rule: rule_index(rule), subject: group, notice: Notice::Psi(psi), arrived: now, weight: (0, 0) },
+                    );
                 }
             }
         }
@@ -591,7 +596,7 @@ impl Senses {
     #[must_use]
     pub fn next_look(&self) -> Option<Duration> {
         let samples = self.samples.iter().map(|sample| sample.due).min();
-        [samples, self.timer_due, self.trend_due, self.publish_due].into_iter().flatten().min()
+        [samples, self.timer_due, self.trend_due, self.publish_due, self.tree.next_settled()].into_iter().flatten().min()
     }
 
     /// Brings gauges and the groups that a scrape shows up to date.
@@ -601,7 +606,7 @@ impl Senses {
             self.publish_due = Some(now);
         }
         self.was_armed = armed;
-        if !self.publish_due.is_some_and(|due| due <= now) {
+        if self.publish_due.is_none_or(|due| due > now) {
             return;
         }
         self.publish_due = None;
