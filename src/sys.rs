@@ -18,7 +18,7 @@ pub fn process_mrelease(pidfd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// How much of a stack is touched and locked: more than the kill path was seen to need.
-const STACK_BYTES: usize = 64 * 1024;
+const STACK_BYTES: usize = 32 * 1024;
 
 /// Touches and locks the part of this thread's stack that calls from here on will use.
 ///

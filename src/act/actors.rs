@@ -47,6 +47,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Actors {
     shared: Arc<Shared>,
+    #[expect(clippy::vec_box, reason = "jobs go to the actors and back by their boxes: moving one allocates nothing")]
     spare: Vec<Box<Job>>,
 }
 

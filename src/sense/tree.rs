@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::counters;
 use super::poller::Key;
-use super::watch::{Notice, Watches};
+use super::watch::{FileName, Notice, Watches};
 use crate::cgroup::GroupId;
 use crate::cgroup::group::{File, Group, ReadBuf};
 use crate::cgroup::parse::{self, Events, Kind};
@@ -166,8 +166,8 @@ impl Tree {
             by_id: HashMap::new(),
             by_path: HashMap::new(),
             watches: Watches::new()?,
-            notices: Vec::new(),
-            changes: Vec::new(),
+            notices: Vec::with_capacity(64),
+            changes: Vec::with_capacity(128),
             budget: Budget { limit: descriptors, used: 0 },
             buffer: ReadBuf::new(),
             degraded: 0,
@@ -289,7 +289,7 @@ impl Tree {
             match notice {
                 Notice::Created(parent, name) => self.created(*parent, name, policy, now),
                 Notice::Removed(parent, name) => self.removed(*parent, name),
-                Notice::Changed(slot, name) => self.changed(*slot, name),
+                Notice::Changed(slot, name) => self.changed(*slot, *name),
                 Notice::Overflow => self.rescan(policy, now),
             }
         }
@@ -318,14 +318,13 @@ impl Tree {
         }
     }
 
-    fn changed(&mut self, slot: Slot, name: &[u8]) {
+    fn changed(&mut self, slot: Slot, name: FileName) {
         match name {
-            b"memory.events" | b"memory.events.local" => self.changes.push(Change::Touched(slot, Touched::Events)),
-            b"cgroup.events" => self.changes.push(Change::Touched(slot, Touched::Populated)),
-            b"cgroup.type" => self.learn_kind(slot),
+            FileName::Events => self.changes.push(Change::Touched(slot, Touched::Events)),
+            FileName::Populated => self.changes.push(Change::Touched(slot, Touched::Populated)),
+            FileName::Type => self.learn_kind(slot),
             // +memory or -memory: the children's files appeared or are dead now.
-            b"cgroup.subtree_control" => self.reopen_children(slot),
-            _ => {}
+            FileName::SubtreeControl => self.reopen_children(slot),
         }
     }
 

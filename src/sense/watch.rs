@@ -18,6 +18,31 @@ use super::tree::Slot;
 /// with the longest name.
 const BUFFER_BYTES: usize = 2048;
 
+/// The files whose changes say something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileName {
+    /// memory.events, memory.events.local
+    Events,
+    /// cgroup.events
+    Populated,
+    /// cgroup.type
+    Type,
+    /// cgroup.subtree_control
+    SubtreeControl,
+}
+
+impl FileName {
+    fn of(name: &[u8]) -> Option<FileName> {
+        match name {
+            b"memory.events" | b"memory.events.local" => Some(FileName::Events),
+            b"cgroup.events" => Some(FileName::Populated),
+            b"cgroup.type" => Some(FileName::Type),
+            b"cgroup.subtree_control" => Some(FileName::SubtreeControl),
+            _ => None,
+        }
+    }
+}
+
 /// One notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -26,7 +51,7 @@ pub enum Notice {
     /// A child of this name was removed.
     Removed(Slot, Vec<u8>),
     /// A file of the group changed.
-    Changed(Slot, Vec<u8>),
+    Changed(Slot, FileName),
     /// The queue overflowed: anything may have happened.
     Overflow,
 }
@@ -89,13 +114,15 @@ impl Watches {
                 continue;
             }
             let (Some(slot), Some(name)) = (self.owners.get(&event.wd.get_watch_descriptor_id()), event.name) else { continue };
-            let name = OsStr::as_bytes(name).to_vec();
+            let name = OsStr::as_bytes(name);
             let is_dir = event.mask.contains(EventMask::ISDIR);
             if event.mask.contains(EventMask::CREATE) && is_dir {
-                out.push(Notice::Created(*slot, name));
+                out.push(Notice::Created(*slot, name.to_vec()));
             } else if event.mask.contains(EventMask::DELETE) && is_dir {
-                out.push(Notice::Removed(*slot, name));
-            } else if event.mask.contains(EventMask::MODIFY) {
+                out.push(Notice::Removed(*slot, name.to_vec()));
+            } else if event.mask.contains(EventMask::MODIFY)
+                && let Some(name) = FileName::of(name)
+            {
                 out.push(Notice::Changed(*slot, name));
             }
         }

@@ -205,7 +205,15 @@ impl Warden {
     ///
     /// # Errors
     /// When epoll itself fails.
-    pub fn run(mut self) -> io::Result<()> {
+    pub fn run(self) -> io::Result<()> {
+        self.run_watched(|| {})
+    }
+
+    /// As [`Warden::run`], with a call after every turn of the loop.
+    ///
+    /// # Errors
+    /// As [`Warden::run`].
+    pub fn run_watched(mut self, mut turned: impl FnMut()) -> io::Result<()> {
         loop {
             self.set_timer()?;
             let mut ready = std::mem::take(&mut self.ready);
@@ -225,6 +233,7 @@ impl Warden {
                 self.update_tree();
             }
             self.publish();
+            turned();
             if self.stopped() {
                 return Ok(());
             }
