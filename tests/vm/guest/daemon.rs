@@ -81,8 +81,6 @@ impl Setup {
             .arg(in_files("journal"))
             .arg("--state")
             .arg(in_files("state"))
-            .arg("--control")
-            .arg(in_files("control.sock"))
             .args(&self.options)
             .stdin(Stdio::null())
             .stdout(log.try_clone().doing("share the log")?)
