@@ -1,6 +1,18 @@
 //! oomwarden: a cgroup v2 aware out-of-memory manager.
+//!
+//! Data flows one way: kernel -> [`sense`] -> [`decide`] -> [`act`] -> [`record`] -> [`serve`]. [`policy`] is what the
+//! administrator wants, [`cgroup`] what a group is; [`warden`] is the thread that turns the wheel, [`cli`] what users type.
+//! ARCHITECTURE.md has the whole picture.
+
+pub mod act;
 pub mod cgroup;
+pub mod cli;
 pub mod decide;
+pub mod doctor;
 pub mod policy;
 pub mod record;
+pub mod sense;
+pub mod serve;
+pub mod sys;
 pub mod units;
+pub mod warden;

@@ -7,29 +7,7 @@ use std::time::Duration;
 use crate::cgroup::path::GroupPath;
 use crate::policy::model::{EntrySet, GroupClass};
 
-/// A group's kernfs id: the inode number of its directory. Never reused while the machine runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GroupId(pub u64);
-
-/// A limit file's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// `max`: none is set.
-    Unlimited,
-    /// Bytes.
-    Bytes(u64),
-}
-
-impl Limit {
-    /// The bytes, if one is set.
-    #[must_use]
-    pub fn bytes(self) -> Option<u64> {
-        match self {
-            Limit::Unlimited => None,
-            Limit::Bytes(bytes) => Some(bytes),
-        }
-    }
-}
+pub use crate::cgroup::{GroupId, Limit};
 
 /// The node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

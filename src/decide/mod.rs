@@ -1,4 +1,163 @@
-//! From facts to a verdict. Pure: no clock, no file, no allocation (into buffers that have room).
+//! From facts to a verdict: who has to go, or why nobody does.
+//!
+//! Pure: no clock, no file, and no allocation once the buffers have room. The facts are values, so a judgement of a live
+//! machine can be repeated later from its record, and a test is a table.
+//!
+//! A judgement goes through these steps, in this order, one file each:
+//!
+//! 1. A notice names a rule and a subject.
+//! 2. [`conditions`]: does the trouble still stand on fresh facts, and whose shortage is it?
+//! 3. `candidates`: the subject, or the leaves of what the rule names, so that no candidate contains another.
+//! 4. `candidates` again: what must live is struck out, and with it, as a whole, everything that contains it.
+//! 5. `rank`: strict importance, then the rule's keys.
+//! 6. [`verdict`]: every candidate with the reason for its place.
+//!
+//! Facts about processes are expensive to gather, so they are asked for as late as possible: only of the groups that
+//! would die with the candidate that stands first ([`Step::NeedProcesses`]). No verdict to kill is given before they
+//! have been seen.
+//!
+//! Beside the judgement live the questions that follow it: [`process`] (which single process), [`recovery`] (is the
+//! trouble over before the last rung), [`history`] (what keeps a rule still).
 
+pub mod conditions;
 pub mod facts;
+pub mod history;
+pub mod process;
+pub mod recovery;
 pub mod verdict;
+
+mod candidates;
+mod rank;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use crate::policy::model::{Policy, RankKey, Rule, Victim};
+
+use candidates::Survey;
+use conditions::SubjectFacts;
+use facts::{GroupFacts, GroupId, NodeFacts};
+use rank::Place;
+use tree::Tree;
+use verdict::{Candidate, Decision, Notice, Standing, Strike, Verdict};
+
+/// What a call of [`Judge::judge`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Step {
+    /// The verdict is complete.
+    Decided,
+    /// Fill in [`GroupFacts::processes`] of this group (index into the facts) and judge again. It always names a group
+    /// whose `processes` is `None`, so a caller that does as told comes to an end. More may be filled in than was asked for.
+    NeedProcesses(u32),
+}
+
+/// Judges. Holds the scratch buffers, so that judging allocates nothing while they have room.
+#[derive(Debug, Default)]
+pub struct Judge {
+    survey: Survey,
+    list: Vec<Candidate>,
+    places: Vec<Place>,
+}
+
+impl Judge {
+    /// A judge with room for trees of `groups` groups.
+    #[must_use]
+    pub fn with_capacity(groups: usize) -> Judge {
+        let mut judge = Judge::default();
+        judge.reserve(groups);
+        judge
+    }
+
+    /// Makes room for trees of `groups` groups: to be called when groups appear, not when one is in trouble.
+    pub fn reserve(&mut self, groups: usize) {
+        self.survey.reserve(groups);
+        self.list.reserve(groups.saturating_sub(self.list.len()));
+        self.places.reserve(groups.saturating_sub(self.places.len()));
+    }
+
+    /// Judges `notice` for the rule at index `rule` of `policy` and the group at index `subject` of `groups`.
+    ///
+    /// `groups` is the whole tree in pre-order. Groups that are known to be removed must not be in it: one that merely
+    /// could not be read counts as something that must live. `failed` are the groups that this ladder could not kill.
+    /// The verdict in `out` is complete when this returns [`Step::Decided`]; it never exceeds `groups.len()` candidates.
+    ///
+    /// An unknown rule or subject is [`Decision::NotConfirmed`]: what the notice spoke of is no longer there.
+    #[expect(clippy::too_many_arguments, reason = "they are the facts of one judgement; a struct of borrows would only rename them")]
+    pub fn judge(
+        &mut self,
+        policy: &Policy,
+        rule: usize,
+        subject: u32,
+        notice: &Notice,
+        node: &NodeFacts,
+        groups: &[GroupFacts],
+        failed: &[GroupId],
+        out: &mut Verdict,
+    ) -> Step {
+        out.candidates.clear();
+        out.rule = u16::try_from(rule).unwrap_or(u16::MAX);
+        out.subject = subject;
+        out.decision = Decision::NotConfirmed;
+        let tree = Tree(groups);
+        let (Some(rules), Some(subject_facts)) = (policy.rules.get(rule), SubjectFacts::of(groups, subject)) else {
+            return Step::Decided;
+        };
+        out.evidence = subject_facts.evidence(node);
+        out.scope = conditions::scope(groups, subject, notice);
+        if !conditions::confirmed(rules, notice, &subject_facts, node) {
+            return Step::Decided;
+        }
+
+        out.decision = Decision::NoVictim;
+        self.survey.look(tree, rule, subject, &rules.victim);
+        self.list.clear();
+        self.survey.candidates(tree, rules, subject, failed, &mut self.list);
+        if let Some(unseen) = self.unseen_for_rank(tree, rules) {
+            return Step::NeedProcesses(unseen);
+        }
+        self.places.clear();
+        rank::order(tree, rules, &self.list, &mut self.places);
+        if self.places.is_empty()
+            && let Some(largest) = rank::largest_of_small(rules, &self.list)
+        {
+            self.places.push(largest);
+        }
+        if let Some(first) = self.places.first().map(|place| self.list[place.at].group) {
+            if let Some(unseen) = self.survey.unseen(tree, first) {
+                return Step::NeedProcesses(unseen);
+            }
+            out.decision = Decision::Kill(first);
+        }
+        self.write_down(out);
+        Step::Decided
+    }
+
+    /// A group whose processes must be seen before the candidates can be compared at all.
+    fn unseen_for_rank(&self, tree: Tree<'_>, rule: &Rule) -> Option<u32> {
+        let Victim::Among(among) = &rule.victim else { return None };
+        if !among.rank.iter().any(|by| by.key == RankKey::OomScore) {
+            return None;
+        }
+        let ranked = self.list.iter().filter(|candidate| candidate.standing == Standing::Ranked);
+        ranked.filter_map(|candidate| self.survey.unseen(tree, candidate.group)).next()
+    }
+
+    /// The chosen, the ranked in their order, the struck.
+    fn write_down(&self, out: &mut Verdict) {
+        for (at, place) in self.places.iter().enumerate() {
+            let standing = if at == 0 { Standing::Chosen } else { Standing::Ranked };
+            out.candidates.push(Candidate { standing, ..self.list[place.at] });
+        }
+        // with `or_largest` the chosen one stands in the list as struck for its size
+        let chosen = self.places.first().map(|place| place.at);
+        let struck = self.list.iter().enumerate().filter(|(_, candidate)| matches!(candidate.standing, Standing::Struck(_)));
+        out.candidates.extend(struck.filter(|(at, _)| Some(*at) != chosen).map(|(_, candidate)| candidate));
+    }
+}
+
+/// What a strike means for what stands below the struck group: whether its children take its place.
+fn gives_way_to_children(strike: Strike) -> bool {
+    matches!(strike, Strike::ContainsSpared(_))
+}

@@ -73,11 +73,12 @@ pub struct Candidate {
     pub id: GroupId,
     /// Place and reason.
     pub standing: Standing,
-    /// The class's importance.
+    /// Strict importance: the largest of the group and of all that would die with it.
     pub importance: i64,
     /// anon + swap, bytes.
     pub usage_bytes: Option<u64>,
-    /// Values of the rule's rank keys, in their order (the first four), as compared; for the record.
+    /// Values of the rule's rank keys, in their order (the first four), as compared: bytes, bytes per second, microseconds for
+    /// `pressure`, milliseconds for `age`; for the record.
     pub keys: [Option<i64>; 4],
 }
 
@@ -107,7 +108,7 @@ pub struct Evidence {
     pub limit_high: Option<u64>,
 }
 
-/// A verdict. Reused: [`super::judge`] clears it first.
+/// A verdict. Reused: [`super::Judge::judge`] clears it first.
 #[derive(Debug)]
 pub struct Verdict {
     /// Index of the rule.
@@ -126,7 +127,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// An empty verdict with room for `candidates`.
+    /// An empty verdict with room for `candidates`: a tree never has more than it has groups.
     #[must_use]
     pub fn with_capacity(candidates: usize) -> Verdict {
         Verdict {

@@ -1,14 +1,46 @@
 //! Globs over group paths: `*` stops at a slash, `**` does not, a backslash is an ordinary character.
+//!
+//! Paths are bytes. `?` and one place of a class stand for one byte. The root, `/`, is matched by `/` only; otherwise
+//! `/*` and `/**` would take it along, as the empty name. Most globs of a policy are a path, or a path with `/*` or
+//! `/**` behind it; these are compared without a regular expression, which would cost some 16 KiB for each.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::{Glob, GlobBuilder, GlobMatcher};
+
+use super::diagnostic::{Bad, shown};
+use super::pattern::{self, Shape};
 
 /// One or more compiled globs. A path matches if any of them does.
 #[derive(Debug, Clone)]
 pub struct Globs {
-    globs: Vec<GlobMatcher>,
+    globs: Vec<Matcher>,
+}
+
+/// A pattern that is no glob over group paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadGlob(Bad);
+
+impl fmt::Display for BadGlob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.message, self.0.hint)
+    }
+}
+
+impl std::error::Error for BadGlob {}
+
+impl BadGlob {
+    pub(super) fn into_bad(self) -> Bad {
+        self.0
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Matcher {
+    Simple(Box<str>),
+    Glob(Box<GlobMatcher>),
 }
 
 impl Globs {
@@ -16,21 +48,143 @@ impl Globs {
     ///
     /// # Errors
     /// The first pattern that is not a glob, with the reason.
-    pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Globs, globset::Error> {
-        let compile = |pattern: &S| {
-            GlobBuilder::new(pattern.as_ref()).literal_separator(true).backslash_escape(false).build().map(|glob| glob.compile_matcher())
-        };
-        Ok(Globs { globs: patterns.iter().map(compile).collect::<Result<_, _>>()? })
+    pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Globs, BadGlob> {
+        Ok(Globs { globs: patterns.iter().map(|pattern| Matcher::new(pattern.as_ref())).collect::<Result<_, _>>()? })
     }
 
     /// Whether the path (from the cgroup root, beginning with `/`, any bytes) matches.
     #[must_use]
     pub fn matches(&self, path: &[u8]) -> bool {
-        self.globs.iter().any(|glob| glob.is_match(OsStr::from_bytes(path)))
+        self.globs.iter().any(|glob| glob.matches(path))
     }
 
     /// The patterns as they were written.
     pub fn patterns(&self) -> impl Iterator<Item = &str> {
-        self.globs.iter().map(|glob| glob.glob().glob())
+        self.globs.iter().map(Matcher::pattern)
+    }
+}
+
+/// Whether a pattern is a glob, without the cost of compiling it; what the compiler made of it, if it needs one.
+pub(super) fn parse(pattern: &str) -> Result<Option<Glob>, Bad> {
+    pattern::check(pattern)?;
+    if pattern::shape(pattern) != Shape::Other {
+        return Ok(None);
+    }
+    let built = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(false).empty_alternates(true).build();
+    built.map(Some).map_err(|error| {
+        Bad::new(format!("{} is no glob: {}", shown(pattern), error.kind()), "see \"Naming groups\" in the policy reference")
+    })
+}
+
+impl Matcher {
+    fn new(pattern: &str) -> Result<Matcher, BadGlob> {
+        Ok(match parse(pattern).map_err(BadGlob)? {
+            None => Matcher::Simple(pattern.into()),
+            // This panics only where the expression is too large, which the limits of `pattern::check` rule out.
+            Some(glob) => Matcher::Glob(Box::new(glob.compile_matcher())),
+        })
+    }
+
+    fn pattern(&self) -> &str {
+        match self {
+            Matcher::Simple(pattern) => pattern,
+            Matcher::Glob(glob) => glob.glob().glob(),
+        }
+    }
+
+    fn matches(&self, path: &[u8]) -> bool {
+        if path == b"/" {
+            return self.pattern() == "/";
+        }
+        let below = |prefix: &str| path.strip_prefix(prefix.as_bytes()).and_then(|rest| rest.strip_prefix(b"/"));
+        match self {
+            Matcher::Glob(glob) => glob.is_match(OsStr::from_bytes(path)),
+            Matcher::Simple(pattern) => match pattern::shape(pattern) {
+                Shape::Children(prefix) => below(prefix).is_some_and(|rest| !rest.contains(&b'/')),
+                Shape::Below(prefix) => below(prefix).is_some(),
+                Shape::Literal | Shape::Other => path == pattern.as_bytes(),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn table(pattern: &str, yes: &[&[u8]], no: &[&[u8]]) {
+        let globs = Globs::new(&[pattern]).unwrap();
+        for path in yes {
+            assert!(globs.matches(path), "{pattern} should match {}", path.escape_ascii());
+        }
+        for path in no {
+            assert!(!globs.matches(path), "{pattern} should not match {}", path.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_star_stops_at_a_slash_and_two_do_not() {
+        table("/a/*", &[b"/a/b", b"/a/b c", b"/a/b\nc", b"/a/\xff"], &[b"/a", b"/a/b/c", b"/ab", b"/", b"/x/a/b"]);
+        table("/a/**", &[b"/a/b", b"/a/b/c", b"/a/\xff/\n"], &[b"/a", b"/ab", b"/ab/c", b"/"]);
+        table("/a/b*", &[b"/a/b", b"/a/bc", b"/a/b\n\xff"], &[b"/a/b/c", b"/a/ab"]);
+        table("/a/**/b", &[b"/a/b", b"/a/x/b", b"/a/x/y/b"], &[b"/a/xb", b"/b"]);
+        table("/**/b", &[b"/b", b"/a/b", b"/a/x/b"], &[b"/b/c", b"/ab"]);
+        table("/**", &[b"/a", b"/a/b"], &[b"/"]);
+        table("/*", &[b"/a"], &[b"/", b"/a/b"]);
+        table("/", &[b"/"], &[b"/a"]);
+        table("/{,a}*", &[b"/a", b"/b"], &[b"/"]);
+    }
+
+    #[test]
+    fn braces_classes_and_question_marks() {
+        table("/{a,b/*}", &[b"/a", b"/b/c"], &[b"/b", b"/c", b"/b/c/d"]);
+        table("/{a/**,b}", &[b"/a/x/y", b"/b"], &[b"/a", b"/b/c"]);
+        table("/[ab]x", &[b"/ax", b"/bx"], &[b"/cx", b"/x"]);
+        table("/[!ab]x", &[b"/cx", b"/\xffx"], &[b"/ax"]);
+        table("/a?", &[b"/ab", b"/a\n", b"/a\xff"], &[b"/a", b"/abc", b"/a/"]);
+        table("/[{]a[}]", &[b"/{a}"], &[b"/a"]);
+    }
+
+    #[test]
+    fn a_backslash_is_an_ordinary_character() {
+        table("/a\\x2db.slice", &[b"/a\\x2db.slice"], &[b"/a-b.slice", b"/ax2db.slice"]);
+        table("/a\\x2d*/**", &[b"/a\\x2db.slice/c"], &[b"/a-b.slice/c"]);
+        table("/a\\*", &[b"/a\\", b"/a\\b"], &[b"/a*"]);
+    }
+
+    #[test]
+    fn long_names() {
+        let name = [b"/a/".as_slice(), &[b'x'; 200], b"/b"].concat();
+        table("/a/*/b", &[&name], &[]);
+        table("/a/**", &[&name], &[]);
+    }
+
+    #[test]
+    fn patterns_come_back_as_written() {
+        let written = ["/a", "/b/*", "/c/**", "/{d,e}"];
+        assert_eq!(Globs::new(&written).unwrap().patterns().collect::<Vec<_>>(), written);
+    }
+
+    proptest! {
+        #[test]
+        fn no_pattern_and_no_path_panics(pattern in "/[\\[\\]{}*?!,/a^-]{0,40}", path in proptest::collection::vec(any::<u8>(), 0..40)) {
+            if let Ok(globs) = Globs::new(&[pattern]) {
+                let _ = globs.matches(&path);
+            }
+        }
+
+        #[test]
+        fn the_quick_shapes_agree_with_the_expression(
+            prefix in "(/[ab]{1,2}){0,3}", tail in prop_oneof![Just(""), Just("/*"), Just("/**")], path in "(/[ab]{1,2}){1,4}",
+        ) {
+            let pattern = format!("{prefix}{tail}");
+            prop_assume!(!pattern.is_empty());
+            let quick = Globs::new(&[&pattern]).unwrap().matches(path.as_bytes());
+            let glob = GlobBuilder::new(&pattern).literal_separator(true).backslash_escape(false).build().unwrap().compile_matcher();
+            prop_assert_eq!(quick, glob.is_match(&path), "{} and {}", pattern, path);
+        }
     }
 }

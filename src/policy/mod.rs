@@ -1,4 +1,83 @@
 //! From YAML text to a checked, compiled policy. Touches nothing of the system.
+//!
+//! The way of a text: [`source`] (is it text at all), `tree` (values with their places; `locate` finds the places and
+//! refuses what would blow up a reader), `read` (what the keys mean), `draft` (all sources together), `compile` (the
+//! [`model::Policy`] that other rooms read) and `lint` (sound, but probably not meant). Every fault is kept with its
+//! place until the end, so that all are shown at once.
+//!
+//! Only [`files`] reads files. What a policy says of one group is asked with [`model::Policy::classify`], once for each
+//! group; which group dies is decided elsewhere.
 
+mod classify;
+mod compile;
+mod diagnostic;
+mod draft;
+pub mod files;
 pub mod globs;
+mod lint;
+mod locate;
 pub mod model;
+mod pattern;
+mod quoting;
+mod read;
+pub mod source;
+mod tree;
+mod values;
+
+pub use diagnostic::{Diagnostic, Severity};
+pub use files::{ReadError, read_sources};
+pub use source::Source;
+
+use diagnostic::{Place, Report};
+use draft::Draft;
+use model::Policy;
+
+/// A policy that can be used.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The compiled policy.
+    pub policy: Policy,
+    /// What is probably not meant; in the order of the text.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Reads, checks and compiles a policy of one or more texts.
+///
+/// Lists (`exclude`, `importance`, `rules`, `kernel: oom_group`) are joined in the order of the sources. `mode` and
+/// `defaults` count for all of them, and a rule's name may stand in one place only.
+///
+/// # Errors
+/// Every error of every source, in the order of the text. No warnings are among them.
+pub fn load(sources: &[Source]) -> Result<Loaded, Vec<Diagnostic>> {
+    let mut report = Report::new(sources.iter().map(Source::shared_name).collect());
+    let mut draft = Draft::default();
+    if sources.is_empty() {
+        report.error(Place::start_of(0), "there is no policy to read", "name a policy file");
+    }
+    for (index, source) in (0..).zip(sources) {
+        let Some(text) = source.characters(index, &mut report) else { continue };
+        let Some(root) = tree::parse(text, index, &mut report) else { continue };
+        read::read(&root, &mut draft, &mut report);
+    }
+    compile::check_numbers(&draft, &mut report);
+    if report.errors() == 0 {
+        lint::lint(&draft, &mut report);
+        if let Some(policy) = compile::compile(draft, compile::fingerprint(sources), &mut report) {
+            return Ok(Loaded { policy, warnings: report.into_diagnostics() });
+        }
+    }
+    Err(report.into_diagnostics().into_iter().filter(|found| found.severity == Severity::Error).collect())
+}
+
+impl Policy {
+    /// The policy that is compiled in: `policies/default.yaml`.
+    ///
+    /// # Errors
+    /// None, as a test proves; but a caller treats it like any other policy.
+    pub fn builtin() -> Result<Loaded, Vec<Diagnostic>> {
+        load(&[Source::builtin()])
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,22 @@
-//! Records: journal lines and counters, written off the warden thread.
+//! Records: journal lines, log lines and counters, made off the warden thread.
+//!
+//! The warden fills a slot of the [`pool`] and hands it over; that is a swap of pointers. The [`recorder`] thread turns
+//! it into a line of the [`journal`] and one of the log. The [`counters`] are atomics that the warden raises through
+//! handles resolved beforehand ([`rules`]); whoever scrapes reads them, with the [`groups`] that the warden published and
+//! the [`process`]'s own numbers. The [`pulse`] tells the server that the warden still turns.
+//!
+//! Nothing here decides, and nothing here makes the rooms before it wait: a full disk costs lines, counted ones.
 
+pub mod counters;
+pub mod file;
+pub mod groups;
+pub mod journal;
 pub mod model;
+pub mod pool;
+pub mod process;
+pub mod pulse;
+pub mod recorder;
+pub mod rules;
+#[cfg(test)]
+mod testing;
+pub mod words;

@@ -1,12 +1,17 @@
 //! What is recorded of one judgement. Slots are made once and reused, so that recording allocates nothing on the warden.
+//!
+//! [`JudgementRecord::fill`] copies a verdict into a slot, names instead of indices, because the facts are gone when the
+//! line is written. What can't be known yet (rungs, the end, the latencies after the verdict) the warden adds while the
+//! ladder is climbed.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::rules::RuleCounters;
 use crate::cgroup::path::GroupPath;
-use crate::decide::facts::GroupId;
-use crate::decide::verdict::{Evidence, Notice, Standing};
-use crate::policy::model::Policy;
+use crate::decide::facts::{GroupFacts, GroupId};
+use crate::decide::verdict::{Decision, Evidence, Notice, Standing, Strike, Verdict};
+use crate::policy::model::{Mode, Policy, Rule};
 
 /// How a judgement ended, deeds included: the journal's `outcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +28,31 @@ pub enum Outcome {
     Failed,
     /// The verdict stands, the mode forbids the deed.
     Observed,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of [`Outcome::index`].
+    pub const ALL: [Outcome; 6] =
+        [Outcome::Killed, Outcome::Recovered, Outcome::NotConfirmed, Outcome::NoVictim, Outcome::Failed, Outcome::Observed];
+
+    /// The journal's and the metrics' word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Outcome::Killed => "killed",
+            Outcome::Recovered => "recovered",
+            Outcome::NotConfirmed => "not_confirmed",
+            Outcome::NoVictim => "no_victim",
+            Outcome::Failed => "failed",
+            Outcome::Observed => "observed",
+        }
+    }
+
+    /// Its place in [`Outcome::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
 }
 
 /// A rung's name in the journal.
@@ -106,12 +136,14 @@ pub const MAX_RUNGS: usize = 16;
 /// One judgement, from notice to verified end.
 #[derive(Debug)]
 pub struct JudgementRecord {
-    /// Rising, unique within one run of the daemon.
+    /// Rising, unique within one run of the daemon; given by the pool.
     pub id: u64,
     /// When the notice arrived.
     pub time: SystemTime,
     /// The policy it was judged by.
     pub policy: Arc<Policy>,
+    /// The counters of that policy's rules: a ladder may outlive a reload and still counts for the rule that began it.
+    pub counters: Arc<[RuleCounters]>,
     /// Index of the rule.
     pub rule: u16,
     /// The subject.
@@ -120,11 +152,13 @@ pub struct JudgementRecord {
     pub notice: Notice,
     /// The numbers it rested on.
     pub evidence: Evidence,
-    /// All candidates, the chosen first.
+    /// All candidates, the chosen first. Never grown on the warden: see [`JudgementRecord::set_candidates`].
     pub candidates: Vec<RecordedCandidate>,
+    /// Candidates that found no room in the slot: more groups came than the pool had been told of.
+    pub left_out: u32,
     /// The group that was killed, or would have been; with several tries the last.
     pub victim: Option<GroupPath>,
-    /// Rungs in order.
+    /// Rungs in order; see [`JudgementRecord::push_rung`].
     pub rungs: Vec<RungRecord>,
     /// The end.
     pub outcome: Outcome,
@@ -134,4 +168,179 @@ pub struct JudgementRecord {
     pub freed_bytes: Option<u64>,
     /// Latencies.
     pub latency: Latency,
+}
+
+/// What an unused slot points at, so that it keeps nothing of its last judgement alive.
+#[derive(Debug)]
+pub struct Blank {
+    policy: Arc<Policy>,
+    counters: Arc<[RuleCounters]>,
+    root: GroupPath,
+}
+
+impl Default for Blank {
+    fn default() -> Blank {
+        let policy = Policy {
+            hash: Arc::from(""),
+            mode: Mode::Observe,
+            exclude: Vec::new(),
+            importance: Vec::new(),
+            rules: Vec::new(),
+            oom_group: None,
+        };
+        Blank { policy: Arc::new(policy), counters: Arc::from([]), root: GroupPath::root() }
+    }
+}
+
+impl Blank {
+    /// A new slot with room for `candidates`, its memory touched. Allocates.
+    #[must_use]
+    pub fn slot(&self, candidates: usize) -> Box<JudgementRecord> {
+        let mut slot = Box::new(JudgementRecord {
+            id: 0,
+            time: SystemTime::UNIX_EPOCH,
+            policy: Arc::clone(&self.policy),
+            counters: Arc::clone(&self.counters),
+            rule: 0,
+            subject: self.root.clone(),
+            notice: Notice::Available(0, Duration::ZERO),
+            evidence: Evidence::default(),
+            candidates: Vec::new(),
+            left_out: 0,
+            victim: None,
+            rungs: Vec::with_capacity(MAX_RUNGS),
+            outcome: Outcome::NotConfirmed,
+            processes_killed: None,
+            freed_bytes: None,
+            latency: Latency::default(),
+        });
+        self.make_room(&mut slot, candidates);
+        let rung =
+            RungRecord { name: RungName::Kill, outcome: RungOutcome::Done, at: Duration::ZERO, took: Duration::ZERO, processes: None };
+        slot.rungs.resize(MAX_RUNGS, rung);
+        slot.rungs.clear();
+        slot
+    }
+
+    /// Empties a slot; its buffers stay.
+    pub fn clear(&self, slot: &mut JudgementRecord) {
+        slot.time = SystemTime::UNIX_EPOCH;
+        slot.policy = Arc::clone(&self.policy);
+        slot.counters = Arc::clone(&self.counters);
+        slot.rule = 0;
+        slot.subject = self.root.clone();
+        slot.notice = Notice::Available(0, Duration::ZERO);
+        slot.evidence = Evidence::default();
+        slot.candidates.clear();
+        slot.left_out = 0;
+        slot.victim = None;
+        slot.rungs.clear();
+        slot.outcome = Outcome::NotConfirmed;
+        slot.processes_killed = None;
+        slot.freed_bytes = None;
+        slot.latency = Latency::default();
+    }
+
+    /// Grows a slot's buffer to `candidates` in all and touches the new memory, so that filling it later takes no page
+    /// fault. Allocates; what the slot holds stays.
+    pub fn make_room(&self, slot: &mut JudgementRecord, candidates: usize) {
+        if slot.candidates.capacity() >= candidates {
+            return;
+        }
+        let held = slot.candidates.len();
+        let filler = RecordedCandidate {
+            group: self.root.clone(),
+            id: GroupId(0),
+            standing: Standing::Struck(Strike::Root),
+            spared: None,
+            importance: 0,
+            usage_bytes: None,
+            keys: [None; 4],
+        };
+        slot.candidates.resize(candidates, filler);
+        slot.candidates.truncate(held);
+    }
+}
+
+impl JudgementRecord {
+    /// Copies a verdict into this slot; allocates nothing. The outcome is set to what it is if nothing more happens:
+    /// `Failed` for a verdict that is to be carried out, until the warden knows better.
+    pub fn fill(
+        &mut self,
+        time: SystemTime,
+        policy: &Arc<Policy>,
+        counters: &Arc<[RuleCounters]>,
+        notice: Notice,
+        verdict: &Verdict,
+        facts: &[GroupFacts],
+    ) {
+        self.time = time;
+        self.policy = Arc::clone(policy);
+        self.counters = Arc::clone(counters);
+        self.rule = verdict.rule;
+        if let Some(subject) = facts.get(verdict.subject as usize) {
+            self.subject = subject.path.clone();
+        }
+        self.notice = notice;
+        self.evidence = verdict.evidence;
+        self.set_candidates(verdict, facts);
+        self.outcome = match verdict.decision {
+            Decision::NotConfirmed => Outcome::NotConfirmed,
+            Decision::NoVictim => Outcome::NoVictim,
+            Decision::Kill(_) if self.rule().is_some_and(|rule| rule.mode == Mode::Observe) => Outcome::Observed,
+            Decision::Kill(_) => Outcome::Failed,
+        };
+    }
+
+    /// Takes candidates and victim from a verdict, instead of those that the slot holds: at first, and again when a
+    /// victim could not be killed and the next one follows. What the slot has no room for is counted in `left_out`.
+    pub fn set_candidates(&mut self, verdict: &Verdict, facts: &[GroupFacts]) {
+        self.candidates.clear();
+        self.left_out = 0;
+        for candidate in &verdict.candidates {
+            let Some(group) = facts.get(candidate.group as usize) else { continue };
+            if self.candidates.len() == self.candidates.capacity() {
+                self.left_out = self.left_out.saturating_add(1);
+                continue;
+            }
+            let spared = match candidate.standing {
+                Standing::Struck(Strike::ContainsSpared(index)) => facts.get(index as usize).map(|spared| spared.path.clone()),
+                _ => None,
+            };
+            self.candidates.push(RecordedCandidate {
+                group: group.path.clone(),
+                id: candidate.id,
+                standing: candidate.standing,
+                spared,
+                importance: candidate.importance,
+                usage_bytes: candidate.usage_bytes,
+                keys: candidate.keys,
+            });
+        }
+        if let Decision::Kill(index) = verdict.decision {
+            self.victim = facts.get(index as usize).map(|victim| victim.path.clone());
+        }
+    }
+
+    /// Adds a rung; beyond [`MAX_RUNGS`] the last one is overwritten, because the end tells more than the middle.
+    pub fn push_rung(&mut self, rung: RungRecord) {
+        if self.rungs.len() < MAX_RUNGS.min(self.rungs.capacity()) {
+            self.rungs.push(rung);
+        } else if let Some(last) = self.rungs.last_mut() {
+            *last = rung;
+        }
+    }
+
+    /// The rule it was judged by.
+    #[must_use]
+    pub fn rule(&self) -> Option<&Rule> {
+        self.policy.rules.get(usize::from(self.rule))
+    }
+
+    /// Whether it belongs in the journal: everything that led to a deed, would have, or should have. A judgement whose
+    /// conditions did not hold is ordinary life.
+    #[must_use]
+    pub fn is_for_the_journal(&self) -> bool {
+        self.outcome != Outcome::NotConfirmed
+    }
 }

@@ -1,0 +1,142 @@
+//! The actor threads: started beforehand, stacks locked, waiting for jobs in boxes that go back and forth.
+//!
+//! Handing over a job and taking it back moves a box between two queues that have room for all of them: nothing is
+//! allocated, and nobody waits for a deed.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use nix::sys::eventfd::EventFd;
+
+use super::deed::{Deed, Done, Workshop};
+use crate::cgroup::group::Group;
+use crate::sense::poller::Key;
+
+/// How many threads: one may be stuck in a write for seconds, and its victim's ladder goes on with another.
+pub const ACTORS: usize = 4;
+
+/// A deed on its way to an actor and back.
+#[derive(Debug)]
+pub struct Job {
+    /// Whose: the ladder, and which attempt.
+    pub ladder: Key,
+    /// What to do.
+    pub deed: Deed,
+    /// The victim and everything below it, the victim first.
+    pub targets: Vec<Arc<Group>>,
+    /// How it went.
+    pub done: Done,
+    /// When it was finished.
+    pub finished: Option<Instant>,
+    /// A pidfd to wait on, of a single victim.
+    pub pidfd: Option<OwnedFd>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    waiting: Mutex<VecDeque<Box<Job>>>,
+    more: Condvar,
+    finished: Mutex<VecDeque<Box<Job>>>,
+    mail: Arc<EventFd>,
+}
+
+/// The warden's end.
+#[derive(Debug)]
+pub struct Actors {
+    shared: Arc<Shared>,
+    spare: Vec<Box<Job>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A queue of boxes is whole after every operation, whoever panicked meanwhile.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Actors {
+    /// Starts the threads with room for `jobs` at a time, each of at most `targets` groups before its list must grow.
+    /// `mail` is written whenever a job is finished.
+    ///
+    /// # Errors
+    /// When a thread can't be started.
+    pub fn start(mail: Arc<EventFd>, jobs: usize, targets: usize) -> io::Result<Actors> {
+        let shared = Arc::new(Shared {
+            waiting: Mutex::new(VecDeque::with_capacity(jobs)),
+            more: Condvar::new(),
+            finished: Mutex::new(VecDeque::with_capacity(jobs)),
+            mail,
+        });
+        for number in 0..ACTORS {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name(format!("actor-{number}")).stack_size(256 * 1024).spawn(move || work(&shared))?;
+        }
+        let job = || {
+            Box::new(Job {
+                ladder: Key { slot: 0, generation: 0 },
+                deed: Deed::Term,
+                targets: Vec::with_capacity(targets),
+                done: Done::default(),
+                finished: None,
+                pidfd: None,
+            })
+        };
+        Ok(Actors { shared, spare: (0..jobs).map(|_| job()).collect() })
+    }
+
+    /// Makes room for larger victims. Not on the kill path.
+    pub fn reserve(&mut self, targets: usize) {
+        for job in &mut self.spare {
+            let more = targets.saturating_sub(job.targets.len());
+            job.targets.reserve(more);
+        }
+    }
+
+    /// An empty job, or `None` while all are under way.
+    pub fn take(&mut self) -> Option<Box<Job>> {
+        let mut job = self.spare.pop()?;
+        job.targets.clear();
+        (job.done, job.finished, job.pidfd) = (Done::default(), None, None);
+        Some(job)
+    }
+
+    /// Hands a job over.
+    pub fn send(&self, job: Box<Job>) {
+        lock(&self.shared.waiting).push_back(job);
+        self.shared.more.notify_one();
+    }
+
+    /// The next finished job; to be given back by [`Actors::give_back`].
+    #[must_use]
+    pub fn finished(&self) -> Option<Box<Job>> {
+        lock(&self.shared.finished).pop_front()
+    }
+
+    /// Takes an empty job box back.
+    pub fn give_back(&mut self, mut job: Box<Job>) {
+        job.targets.clear();
+        self.spare.push(job);
+    }
+}
+
+fn work(shared: &Shared) {
+    let mut workshop = Workshop::new();
+    // Without the right to lock, deeds are done all the same; the warden tells that once for all threads.
+    let _ = crate::sys::lock_stack().and_then(|()| workshop.lock());
+    loop {
+        let mut waiting = lock(&shared.waiting);
+        let mut job = loop {
+            match waiting.pop_front() {
+                Some(job) => break job,
+                None => waiting = shared.more.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            }
+        };
+        drop(waiting);
+        job.done = workshop.perform(job.deed, &job.targets, &mut job.pidfd);
+        job.finished = Some(Instant::now());
+        lock(&shared.finished).push_back(job);
+        // Only full when the warden has not read for ages; it will.
+        let _ = shared.mail.write(1);
+    }
+}

@@ -1,0 +1,347 @@
+//! What a rung does to the system. Runs on an actor thread; allocates nothing.
+//!
+//! A process is a pidfd, never a pid: after a pidfd was opened the group's list is read once more, and only a process that
+//! still stands there is signalled, so that a recycled pid hits nobody. A pid of 0 (a process of another pid namespace)
+//! never gets this far: [`crate::cgroup::parse::process`] calls it hidden.
+//! pidfd_open(2), pidfd_send_signal(2), process_mrelease(2), cgroup-v2.rst on cgroup.kill.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::cgroup::group::{Cause, File, Group, ReadBuf, ReadError};
+use crate::cgroup::parse::{self, Process};
+use crate::sys::process_mrelease;
+
+/// Processes that are held by pidfd at a time; longer lists are worked through in so many at once.
+const CHUNK: usize = 64;
+/// Processes whose end is waited for by nobody: those signalled once already in one deed.
+const REMEMBERED: usize = 4096;
+/// Passes over a group's list for SIGTERM: what forks faster than this will meet SIGKILL.
+const TERM_PASSES: usize = 5;
+/// Passes over a group's list where cgroup.kill is not to be had.
+const KILL_PASSES: usize = 200;
+/// Between two of them.
+const PASS_PAUSE: Duration = Duration::from_millis(1);
+/// Passes of signals before cgroup.kill under a shortage of the whole node.
+const FIRST_PASSES: usize = 1;
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// SIGTERM to every process.
+    Term,
+    /// cgroup.kill; `signals_first` where that write may block behind a task that waits for memory.
+    KillGroup {
+        /// The whole node is short.
+        signals_first: bool,
+    },
+    /// SIGKILL by pidfd until the group is empty.
+    KillProcesses,
+    /// SIGKILL to one process of the group.
+    KillOne(i32),
+}
+
+/// How it went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Processes signalled, where signals were sent.
+    pub processes: u32,
+    /// The last refusal.
+    pub errno: Option<Errno>,
+}
+
+/// Buffers of one actor.
+#[derive(Debug)]
+pub struct Workshop {
+    buffer: ReadBuf,
+    signalled: Vec<i32>,
+    chunk: Vec<(i32, OwnedFd)>,
+}
+
+impl Default for Workshop {
+    fn default() -> Workshop {
+        Workshop::new()
+    }
+}
+
+impl Workshop {
+    /// With all the room that a deed needs.
+    #[must_use]
+    pub fn new() -> Workshop {
+        Workshop { buffer: ReadBuf::new(), signalled: Vec::with_capacity(REMEMBERED), chunk: Vec::with_capacity(CHUNK) }
+    }
+
+    /// Locks what a deed reads into.
+    ///
+    /// # Errors
+    /// As [`crate::sys::lock`].
+    pub fn lock(&mut self) -> std::io::Result<()> {
+        self.buffer.lock()
+    }
+
+    /// Does it. `targets` are the victim and everything below it, the victim first; a pidfd that the caller wants to wait
+    /// on is left in `kept`.
+    pub fn perform(&mut self, deed: Deed, targets: &[Arc<Group>], kept: &mut Option<OwnedFd>) -> Done {
+        self.signalled.clear();
+        match deed {
+            Deed::Term => self.signal_all(targets, Signal::TERM, TERM_PASSES),
+            Deed::KillProcesses => self.signal_all(targets, Signal::KILL, KILL_PASSES),
+            Deed::KillGroup { signals_first } => self.kill_group(targets, signals_first),
+            Deed::KillOne(pid) => self.kill_one(targets, pid, kept),
+        }
+    }
+
+    fn kill_group(&mut self, targets: &[Arc<Group>], signals_first: bool) -> Done {
+        let Some(victim) = targets.first() else { return Done::default() };
+        let mut done = Done::default();
+        if signals_first {
+            done = self.signal_all(targets, Signal::KILL, FIRST_PASSES);
+        }
+        // The pidfds must be opened while the processes live; releasing works only once they are dying.
+        self.chunk.clear();
+        if !signals_first {
+            self.open_chunk(victim);
+        }
+        match victim.kill() {
+            Ok(()) => {
+                done.errno = None;
+                self.release_chunk();
+                done
+            }
+            // Before Linux 5.14, or refused: one by one.
+            Err(errno) => {
+                let one_by_one = self.signal_all(targets, Signal::KILL, KILL_PASSES);
+                let errno = if errno == Errno::NOENT { one_by_one.errno } else { one_by_one.errno.or(Some(errno)) };
+                Done { processes: done.processes + one_by_one.processes, errno }
+            }
+        }
+    }
+
+    /// Signals every process of the groups, reading the lists again until nobody is new, at most `passes` times.
+    fn signal_all(&mut self, targets: &[Arc<Group>], signal: Signal, passes: usize) -> Done {
+        let mut done = Done::default();
+        for pass in 0..passes {
+            if signal == Signal::KILL && pass > 0 {
+                // A bomb reuses pids fast: who stands in the list now is signalled, whatever had that pid before. The dying
+                // need the moment to go.
+                self.signalled.clear();
+                std::thread::sleep(PASS_PAUSE);
+            }
+            let (mut news, before) = (false, done.processes);
+            done.processes = 0;
+            for group in targets {
+                loop {
+                    self.chunk.clear();
+                    match self.open_chunk(group) {
+                        Opened::Nobody => break,
+                        Opened::Failed(errno) => {
+                            done.errno = Some(errno);
+                            break;
+                        }
+                        Opened::Some => {}
+                    }
+                    self.keep_members(group);
+                    news = true;
+                    self.signal_chunk(signal, &mut done);
+                }
+            }
+            // Passes see the same dying processes again: the fullest tells how many there were.
+            done.processes = done.processes.max(before);
+            // Nobody new stands in any list. For SIGKILL the dying stay listed for a while, which is not news.
+            if !news || (signal == Signal::KILL && passes > FIRST_PASSES && targets.first().is_some_and(|victim| self.is_empty(victim))) {
+                break;
+            }
+        }
+        done
+    }
+
+    fn is_empty(&mut self, group: &Group) -> bool {
+        match group.read(File::GroupEvents, &mut self.buffer, parse::populated) {
+            Ok(populated) => populated.flatten() == Some(false),
+            Err(error) => error.is_gone(),
+        }
+    }
+
+    /// Opens pidfds of processes of one group that were not signalled yet, as many as fit a chunk.
+    fn open_chunk(&mut self, group: &Group) -> Opened {
+        let Workshop { buffer, signalled, chunk } = self;
+        let mut failed = None;
+        let result = group.each_process(buffer, |process| {
+            let Process::Pid(pid) = process else { return true };
+            if signalled.contains(&pid) {
+                return true;
+            }
+            let Some(id) = Pid::from_raw(pid) else { return true };
+            match pidfd_open(id, PidfdFlags::empty()) {
+                Ok(fd) => chunk.push((pid, fd)),
+                // It exited meanwhile.
+                Err(Errno::SRCH) => {}
+                Err(errno) => failed = Some(errno),
+            }
+            chunk.len() < CHUNK
+        });
+        match (result, failed) {
+            _ if !chunk.is_empty() => Opened::Some,
+            (Ok(()), Some(errno)) => Opened::Failed(errno),
+            (Err(ReadError { cause: Cause::Errno(errno), .. }), _) if errno != Errno::NODEV && errno != Errno::NOENT => Opened::Failed(errno),
+            (Err(ReadError { cause: Cause::Parse(_), .. }), _) => Opened::Failed(Errno::BADMSG),
+            _ => Opened::Nobody,
+        }
+    }
+
+    /// Reads the list again and drops what no longer stands in it.
+    fn keep_members(&mut self, group: &Group) {
+        let Workshop { buffer, chunk, .. } = self;
+        let mut members = 0u64;
+        let result = group.each_process(buffer, |process| {
+            if let Process::Pid(pid) = process {
+                if let Some(at) = chunk.iter().position(|(known, _)| *known == pid) {
+                    members |= 1 << at;
+                }
+            }
+            true
+        });
+        if result.is_err() {
+            members = 0;
+        }
+        let mut at = 0;
+        chunk.retain(|_| {
+            at += 1;
+            members & (1 << (at - 1)) != 0
+        });
+    }
+
+    fn signal_chunk(&mut self, signal: Signal, done: &mut Done) {
+        for (pid, fd) in &self.chunk {
+            match pidfd_send_signal(fd, signal) {
+                Ok(()) => {
+                    done.processes += 1;
+                    if signal == Signal::KILL {
+                        // Refused for a process that is gone already, and before Linux 5.15: its exit frees the memory too.
+                        let _ = process_mrelease(fd.as_fd());
+                    }
+                }
+                Err(Errno::SRCH) => {}
+                Err(errno) => done.errno = Some(errno),
+            }
+            if self.signalled.len() < REMEMBERED {
+                self.signalled.push(*pid);
+            } else {
+                // A bomb: forget the oldest half, pids that still live are signalled once more.
+                self.signalled.drain(..REMEMBERED / 2);
+            }
+        }
+    }
+
+    fn release_chunk(&mut self) {
+        for (_, fd) in self.chunk.drain(..) {
+            // As in `signal_chunk`.
+            let _ = process_mrelease(fd.as_fd());
+        }
+    }
+
+    fn kill_one(&mut self, targets: &[Arc<Group>], pid: i32, kept: &mut Option<OwnedFd>) -> Done {
+        let gone = Done { processes: 0, errno: Some(Errno::SRCH) };
+        let Some(id) = Pid::from_raw(pid) else { return gone };
+        let fd = match pidfd_open(id, PidfdFlags::empty()) {
+            Ok(fd) => fd,
+            Err(errno) => return Done { processes: 0, errno: Some(errno) },
+        };
+        let Workshop { buffer, .. } = self;
+        let mut member = false;
+        for group in targets {
+            // An unreadable list has no members.
+            let _ = group.each_process(buffer, |process| {
+                member |= process == Process::Pid(pid);
+                !member
+            });
+        }
+        if !member {
+            return gone;
+        }
+        match pidfd_send_signal(&fd, Signal::KILL) {
+            Ok(()) => {
+                // As in `signal_chunk`.
+                let _ = process_mrelease(fd.as_fd());
+                *kept = Some(fd);
+                Done { processes: 1, errno: None }
+            }
+            Err(errno) => Done { processes: 0, errno: Some(errno) },
+        }
+    }
+}
+
+/// What came of opening pidfds.
+enum Opened {
+    /// Some are in the chunk.
+    Some,
+    /// Nobody new is there.
+    Nobody,
+    /// None could be opened.
+    Failed(Errno),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::{Command, Stdio};
+
+    use rustix::fs::{Mode, OFlags, open};
+
+    use super::*;
+    use crate::cgroup::path::GroupPath;
+    use crate::cgroup::root::Root;
+
+    /// An ordinary file stands in for cgroup.procs.
+    fn group(procs: &str) -> (tempfile::TempDir, Arc<Group>) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("g")).unwrap();
+        fs::write(dir.path().join("g/cgroup.procs"), procs).unwrap();
+        fs::write(dir.path().join("g/cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        let fd = open(dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let root = Arc::new(Root { path: dir.path().into(), dir: fd });
+        let group = Group::open(&root, None, GroupPath::from_bytes(b"/g")).unwrap();
+        (dir, Arc::new(group))
+    }
+
+    #[test]
+    fn term_goes_to_the_listed_and_never_to_pid_zero() {
+        let mut child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
+        let (_dir, group) = group(&format!("0\n{}\n", child.id()));
+        let done = Workshop::new().perform(Deed::Term, &[group], &mut None);
+        // Pid 0 would have been this test's own process group.
+        assert_eq!(done, Done { processes: 1, errno: None });
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(15));
+    }
+
+    #[test]
+    fn one_process_is_killed_only_where_it_is_a_member() {
+        let mut child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let (_other_dir, other) = group("");
+        let done = Workshop::new().perform(Deed::KillOne(pid), &[other], &mut None);
+        assert_eq!(done, Done { processes: 0, errno: Some(Errno::SRCH) });
+        assert!(child.try_wait().unwrap().is_none());
+        let (_dir, group) = group(&format!("{pid}\n"));
+        let mut kept = None;
+        assert_eq!(Workshop::new().perform(Deed::KillOne(pid), &[group], &mut kept), Done { processes: 1, errno: None });
+        assert!(kept.is_some());
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
+    }
+
+    #[test]
+    fn without_cgroup_kill_processes_are_killed_one_by_one() {
+        let mut children: Vec<_> = (0..100).map(|_| Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap()).collect();
+        let list: String = children.iter().map(|child| format!("{}\n", child.id())).collect();
+        let (_dir, group) = group(&list);
+        let done = Workshop::new().perform(Deed::KillGroup { signals_first: false }, &[group], &mut None);
+        assert_eq!(done, Done { processes: 100, errno: None });
+        for child in &mut children {
+            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
+        }
+    }
+}

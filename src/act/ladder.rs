@@ -1,0 +1,223 @@
+//! The ladder as a state machine: rungs with deadlines. Pure: the caller has the clock, does the deeds and tells what came of
+//! them.
+//!
+//! `term` and `kill` are deeds on an actor; what they wait for is the victim being empty. If a rung fails or its deadline
+//! passes, the next follows; if the victim can't be killed the ladder has failed, and the caller may try the next victim.
+
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::deed::{Deed, Done};
+use crate::policy::model::{KillWhat, Rung};
+use crate::record::model::{RungName, RungOutcome, RungRecord};
+
+/// How long signalling may take before the next rung follows.
+const TERM_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a kill may be stuck before it is tried another way on another thread.
+const KILL_DEADLINE: Duration = Duration::from_secs(1);
+/// How long the victim may take to be gone after the kill.
+const VERIFY_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What the caller is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: wait for news, at most until the deadline.
+    Wait,
+    /// Hand this deed to an actor.
+    Do(Deed),
+    /// Find out whether the trouble is over, and tell by [`Ladder::judged`].
+    AskRecovered,
+    /// The ladder has ended.
+    End(End),
+}
+
+/// How a ladder ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The victim is gone, verified.
+    Gone,
+    /// The trouble ended first.
+    Recovered,
+    /// The victim lives on: refused with an errno, or not gone in time.
+    Failed(Option<Errno>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Idle,
+    Terminating,
+    Grace,
+    Killing { second: bool },
+    Verifying,
+}
+
+/// One ladder under way. Times are since the notice.
+#[derive(Clone, Copy, Debug)]
+pub struct Ladder {
+    rung: usize,
+    state: State,
+    since: Duration,
+    deadline: Duration,
+    signals_first: bool,
+    one: Option<i32>,
+    refused: Option<Errno>,
+    /// When the kill was written or signalled.
+    pub killed_at: Option<Duration>,
+    signalled: u32,
+}
+
+impl Ladder {
+    /// A ladder that has not begun. `signals_first`: the whole node is short; `one`: the single process to kill.
+    #[must_use]
+    pub fn new(signals_first: bool, one: Option<i32>) -> Ladder {
+        Ladder {
+            rung: 0,
+            state: State::Idle,
+            since: Duration::ZERO,
+            deadline: Duration::ZERO,
+            signals_first,
+            one,
+            refused: None,
+            killed_at: None,
+            signalled: 0,
+        }
+    }
+
+    /// When the caller must call [`Ladder::deadline_passed`].
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// Whether SIGKILL was sent, so that the end is a matter of the victim's exit.
+    #[must_use]
+    pub fn is_killing(&self) -> bool {
+        matches!(self.state, State::Killing { .. } | State::Verifying)
+    }
+
+    /// Begins with the first rung.
+    pub fn begin(&mut self, rungs: &[Rung], now: Duration) -> Next {
+        self.rung = 0;
+        self.enter(rungs, now)
+    }
+
+    fn enter(&mut self, rungs: &[Rung], now: Duration) -> Next {
+        self.since = now;
+        match rungs.get(self.rung) {
+            Some(Rung::Term { .. }) => {
+                (self.state, self.deadline) = (State::Terminating, now + TERM_DEADLINE);
+                Next::Do(Deed::Term)
+            }
+            Some(Rung::Kill(what)) => {
+                (self.state, self.deadline) = (State::Killing { second: false }, now + KILL_DEADLINE);
+                Next::Do(match (what, self.one) {
+                    (KillWhat::Process, Some(pid)) => Deed::KillOne(pid),
+                    _ => Deed::KillGroup { signals_first: self.signals_first },
+                })
+            }
+            None => Next::End(End::Failed(self.refused)),
+        }
+    }
+
+    fn note(&self, records: &mut Vec<RungRecord>, outcome: RungOutcome, now: Duration) {
+        let (name, processes) = match self.state {
+            State::Idle => return,
+            State::Terminating | State::Grace => (RungName::Term, Some(self.signalled)),
+            State::Killing { .. } => (RungName::Kill, (self.signalled > 0).then_some(self.signalled)),
+            State::Verifying => (RungName::Verify, None),
+        };
+        // A record has room for every rung of two tries; beyond that the earliest tell enough.
+        if records.len() < records.capacity() {
+            records.push(RungRecord { name, outcome, at: self.since, took: now.saturating_sub(self.since), processes });
+        }
+    }
+
+    /// The deed of the present rung is done.
+    pub fn deed_done(&mut self, rungs: &[Rung], done: Done, at: Duration, now: Duration, records: &mut Vec<RungRecord>) -> Next {
+        match (self.state, rungs.get(self.rung)) {
+            (State::Terminating, Some(Rung::Term { wait })) => {
+                self.signalled = done.processes;
+                if let (0, Some(errno)) = (done.processes, done.errno) {
+                    self.note(records, RungOutcome::Errno(errno.raw_os_error()), now);
+                    self.rung += 1;
+                    return self.enter(rungs, now);
+                }
+                (self.state, self.deadline) = (State::Grace, at + *wait);
+                Next::Wait
+            }
+            (State::Killing { second }, Some(Rung::Kill(what))) => match done.errno {
+                // The single victim exited by itself.
+                Some(Errno::SRCH) if *what == KillWhat::Process => self.gone(now, records),
+                Some(errno) if !second && *what == KillWhat::Group => self.second_try(Some(errno), now, records),
+                Some(errno) => {
+                    self.note(records, RungOutcome::Errno(errno.raw_os_error()), now);
+                    Next::End(End::Failed(Some(errno)))
+                }
+                None => {
+                    self.signalled = done.processes;
+                    self.killed_at.get_or_insert(at);
+                    self.note(records, RungOutcome::Done, at);
+                    (self.state, self.since, self.deadline) = (State::Verifying, at, at + VERIFY_DEADLINE);
+                    Next::Wait
+                }
+            },
+            // Late news of a rung that was given up.
+            _ => Next::Wait,
+        }
+    }
+
+    fn second_try(&mut self, errno: Option<Errno>, now: Duration, records: &mut Vec<RungRecord>) -> Next {
+        let outcome = errno.map_or(RungOutcome::Deadline, |errno| RungOutcome::Errno(errno.raw_os_error()));
+        self.note(records, outcome, now);
+        self.refused = errno;
+        (self.state, self.since, self.deadline) = (State::Killing { second: true }, now, now + KILL_DEADLINE);
+        Next::Do(Deed::KillProcesses)
+    }
+
+    /// The victim is empty, or gone: whatever rung we are on, it is over.
+    pub fn gone(&mut self, now: Duration, records: &mut Vec<RungRecord>) -> Next {
+        self.note(records, RungOutcome::Empty, now);
+        Next::End(End::Gone)
+    }
+
+    /// The deadline has passed.
+    pub fn deadline_passed(&mut self, rungs: &[Rung], now: Duration, records: &mut Vec<RungRecord>) -> Next {
+        match self.state {
+            State::Idle => Next::Wait,
+            State::Terminating => {
+                self.note(records, RungOutcome::Deadline, now);
+                self.rung += 1;
+                self.enter(rungs, now)
+            }
+            State::Grace => Next::AskRecovered,
+            State::Killing { second: false } if self.one.is_none() => self.second_try(None, now, records),
+            State::Killing { .. } | State::Verifying => {
+                self.note(records, RungOutcome::Deadline, now);
+                Next::End(End::Failed(self.refused))
+            }
+        }
+    }
+
+    /// The answer to [`Next::AskRecovered`].
+    pub fn judged(&mut self, rungs: &[Rung], recovered: bool, now: Duration, records: &mut Vec<RungRecord>) -> Next {
+        if self.state != State::Grace {
+            return Next::Wait;
+        }
+        if recovered {
+            self.note(records, RungOutcome::Recovered, now);
+            return Next::End(End::Recovered);
+        }
+        self.note(records, RungOutcome::Deadline, now);
+        self.rung += 1;
+        self.enter(rungs, now)
+    }
+
+    /// The daemon is told to stop: the present rung is noted as interrupted.
+    pub fn interrupted(&self, now: Duration, records: &mut Vec<RungRecord>) {
+        self.note(records, RungOutcome::Interrupted, now);
+    }
+}
+
+#[cfg(test)]
+mod tests;

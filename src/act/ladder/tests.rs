@@ -1,0 +1,114 @@
+use super::*;
+
+const TERM: Rung = Rung::Term { wait: Duration::from_secs(3) };
+const KILL: Rung = Rung::Kill(KillWhat::Group);
+
+fn at(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn ok(processes: u32) -> Done {
+    Done { processes, errno: None }
+}
+
+fn refused(errno: Errno) -> Done {
+    Done { processes: 0, errno: Some(errno) }
+}
+
+fn outcomes(records: &[RungRecord]) -> Vec<(RungName, RungOutcome)> {
+    records.iter().map(|record| (record.name, record.outcome)).collect()
+}
+
+fn start(rungs: &[Rung]) -> (Ladder, Next, Vec<RungRecord>) {
+    let mut ladder = Ladder::new(false, None);
+    let next = ladder.begin(rungs, at(0));
+    (ladder, next, Vec::with_capacity(16))
+}
+
+#[test]
+fn kill_alone_writes_then_verifies() {
+    let (mut ladder, next, mut records) = start(&[KILL]);
+    assert_eq!(next, Next::Do(Deed::KillGroup { signals_first: false }));
+    assert_eq!(ladder.deed_done(&[KILL], ok(0), at(2), at(3), &mut records), Next::Wait);
+    assert!(ladder.is_killing());
+    assert_eq!(ladder.killed_at, Some(at(2)));
+    assert_eq!(ladder.gone(at(20), &mut records), Next::End(End::Gone));
+    assert_eq!(outcomes(&records), [(RungName::Kill, RungOutcome::Done), (RungName::Verify, RungOutcome::Empty)]);
+    assert_eq!((records[1].at, records[1].took), (at(2), at(18)));
+}
+
+#[test]
+fn a_victim_that_honours_sigterm_is_never_killed() {
+    let (mut ladder, next, mut records) = start(&[TERM, KILL]);
+    assert_eq!(next, Next::Do(Deed::Term));
+    assert_eq!(ladder.deed_done(&[TERM, KILL], ok(2), at(1), at(1), &mut records), Next::Wait);
+    assert_eq!(ladder.deadline(), at(3001));
+    assert!(!ladder.is_killing());
+    assert_eq!(ladder.gone(at(500), &mut records), Next::End(End::Gone));
+    assert_eq!(outcomes(&records), [(RungName::Term, RungOutcome::Empty)]);
+    assert_eq!(ladder.killed_at, None);
+}
+
+#[test]
+fn one_that_ignores_it_is_killed_after_the_grace() {
+    let rungs = [TERM, KILL];
+    let (mut ladder, _, mut records) = start(&rungs);
+    ladder.deed_done(&rungs, ok(1), at(1), at(1), &mut records);
+    assert_eq!(ladder.deadline_passed(&rungs, at(3001), &mut records), Next::AskRecovered);
+    assert_eq!(ladder.judged(&rungs, false, at(3001), &mut records), Next::Do(Deed::KillGroup { signals_first: false }));
+    assert_eq!(outcomes(&records), [(RungName::Term, RungOutcome::Deadline)]);
+}
+
+#[test]
+fn the_climb_ends_when_the_trouble_does() {
+    let rungs = [TERM, KILL];
+    let (mut ladder, _, mut records) = start(&rungs);
+    ladder.deed_done(&rungs, ok(1), at(1), at(1), &mut records);
+    ladder.deadline_passed(&rungs, at(3001), &mut records);
+    assert_eq!(ladder.judged(&rungs, true, at(3001), &mut records), Next::End(End::Recovered));
+    assert_eq!(outcomes(&records), [(RungName::Term, RungOutcome::Recovered)]);
+}
+
+#[test]
+fn a_failed_or_stuck_rung_goes_on_to_the_next() {
+    let rungs = [TERM, KILL];
+    let (mut ladder, _, mut records) = start(&rungs);
+    assert!(matches!(ladder.deed_done(&rungs, refused(Errno::PERM), at(1), at(1), &mut records), Next::Do(Deed::KillGroup { .. })));
+    let (mut stuck, _, mut records_of_stuck) = start(&rungs);
+    assert!(matches!(stuck.deadline_passed(&rungs, at(1000), &mut records_of_stuck), Next::Do(Deed::KillGroup { .. })));
+    assert_eq!(outcomes(&records_of_stuck), [(RungName::Term, RungOutcome::Deadline)]);
+}
+
+#[test]
+fn a_stuck_kill_is_tried_another_way_then_fails() {
+    let (mut ladder, _, mut records) = start(&[KILL]);
+    assert_eq!(ladder.deadline_passed(&[KILL], at(1000), &mut records), Next::Do(Deed::KillProcesses));
+    assert_eq!(ladder.deadline_passed(&[KILL], at(2000), &mut records), Next::End(End::Failed(None)));
+    assert_eq!(outcomes(&records), [(RungName::Kill, RungOutcome::Deadline), (RungName::Kill, RungOutcome::Deadline)]);
+}
+
+#[test]
+fn a_refused_kill_fails_with_its_errno() {
+    let (mut ladder, _, mut records) = start(&[KILL]);
+    assert_eq!(ladder.deed_done(&[KILL], refused(Errno::ACCESS), at(1), at(1), &mut records), Next::Do(Deed::KillProcesses));
+    let end = ladder.deed_done(&[KILL], refused(Errno::PERM), at(2), at(2), &mut records);
+    assert_eq!(end, Next::End(End::Failed(Some(Errno::PERM))));
+}
+
+#[test]
+fn a_victim_that_cannot_die_fails_in_time() {
+    let (mut ladder, _, mut records) = start(&[KILL]);
+    ladder.deed_done(&[KILL], ok(0), at(1), at(1), &mut records);
+    assert_eq!(ladder.deadline(), at(5001));
+    assert_eq!(ladder.deadline_passed(&[KILL], at(5001), &mut records), Next::End(End::Failed(None)));
+    assert_eq!(outcomes(&records), [(RungName::Kill, RungOutcome::Done), (RungName::Verify, RungOutcome::Deadline)]);
+}
+
+#[test]
+fn a_single_process_that_is_gone_already_counts_as_gone() {
+    let rungs = [Rung::Kill(KillWhat::Process)];
+    let mut ladder = Ladder::new(true, Some(7));
+    let mut records = Vec::with_capacity(16);
+    assert_eq!(ladder.begin(&rungs, at(0)), Next::Do(Deed::KillOne(7)));
+    assert_eq!(ladder.deed_done(&rungs, refused(Errno::SRCH), at(1), at(1), &mut records), Next::End(End::Gone));
+}

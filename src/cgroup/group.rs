@@ -1,0 +1,382 @@
+//! One control group: its identity, and its files held open.
+//!
+//! Which files are held is decided when the group is found (a matter of the budget of descriptors); a file that is not
+//! held is opened for each use. Reading goes through [`ReadBuf`], one buffer a thread, always from the file's begin.
+
+use std::ffi::CStr;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+
+use rustix::fs::{Mode, OFlags, fstat, openat};
+use rustix::io::{Errno, pread};
+
+use super::parse::{self, ParseError};
+use super::path::GroupPath;
+use super::root::Root;
+use super::GroupId;
+
+/// The largest text that is read in one go: several times the longest memory.stat.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// The files that are read or written, each by the name that the kernel documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum File {
+    /// memory.events.local
+    EventsLocal,
+    /// memory.events
+    Events,
+    /// memory.current
+    Current,
+    /// memory.stat
+    Stat,
+    /// memory.swap.current
+    SwapCurrent,
+    /// memory.max
+    Max,
+    /// memory.high
+    High,
+    /// memory.low
+    Low,
+    /// memory.oom.group
+    OomGroup,
+    /// memory.pressure
+    Pressure,
+    /// cgroup.events
+    GroupEvents,
+    /// cgroup.type
+    Type,
+    /// cgroup.procs
+    Procs,
+    /// cgroup.kill
+    Kill,
+}
+
+impl File {
+    /// How many there are.
+    pub const COUNT: usize = File::Kill as usize + 1;
+
+    /// The file's name.
+    #[must_use]
+    pub const fn name(self) -> &'static CStr {
+        match self {
+            File::EventsLocal => c"memory.events.local",
+            File::Events => c"memory.events",
+            File::Current => c"memory.current",
+            File::Stat => c"memory.stat",
+            File::SwapCurrent => c"memory.swap.current",
+            File::Max => c"memory.max",
+            File::High => c"memory.high",
+            File::Low => c"memory.low",
+            File::OomGroup => c"memory.oom.group",
+            File::Pressure => c"memory.pressure",
+            File::GroupEvents => c"cgroup.events",
+            File::Type => c"cgroup.type",
+            File::Procs => c"cgroup.procs",
+            File::Kill => c"cgroup.kill",
+        }
+    }
+
+    fn flags(self) -> OFlags {
+        if self == File::Kill { OFlags::WRONLY } else { OFlags::RDONLY }
+    }
+}
+
+/// What went wrong with a file of a group. Made without allocating.
+#[derive(Clone, Debug)]
+pub struct ReadError {
+    /// Whose file.
+    pub group: GroupPath,
+    /// Which.
+    pub file: File,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// Why a file could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The system refused.
+    Errno(Errno),
+    /// The text made no sense.
+    Parse(ParseError),
+}
+
+impl ReadError {
+    /// The group was removed: ordinary, not a fault.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self.cause, Cause::Errno(Errno::NODEV | Errno::NOENT))
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slash = if self.group.is_root() { "" } else { "/" };
+        write!(f, "{}{slash}{}: ", self.group, self.file.name().to_string_lossy())?;
+        match self.cause {
+            Cause::Errno(errno) => write!(f, "{errno}"),
+            Cause::Parse(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+/// A reused buffer for reading small files.
+#[derive(Debug)]
+pub struct ReadBuf(Box<[u8]>);
+
+impl Default for ReadBuf {
+    fn default() -> ReadBuf {
+        ReadBuf::new()
+    }
+}
+
+impl ReadBuf {
+    /// An empty buffer.
+    #[must_use]
+    pub fn new() -> ReadBuf {
+        ReadBuf(vec![0; BUFFER_BYTES].into())
+    }
+
+    /// Locks the buffer in memory.
+    ///
+    /// # Errors
+    /// As [`crate::sys::lock`].
+    pub fn lock(&mut self) -> std::io::Result<()> {
+        crate::sys::lock(&mut self.0)
+    }
+
+    /// Reads a whole file from its begin.
+    ///
+    /// # Errors
+    /// The errno; E2BIG for a file longer than the buffer.
+    pub fn pread(&mut self, file: impl AsFd) -> Result<&[u8], Errno> {
+        let mut filled = 0;
+        loop {
+            match pread(&file, &mut self.0[filled..], filled as u64) {
+                Ok(0) if filled == self.0.len() => return Err(Errno::TOOBIG),
+                Ok(0) => return Ok(&self.0[..filled]),
+                Ok(read) => filled += read,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// Reads a file of lines of any length in chunks and calls `line` with each, without its newline, until that says
+    /// `false`. A last line without a newline is given as well.
+    ///
+    /// # Errors
+    /// The errno; E2BIG for a line longer than the buffer.
+    pub fn each_line(&mut self, file: impl AsFd, mut line: impl FnMut(&[u8]) -> bool) -> Result<(), Errno> {
+        let (mut offset, mut kept) = (0u64, 0);
+        loop {
+            if kept == self.0.len() {
+                return Err(Errno::TOOBIG);
+            }
+            let read = match pread(&file, &mut self.0[kept..], offset) {
+                Ok(read) => read,
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno),
+            };
+            offset += read as u64;
+            let filled = kept + read;
+            let mut begin = 0;
+            while let Some(length) = self.0[begin..filled].iter().position(|byte| *byte == b'\n') {
+                if !line(&self.0[begin..begin + length]) {
+                    return Ok(());
+                }
+                begin += length + 1;
+            }
+            if read == 0 {
+                if begin < filled {
+                    line(&self.0[begin..filled]);
+                }
+                return Ok(());
+            }
+            self.0.copy_within(begin..filled, 0);
+            kept = filled - begin;
+        }
+    }
+}
+
+/// A file of a group: held, or opened for this use.
+enum Opened<'a> {
+    Held(BorrowedFd<'a>),
+    Now(OwnedFd),
+}
+
+impl AsFd for Opened<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Opened::Held(fd) => *fd,
+            Opened::Now(fd) => fd.as_fd(),
+        }
+    }
+}
+
+/// A control group. See the module text.
+#[derive(Debug)]
+pub struct Group {
+    /// Identity.
+    pub id: GroupId,
+    /// Path at the time it was found; groups of cgroup v2 can't be renamed.
+    pub path: GroupPath,
+    root: Arc<Root>,
+    dir: Option<OwnedFd>,
+    held: [OnceLock<OwnedFd>; File::COUNT],
+}
+
+impl Group {
+    /// Opens the directory of the group at `path`, relative to `parent` if that is at hand, and learns its identity.
+    ///
+    /// # Errors
+    /// The errno: ENOENT when it is gone, EMFILE when descriptors are short.
+    pub fn open(root: &Arc<Root>, parent: Option<(&Group, &CStr)>, path: GroupPath) -> Result<Group, Errno> {
+        let dir = match parent {
+            Some((Group { dir: Some(parent), .. }, name)) => openat(parent, name, Group::DIR_FLAGS, Mode::empty())?,
+            _ => open_dir(root, &path)?,
+        };
+        let id = GroupId(fstat(&dir)?.st_ino);
+        Ok(Group { id, path, root: Arc::clone(root), dir: Some(dir), held: [const { OnceLock::new() }; File::COUNT] })
+    }
+
+    const DIR_FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+    /// The held directory.
+    #[must_use]
+    pub fn dir(&self) -> Option<&OwnedFd> {
+        self.dir.as_ref()
+    }
+
+    /// Lets go of the directory, where descriptors are short: files are then found by path, with the identity checked.
+    pub fn release_dir(&mut self) {
+        self.dir = None;
+    }
+
+    /// Holds `file` open from now on. A file that does not exist is not held, which is no error.
+    ///
+    /// # Errors
+    /// The errno of the open.
+    pub fn hold(&self, file: File) -> Result<(), Errno> {
+        if self.held(file).is_some() {
+            return Ok(());
+        }
+        match self.open_file(file, file.flags()) {
+            // Lost against another thread: the other descriptor is as good.
+            Ok(fd) => drop(self.held[file as usize].set(fd)),
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+        Ok(())
+    }
+
+    /// The descriptor of a held file.
+    #[must_use]
+    pub fn held(&self, file: File) -> Option<&OwnedFd> {
+        self.held[file as usize].get()
+    }
+
+    /// How many descriptors the group holds.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        usize::from(self.dir.is_some()) + self.held.iter().filter(|held| held.get().is_some()).count()
+    }
+
+    /// Opens a file anew.
+    ///
+    /// # Errors
+    /// The errno: ENOENT for a file that is not there, ENODEV when the group was removed.
+    pub fn open_file(&self, file: File, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::CLOEXEC;
+        match &self.dir {
+            Some(dir) => openat(dir, file.name(), flags, Mode::empty()),
+            None => openat(self.reopen_dir()?, file.name(), flags, Mode::empty()),
+        }
+    }
+
+    /// Opens the directory by path and makes sure that it is still this group.
+    ///
+    /// # Errors
+    /// ENODEV when another group stands there now, or the errno of the open.
+    pub fn reopen_dir(&self) -> Result<OwnedFd, Errno> {
+        let dir = open_dir(&self.root, &self.path)?;
+        if fstat(&dir)?.st_ino == self.id.0 { Ok(dir) } else { Err(Errno::NODEV) }
+    }
+
+    fn opened(&self, file: File) -> Result<Opened<'_>, Errno> {
+        match self.held(file) {
+            Some(fd) => Ok(Opened::Held(fd.as_fd())),
+            None => self.open_file(file, file.flags()).map(Opened::Now),
+        }
+    }
+
+    fn error(&self, file: File, cause: Cause) -> ReadError {
+        ReadError { group: self.path.clone(), file, cause }
+    }
+
+    /// Reads `file` and parses it. `None`: this kernel, or this group, has no such file.
+    ///
+    /// # Errors
+    /// A failed or senseless read, with the file.
+    pub fn read<T>(
+        &self,
+        file: File,
+        buffer: &mut ReadBuf,
+        parse: impl FnOnce(&[u8]) -> Result<T, ParseError>,
+    ) -> Result<Option<T>, ReadError> {
+        let fd = match self.opened(file) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(self.error(file, Cause::Errno(errno))),
+        };
+        let text = buffer.pread(&fd).map_err(|errno| self.error(file, Cause::Errno(errno)))?;
+        parse(text).map(Some).map_err(|error| self.error(file, Cause::Parse(error)))
+    }
+
+    /// Calls `each` with every process directly in the group, until that says `false`.
+    ///
+    /// # Errors
+    /// A failed or senseless read; EOPNOTSUPP for a threaded group.
+    pub fn each_process(&self, buffer: &mut ReadBuf, mut each: impl FnMut(parse::Process) -> bool) -> Result<(), ReadError> {
+        let fd = self.opened(File::Procs).map_err(|errno| self.error(File::Procs, Cause::Errno(errno)))?;
+        let mut broken = None;
+        buffer
+            .each_line(&fd, |line| match parse::process(line) {
+                Ok(process) => each(process),
+                Err(error) => {
+                    broken = Some(error);
+                    false
+                }
+            })
+            .map_err(|errno| self.error(File::Procs, Cause::Errno(errno)))?;
+        broken.map_or(Ok(()), |error| Err(self.error(File::Procs, Cause::Parse(error))))
+    }
+
+    /// Writes `1` to cgroup.kill: SIGKILL to everything in the group and below. May block behind cgroup_mutex.
+    ///
+    /// # Errors
+    /// The errno; ENOENT before Linux 5.14.
+    pub fn kill(&self) -> Result<(), Errno> {
+        let fd = self.opened(File::Kill)?;
+        loop {
+            match rustix::io::pwrite(&fd, b"1", 0) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+}
+
+/// Opens the directory at `path` below the root.
+fn open_dir(root: &Root, path: &GroupPath) -> Result<OwnedFd, Errno> {
+    let relative = path.as_bytes().strip_prefix(b"/").filter(|rest| !rest.is_empty()).unwrap_or(b".");
+    openat(&root.dir, relative, Group::DIR_FLAGS, Mode::empty())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+//! `oomwarden doctor`: can this machine do it, and what to do where it can't?
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::doctor::{Report, Status, System};
+
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Where cgroup v2 is mounted, or the subtree to watch
+    #[arg(long, value_name = "DIR", env = "OOMWARDEN_CGROUP_ROOT", default_value = "/sys/fs/cgroup")]
+    cgroup_root: PathBuf,
+    /// One JSON object instead of lines
+    #[arg(long)]
+    json: bool,
+    /// Exit with 1 if anything is degraded
+    #[arg(long)]
+    strict: bool,
+}
+
+/// Checks the machine and prints what was found. The exit code: 3 if something is missing, with `--strict` 1 if something
+/// is degraded, else 0; 1 if the result could not be printed.
+#[must_use]
+pub fn run(args: DoctorArgs) -> u8 {
+    let report = crate::doctor::examine(&System::here(args.cgroup_root));
+    match print(&report, args.json) {
+        // who reads no further has seen enough
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            // standard error may be gone as well
+            let _ = writeln!(io::stderr(), "oomwarden: cannot print the result: {error}");
+            1
+        }
+        _ => code(report.status(), args.strict),
+    }
+}
+
+fn print(report: &Report, json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, report)?;
+        writeln!(out)?;
+    } else {
+        write!(out, "{report}")?;
+    }
+    out.flush()
+}
+
+fn code(status: Status, strict: bool) -> u8 {
+    match status {
+        Status::Missing => 3,
+        Status::Degraded if strict => 1,
+        Status::Degraded | Status::Ok => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes() {
+        for (status, strict, expected) in [
+            (Status::Ok, true, 0),
+            (Status::Degraded, false, 0),
+            (Status::Degraded, true, 1),
+            (Status::Missing, false, 3),
+            (Status::Missing, true, 3),
+        ] {
+            assert_eq!(code(status, strict), expected);
+        }
+    }
+}

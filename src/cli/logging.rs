@@ -1,0 +1,148 @@
+//! Log lines to standard error, by a thread of their own: whoever logs never waits for the reader of standard error.
+//!
+//! A line that finds the queue full is lost, and the loss is told by the next line that fits.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use clap::ValueEnum;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that may wait.
+const QUEUE: usize = 256;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people and the system's journal.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// What is worse than it should be.
+    Warn,
+    /// Deeds, reloads, start and stop.
+    Info,
+    /// Judgements whose conditions did not hold, too.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> tracing::Level {
+        match level {
+            LogLevel::Error => tracing::Level::ERROR,
+            LogLevel::Warn => tracing::Level::WARN,
+            LogLevel::Info => tracing::Level::INFO,
+            LogLevel::Debug => tracing::Level::DEBUG,
+            LogLevel::Trace => tracing::Level::TRACE,
+        }
+    }
+}
+
+enum Message {
+    Line(Vec<u8>),
+    Flush(SyncSender<()>),
+}
+
+#[derive(Clone)]
+struct Queue {
+    lines: SyncSender<Message>,
+    lost: Arc<AtomicU64>,
+}
+
+/// Collects one line, sent when it is complete.
+struct Line {
+    queue: Queue,
+    text: Vec<u8>,
+}
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Err(TrySendError::Full(_)) = self.queue.lines.try_send(Message::Line(std::mem::take(&mut self.text))) {
+            self.queue.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<'a> MakeWriter<'a> for Queue {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line { queue: self.clone(), text: Vec::with_capacity(160) }
+    }
+}
+
+/// Keeps the logging thread; waits for what was logged when asked.
+pub struct Log(SyncSender<Message>);
+
+impl Log {
+    /// Waits until everything logged so far is written, at most `limit`.
+    pub fn flush(&self, limit: std::time::Duration) {
+        let (done, wait) = sync_channel(1);
+        if self.0.try_send(Message::Flush(done)).is_ok() {
+            // Time out or not: the end of the program waits no longer.
+            let _ = wait.recv_timeout(limit);
+        }
+    }
+}
+
+/// Starts logging.
+///
+/// # Errors
+/// When the thread can't be started, or logging was started before.
+pub fn start(format: LogFormat, level: LogLevel, colours: bool) -> io::Result<Log> {
+    let (lines, inbox) = sync_channel(QUEUE);
+    let lost = Arc::new(AtomicU64::new(0));
+    let queue = Queue { lines: lines.clone(), lost: Arc::clone(&lost) };
+    std::thread::Builder::new().name("log".into()).stack_size(64 * 1024).spawn(move || write(&inbox, &lost))?;
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::from(level)).with_writer(queue).with_target(false);
+    let result = match format {
+        // The system's journal stamps lines itself; elsewhere a time helps.
+        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => subscriber.without_time().with_ansi(false).try_init(),
+        LogFormat::Text => subscriber.with_ansi(colours).try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    };
+    result.map_err(io::Error::other)?;
+    Ok(Log(lines))
+}
+
+fn write(inbox: &Receiver<Message>, lost: &AtomicU64) {
+    for message in inbox {
+        match message {
+            Message::Line(line) => {
+                let mut stderr = io::stderr().lock();
+                // A standard error that is closed can't be told about.
+                let _ = stderr.write_all(&line);
+                let missed = lost.swap(0, Ordering::Relaxed);
+                if missed > 0 {
+                    let _ = writeln!(stderr, "{missed} log lines were lost: standard error was too slow");
+                }
+            }
+            Message::Flush(done) => {
+                // The asker may have given up.
+                let _ = done.send(());
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! `oomwarden run`: starts the daemon. Everything that can be wrong is found out before anything starts to act.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use clap::{Args, ValueEnum};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::logging::{self, LogFormat, LogLevel};
+use super::{DONE, FAILED, UNSUPPORTED, USAGE};
+use crate::cgroup::root::Root;
+use crate::policy::model::Policy;
+use crate::policy::{self, files};
+use crate::record::counters::Counters;
+use crate::record::pool::Pool as Records;
+use crate::record::pulse::Pulse;
+use crate::record::file::JournalTo;
+use crate::record::journal::Context;
+use crate::record::recorder::Recorder;
+use crate::serve::{Limits, ListenAddr, Server};
+use crate::warden::reload::{self, Mailbox};
+use crate::warden::{Setup, Warden};
+
+/// Records that may be open or wait to be written at a time.
+const RECORDS: usize = 24;
+/// Descriptors for everything but groups: standard ones, epoll, timers, the server's connections, the journal.
+const OTHER_DESCRIPTORS: u64 = 128;
+/// Descriptors that groups may hold at the most: the kernel keeps some memory for each.
+const MOST_DESCRIPTORS: u64 = 16_384;
+/// How long the end waits for records and log lines to be written.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What to do on a machine without cgroup v2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnUnsupported {
+    /// Exit with code 3.
+    Exit,
+    /// Say so and wait for a signal, for machines of many kinds under one deployment.
+    Idle,
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Policy file, or directory of *.yaml; without one a built-in policy is used
+    #[arg(long, value_name = "FILE-or-DIR", env = "OOMWARDEN_POLICY", value_delimiter = ':')]
+    policy: Vec<PathBuf>,
+    /// Where cgroup v2 is mounted, or the subtree to watch
+    #[arg(long, value_name = "DIR", env = "OOMWARDEN_CGROUP_ROOT", default_value = "/sys/fs/cgroup")]
+    cgroup_root: PathBuf,
+    /// Address for metrics and health, or `none`
+    #[arg(long, value_name = "ADDR", env = "OOMWARDEN_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:19877")]
+    listen: Vec<ListenAddr>,
+    /// Journal of judgements as JSON lines; `-` is standard output
+    #[arg(long, value_name = "FILE", env = "OOMWARDEN_JOURNAL")]
+    journal: Option<JournalTo>,
+    /// Directory for the lock that keeps a second oomwarden off
+    #[arg(long, value_name = "DIR", env = "OOMWARDEN_STATE", default_value = "/run/oomwarden")]
+    state: PathBuf,
+    /// Judge and record, but do nothing
+    #[arg(long, env = "OOMWARDEN_OBSERVE")]
+    observe: bool,
+    /// On a machine without cgroup v2 or its memory controller
+    #[arg(long, env = "OOMWARDEN_ON_UNSUPPORTED", default_value = "exit")]
+    on_unsupported: OnUnsupported,
+    /// Groups that have PSI triggers at a time; each costs a kernel thread
+    #[arg(long, value_name = "N", env = "OOMWARDEN_PSI_GROUPS", default_value_t = 64)]
+    psi_groups: usize,
+    /// Form of log lines
+    #[arg(long, env = "OOMWARDEN_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+    /// What is logged
+    #[arg(long, env = "OOMWARDEN_LOG_LEVEL", default_value = "info")]
+    log_level: LogLevel,
+}
+
+/// Why the daemon did not start, or did not go on.
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+fn failed(code: u8) -> impl Fn(String) -> Failure {
+    move |message| Failure { code, message }
+}
+
+/// Runs the daemon until it is told to stop.
+#[must_use]
+pub fn run(args: RunArgs) -> u8 {
+    match start(args) {
+        Ok(()) => DONE,
+        Err(Failure { code, message }) => {
+            eprintln!("oomwarden: {message}");
+            code
+        }
+    }
+}
+
+fn load(paths: &[PathBuf]) -> Result<Policy, Failure> {
+    let loaded = if paths.is_empty() {
+        Policy::builtin()
+    } else {
+        let sources = files::read_sources(paths).map_err(|error| failed(FAILED)(error.to_string()))?;
+        policy::load(&sources)
+    };
+    loaded.map(|loaded| loaded.policy).map_err(|diagnostics| {
+        let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
+        failed(USAGE)(format!("bad policy\n{}", lines.join("\n")))
+    })
+}
+
+fn start(args: RunArgs) -> Result<(), Failure> {
+    let signals = block_signals().map_err(|error| failed(FAILED)(format!("signals: {error}")))?;
+    let policy = Arc::new(load(&args.policy)?);
+    let root = match Root::open(&args.cgroup_root) {
+        Ok(root) => root,
+        Err(error) if args.on_unsupported == OnUnsupported::Idle => {
+            eprintln!("oomwarden: {error}\noomwarden: idle until stopped (--on-unsupported=idle)");
+            return idle(&signals);
+        }
+        Err(error) => return Err(failed(UNSUPPORTED)(error.to_string())),
+    };
+    let _lock = lock_state(&args.state)?;
+    let server = Server::bind(&args.listen).map_err(|error| failed(FAILED)(error.to_string()))?;
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let log = logging::start(args.log_format, args.log_level, colours).map_err(|error| failed(FAILED)(format!("log: {error}")))?;
+    let descriptors = descriptors();
+    prepare_self();
+
+    let counters = Arc::new(Counters::new().map_err(|error| failed(FAILED)(format!("metrics: {error}")))?);
+    counters.policy_started(SystemTime::now());
+    let pulse = Arc::new(Pulse::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?);
+    let records = Records::new(RECORDS, 64, counters.journal_dropped());
+    let journal = args.journal.clone().unwrap_or(JournalTo::Nowhere);
+    let recorder = Recorder::spawn(&records, journal, Context::of_this_process(None), counters.journal_dropped())
+        .map_err(|error| failed(FAILED)(error.to_string()))?;
+    let mailbox = Mailbox::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?;
+    let warden = Warden::new(Setup {
+        root,
+        policy: Arc::clone(&policy),
+        observe: args.observe,
+        psi_groups: args.psi_groups.max(1),
+        descriptors,
+        records: records.clone(),
+        counters: Arc::clone(&counters),
+        pulse: Arc::clone(&pulse),
+        mailbox: mailbox.clone(),
+        signals,
+        ready: announce,
+    })
+    .map_err(|error| failed(FAILED)(format!("{}: {error}", args.cgroup_root.display())))?;
+    let paths = args.policy.clone();
+    let again = Box::new(move || load(&paths).map_err(|failure| failure.message));
+    reload::start(mailbox, args.policy, Arc::clone(&policy), Arc::clone(&counters), again)
+        .map_err(|error| failed(FAILED)(format!("policy reload: {error}")))?;
+    let server = server.spawn(counters, pulse, Limits::default()).map_err(|error| failed(FAILED)(error.to_string()))?;
+    for address in server.local_addrs() {
+        tracing::info!("metrics and health at http://{address}/");
+    }
+    tracing::info!(
+        "oomwarden {} with policy {} ({} rules){}",
+        env!("CARGO_PKG_VERSION"),
+        policy.hash,
+        policy.rules.len(),
+        if args.observe { ", observing only" } else { "" }
+    );
+    let result = warden.run();
+    // Nothing to tell where no service manager listens.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    server.shutdown();
+    if !recorder.shutdown(FAREWELL) {
+        tracing::warn!("records were still waiting to be written at the end");
+    }
+    match &result {
+        Ok(()) => tracing::info!("stopped"),
+        Err(error) => tracing::error!("the warden stopped: {error}"),
+    }
+    log.flush(FAREWELL);
+    result.map_err(|error| failed(FAILED)(format!("epoll: {error}")))
+}
+
+/// Told once the groups are armed.
+fn announce() {
+    tracing::info!("groups are armed");
+    // Nothing to tell where no service manager listens.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+/// Signals are taken by a descriptor; blocked here, before any thread starts.
+fn block_signals() -> nix::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        set.add(signal);
+    }
+    set.thread_block()?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
+fn idle(signals: &SignalFd) -> Result<(), Failure> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd as _;
+    loop {
+        match poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(nix::Error::EINTR) => continue,
+            Err(error) => return Err(failed(FAILED)(format!("poll: {error}"))),
+        }
+        while let Ok(Some(info)) = signals.read_signal() {
+            if Signal::try_from(info.ssi_signo.cast_signed()) != Ok(Signal::SIGHUP) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// One oomwarden to a tree.
+fn lock_state(directory: &Path) -> Result<Flock<File>, Failure> {
+    let fail = |what: String| failed(FAILED)(format!("{what}: name a directory that oomwarden may write to with --state"));
+    fs::create_dir_all(directory).map_err(|error| fail(format!("{}: {error}", directory.display())))?;
+    let path = directory.join("lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|error| fail(format!("{}: {error}", path.display())))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        nix::Error::EWOULDBLOCK => failed(FAILED)(format!(
+            "{}: another oomwarden is running here: stop it, or give this one a --state of its own if it watches another tree",
+            path.display()
+        )),
+        error => fail(format!("{}: {error}", path.display())),
+    })
+}
+
+/// Raises RLIMIT_NOFILE to what is allowed and tells how many descriptors groups may hold.
+fn descriptors() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 256 };
+    let wanted = hard.min(MOST_DESCRIPTORS + OTHER_DESCRIPTORS).max(soft);
+    let limit = if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() { wanted } else { soft };
+    // With a tiny limit half of it: everything else must go on as well.
+    let groups = limit.saturating_sub(OTHER_DESCRIPTORS).max(limit / 2).min(MOST_DESCRIPTORS);
+    usize::try_from(groups).unwrap_or(256)
+}
+
+/// Keeps the daemon itself alive and resident when the node starves.
+fn prepare_self() {
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
+        tracing::info!("oom_score_adj stays as it is: {error} (the kernel may choose oomwarden itself; CAP_SYS_RESOURCE prevents it)");
+    }
+    let locked = crate::sys::lock_stack().and_then(|()| crate::sys::lock_program_on_use());
+    if let Err(error) = locked {
+        tracing::info!("memory is not locked: {error} (reactions may be slower when the node starves; CAP_IPC_LOCK prevents it)");
+    }
+}

@@ -1,0 +1,243 @@
+//! What keeps a rule still: cool-downs, back-off after kills that freed little, and ladders elsewhere on the same line.
+//!
+//! A table of fixed size, keyed by rule and subject. Time comes in as the time since some fixed moment (monotonic), and
+//! nothing here allocates after [`History::with_capacity`].
+//!
+//! While a rule rests for a subject, its notices don't lead to judgements. Those of a level or of stall are dropped: if the
+//! trouble lasts, they come again. Counters of events don't come again, so the weightiest such notice is kept and
+//! handed out when the rest is over ([`History::take_due`]). What was noticed before a deed ended well is evidence of a trouble that
+//! is over, and forgotten with it.
+
+use std::time::Duration;
+
+use super::facts::GroupId;
+use super::verdict::Notice;
+use crate::policy::model::EventKind;
+use crate::units::Share;
+
+/// However little the kills free, a rule rests no longer than this (unless its own cool-down is longer).
+pub const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
+
+/// A kill that freed less than this share of the victim's usage freed little.
+pub const LITTLE_OF_USAGE: Share = Share::percent(10);
+
+/// And so did one that freed less than this, bytes: nobody's trouble ends by a MiB.
+pub const LITTLE: u64 = 1 << 20;
+
+/// Doubling starts anew for a rule and subject that had no deed for so long.
+pub const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
+
+/// Whether a kill freed so little that the next one would hardly help either. Not known (`false`) if the numbers were not
+/// read; never so after a kernel OOM kill, where the aim was to end what is left of a broken group.
+#[must_use]
+pub fn freed_little(notice: &Notice, usage_bytes: Option<u64>, freed_bytes: Option<u64>) -> bool {
+    if matches!(notice, Notice::Event(EventKind::OomKill | EventKind::OomGroupKill, ..)) {
+        return false;
+    }
+    let (Some(usage), Some(freed)) = (usage_bytes, freed_bytes) else { return false };
+    freed < LITTLE_OF_USAGE.of(usage).max(LITTLE)
+}
+
+/// Whether two ladders must not climb at the same time: the scope of one is, or contains, that of the other. Each line is the
+/// scope's ancestors from the root down, itself last. An empty line is a scope that isn't known: it conflicts with any.
+#[must_use]
+pub fn conflicts(a_scope_line: &[GroupId], b_scope_line: &[GroupId]) -> bool {
+    a_scope_line.iter().zip(b_scope_line).all(|(a, b)| a == b)
+}
+
+/// What becomes of a notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Judge it now.
+    Judge,
+    /// It will be handed out by [`History::take_due`].
+    Kept,
+    /// If the trouble lasts it will be noticed again.
+    Dropped,
+}
+
+/// How a deed ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeedEnd {
+    /// The victim is gone.
+    Gone {
+        /// See [`freed_little`].
+        freed_little: bool,
+    },
+    /// The trouble ended on a lower rung.
+    Recovered,
+    /// The victim, and any other that was tried, lives on.
+    Failed,
+}
+
+/// A rule and a subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key {
+    rule: u16,
+    subject: GroupId,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    key: Key,
+    /// Rests until then; `None` while a deed is under way.
+    until: Option<Duration>,
+    /// How long the last rest was, if it was longer than the rule's cool-down.
+    back_off: Option<Duration>,
+    pending: Option<(EventKind, u64, u64)>,
+    /// When the last deed ended.
+    ended: Option<Duration>,
+    /// When this entry was last needed.
+    touched: Duration,
+}
+
+impl Entry {
+    fn rests(&self, now: Duration) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct History {
+    entries: Vec<Entry>,
+    capacity: usize,
+    lost: u64,
+}
+
+impl History {
+    /// A table for `capacity` pairs of rule and subject (at least one). When it is full, the entry that is needed least makes room.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> History {
+        let capacity = capacity.max(1);
+        History { entries: Vec::with_capacity(capacity), capacity, lost: 0 }
+    }
+
+    /// A notice has come: may it be judged now?
+    pub fn admit(&mut self, now: Duration, rule: u16, subject: GroupId, notice: &Notice) -> Admission {
+        let Some(entry) = self.find(Key { rule, subject }) else { return Admission::Judge };
+        if !entry.rests(now) {
+            return Admission::Judge;
+        }
+        match notice {
+            Notice::Event(kind, from, to) => {
+                entry.pending = Some(weightier(entry.pending, (*kind, *from, *to)));
+                Admission::Kept
+            }
+            Notice::Psi(_) | Notice::Usage(..) | Notice::Available(..) | Notice::SwapFree(..) => Admission::Dropped,
+        }
+    }
+
+    /// A deed begins: the rule rests for this subject until [`History::deed_ended`].
+    pub fn deed_began(&mut self, now: Duration, rule: u16, subject: GroupId) {
+        let entry = self.find_or_make(now, Key { rule, subject });
+        entry.until = None;
+        entry.touched = now;
+    }
+
+    /// The deed ended at `now`: the cool-down begins. Returns how long the rule rests: `cooldown` (the rule's own), or longer
+    /// while one kill after the other frees little.
+    pub fn deed_ended(&mut self, now: Duration, rule: u16, subject: GroupId, cooldown: Duration, end: DeedEnd) -> Duration {
+        let entry = self.find_or_make(now, Key { rule, subject });
+        let forgiven = entry.ended.is_some_and(|ended| now.saturating_sub(ended) >= FORGIVEN_AFTER);
+        let last = entry.back_off.filter(|_| !forgiven);
+        let rest = match end {
+            DeedEnd::Gone { freed_little: true } => last.unwrap_or(cooldown).saturating_mul(2).min(LONGEST_BACK_OFF).max(cooldown),
+            DeedEnd::Gone { freed_little: false } => cooldown,
+            DeedEnd::Recovered | DeedEnd::Failed => last.unwrap_or(cooldown).max(cooldown),
+        };
+        entry.back_off = (rest > cooldown).then_some(rest);
+        entry.until = Some(now.saturating_add(rest));
+        entry.ended = Some(now);
+        entry.touched = now;
+        if end != DeedEnd::Failed {
+            entry.pending = None;
+        }
+        rest
+    }
+
+    /// Keeps a rule still for a subject without a deed, say after a judgement without a victim. Never shortens a rest.
+    pub fn rest(&mut self, now: Duration, rule: u16, subject: GroupId, time: Duration) {
+        let entry = self.find_or_make(now, Key { rule, subject });
+        entry.until = entry.until.map(|until| until.max(now.saturating_add(time)));
+        entry.touched = now;
+    }
+
+    /// A kept notice whose rest is over, to be judged now; one at a time, until `None`.
+    pub fn take_due(&mut self, now: Duration) -> Option<(u16, GroupId, Notice)> {
+        let entry = self.entries.iter_mut().filter(|entry| !entry.rests(now)).find(|entry| entry.pending.is_some())?;
+        let (kind, from, to) = entry.pending.take()?;
+        Some((entry.key.rule, entry.key.subject, Notice::Event(kind, from, to)))
+    }
+
+    /// When [`History::take_due`] will have something to give, for the timer.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Duration> {
+        self.entries.iter().filter(|entry| entry.pending.is_some()).filter_map(|entry| entry.until).min()
+    }
+
+    /// The time at which the rule may act again on the subject; `None` if it may now, [`Duration::MAX`] during a deed.
+    #[must_use]
+    pub fn resting_until(&self, now: Duration, rule: u16, subject: GroupId) -> Option<Duration> {
+        let entry = self.entries.iter().find(|entry| entry.key == Key { rule, subject })?;
+        entry.rests(now).then(|| entry.until.unwrap_or(Duration::MAX))
+    }
+
+    /// The group was removed: nothing about it is needed any more.
+    pub fn forget(&mut self, subject: GroupId) {
+        self.entries.retain(|entry| entry.key.subject != subject);
+    }
+
+    /// The policy was replaced: rules keep their rests under their new index; `None` is a rule that is no more.
+    pub fn renumber(&mut self, new_index: impl Fn(u16) -> Option<u16>) {
+        self.entries.retain_mut(|entry| new_index(entry.key.rule).map(|rule| entry.key.rule = rule).is_some());
+    }
+
+    /// How many entries had to make room although their rest, or a kept notice, still counted.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    fn find(&mut self, key: Key) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.key == key)
+    }
+
+    fn find_or_make(&mut self, now: Duration, key: Key) -> &mut Entry {
+        let found = self.entries.iter().position(|entry| entry.key == key);
+        let at = found.unwrap_or_else(|| self.make(now, key));
+        &mut self.entries[at]
+    }
+
+    fn make(&mut self, now: Duration, key: Key) -> usize {
+        let entry = Entry { key, until: Some(now), back_off: None, pending: None, ended: None, touched: now };
+        // spent entries go first, deeds under way last; among equals the one longest untouched
+        let need = |entry: &Entry| (entry.until.is_none(), entry.rests(now) || entry.pending.is_some(), entry.touched);
+        if self.entries.len() >= self.capacity
+            && let Some((at, least)) = self.entries.iter().enumerate().min_by_key(|(_, entry)| need(entry))
+        {
+            self.lost += u64::from(need(least).1);
+            self.entries[at] = entry;
+            return at;
+        }
+        self.entries.push(entry);
+        self.entries.len() - 1
+    }
+}
+
+/// Of two notices the one that is answered first; two of the same counter become one.
+fn weightier(kept: Option<(EventKind, u64, u64)>, new: (EventKind, u64, u64)) -> (EventKind, u64, u64) {
+    let weight = |kind: EventKind| match kind {
+        EventKind::Low => 0,
+        EventKind::High => 1,
+        EventKind::Max => 2,
+        EventKind::Oom => 3,
+        EventKind::OomKill => 4,
+        EventKind::OomGroupKill => 5,
+    };
+    match kept {
+        Some((kind, from, to)) if kind == new.0 => (kind, from.min(new.1), to.max(new.2)),
+        Some(kept) if weight(kept.0) > weight(new.0) => kept,
+        _ => new,
+    }
+}

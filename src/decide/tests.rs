@@ -1,0 +1,12 @@
+//! Judgements as tables: a tree as text, a rule, a notice, and the verdict as text.
+
+mod fixture;
+
+mod candidates;
+mod conditions;
+mod history;
+mod hostile;
+mod process;
+mod properties;
+mod rank;
+mod recovery;

@@ -1,0 +1,404 @@
+//! Machines as trees of files, each one thing away from a fit one.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const PID: u32 = 4242;
+
+const STATUS: &str = "Name:\toomwarden\nState:\tS (sleeping)\nTgid:\t4242\nPid:\t4242\nPPid:\t1\nTracerPid:\t0\nUid:\t0\t0\t0\t0\n\
+    Gid:\t0\t0\t0\t0\nFDSize:\t64\nGroups:\t \nThreads:\t1\nSigQ:\t0/96365\nSigPnd:\t0\nShdPnd:\t0\nSigBlk:\t0\nSigIgn:\t0\nSigCgt:\t0\n\
+    CapInh:\t0\nCapPrm:\t0\nCapEff:\t000001ffffffffff\nCapBnd:\t0\nCapAmb:\t0\n";
+
+const LIMITS: &str = "\
+Limit                     Soft Limit           Hard Limit           Units
+Max cpu time              unlimited            unlimited            seconds
+Max file size             unlimited            unlimited            bytes
+Max data size             unlimited            unlimited            bytes
+Max stack size            8388608              unlimited            bytes
+Max core file size        0                    unlimited            bytes
+Max resident set          unlimited            unlimited            bytes
+Max processes             96365                96365                processes
+Max open files            1024                 524288               files
+Max locked memory         8388608              8388608              bytes
+Max address space         unlimited            unlimited            bytes
+Max file locks            unlimited            unlimited            locks
+Max pending signals       96365                96365                signals
+Max msgqueue size         819200               819200               bytes
+Max nice priority         0                    0
+Max realtime priority     0                    0
+Max realtime timeout      unlimited            unlimited            us
+";
+
+const MEMINFO: &str = "MemTotal: 4096 kB\nMemFree: 9 kB\nMemAvailable: 9 kB\nBuffers: 1 kB\nCached: 1 kB\nSwapCached: 0 kB\nActive: 1 kB\n\
+    Inactive: 1 kB\nSwapTotal: 2048 kB\nSwapFree: 1024 kB\nDirty: 0 kB\nWriteback: 0 kB\nMapped: 0 kB\nSlab: 1 kB\nCommitted_AS: 1 kB\n\
+    VmallocTotal: 1 kB\nVmallocUsed: 1 kB\nVmallocChunk: 0 kB\n";
+
+/// A machine in a directory of its own: `proc` and `cgroup` below it.
+struct Fake {
+    directory: tempfile::TempDir,
+}
+
+impl Fake {
+    /// One that is fit: Linux 6.12, root, two groups, ours is one of them.
+    fn fit() -> Fake {
+        let fake = Fake { directory: tempfile::tempdir().unwrap() };
+        let mount = |at: PathBuf| format!("32 31 0:29 / {} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot", at.display());
+        fake.write("proc/self/mountinfo", &format!("22 1 8:1 / / rw - ext4 /dev/vda rw\n{}\n", mount(fake.path("cgroup"))));
+        for (file, text) in [
+            ("proc/self/status", STATUS),
+            ("proc/self/limits", LIMITS),
+            ("proc/self/cgroup", "0::/own.service\n"),
+            ("proc/sys/kernel/osrelease", "6.12.117+deb13-cloud-amd64\n"),
+            ("proc/sys/fs/inotify/max_user_watches", "8192\n"),
+            ("proc/sys/fs/inotify/max_user_instances", "128\n"),
+            ("proc/cmdline", "quiet\n"),
+            ("proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"),
+            ("proc/meminfo", MEMINFO),
+            ("proc/swaps", "Filename Type Size Used Priority\n/dev/vdb partition 2048 1024 -2\n"),
+            ("cgroup/cgroup.controllers", "cpu memory pids\n"),
+            ("cgroup/cgroup.subtree_control", "memory pids\n"),
+            ("cgroup/cgroup.procs", "1\n2\n"),
+            // the fake trigger accepts windows from so many microseconds on
+            ("cgroup/memory.pressure", "0\n"),
+        ] {
+            fake.write(file, text);
+        }
+        fake.group("own.service", "77\n4242\n");
+        fake.group("web.service", "99\n");
+        fake
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.directory.path().join(file)
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        let path = self.path(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn remove(&self, path: &str) {
+        let path = self.path(path);
+        if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+    }
+
+    fn group(&self, name: &str, procs: &str) {
+        self.write(&format!("cgroup/{name}/cgroup.procs"), procs);
+        self.write(&format!("cgroup/{name}/cgroup.type"), "domain\n");
+        self.write(&format!("cgroup/{name}/memory.pressure"), "0\n");
+        self.write(&format!("cgroup/{name}/cgroup.kill"), "");
+    }
+
+    /// The same file with a word in another place.
+    fn edit(&self, file: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(self.path(file)).unwrap();
+        assert!(text.contains(from), "{file} has no {from}");
+        self.write(file, &text.replace(from, to));
+    }
+
+    fn examine(&self) -> Report {
+        let probes = Probes {
+            is_cgroup2: |path| Ok(path.join("cgroup.controllers").exists()),
+            arm_trigger: fake_trigger,
+            may_write: |path| match fs::read_to_string(path)?.as_str() {
+                "" => Ok(()),
+                errno => Err(io::Error::from_raw_os_error(errno.parse().unwrap())),
+            },
+            pidfd: || Ok(()),
+        };
+        examine(&System { proc: self.path("proc"), cgroup_root: self.path("cgroup"), pid: PID, probes })
+    }
+
+    fn check(&self, name: &str) -> Finding {
+        self.examine().lines.into_iter().find(|line| line.name == name).unwrap().finding
+    }
+
+    /// Checks status and a part of what was found or advised.
+    fn expect(&self, name: &str, status: Status, part: &str) {
+        let finding = self.check(name);
+        let text = format!("{} -> {}", finding.found, finding.advice.clone().unwrap_or_default());
+        assert_eq!(finding.status, status, "{name}: {text}");
+        assert!(text.contains(part), "{name}: {text}");
+        assert_eq!(finding.advice.is_some(), status != Status::Ok, "{name}: what isn't ok comes with advice");
+    }
+}
+
+/// Accepts a trigger if its window is at least the number in the file; `no` refuses all.
+fn fake_trigger(path: &Path, text: &str) -> io::Result<()> {
+    let smallest = fs::read_to_string(path)?;
+    let window: u64 = text.trim_end_matches('\0').rsplit(' ').next().unwrap().parse().unwrap();
+    match smallest.trim().parse::<u64>() {
+        Ok(smallest) if window >= smallest => Ok(()),
+        Ok(_) => Err(io::Error::from_raw_os_error(22)),
+        Err(_) => Err(io::Error::from_raw_os_error(13)),
+    }
+}
+
+#[test]
+fn a_fit_machine_has_nothing_to_say() {
+    let report = Fake::fit().examine();
+    assert!(report.lines.iter().all(|line| line.finding.status == Status::Ok), "{report}");
+    assert_eq!(report.status(), Status::Ok);
+    assert_eq!(report.lines.len(), CHECKS.len());
+}
+
+#[test]
+fn v1_and_hybrid_layouts_are_named() {
+    let v1_memory = |fake: &Fake| format!("35 31 0:32 / {} rw - cgroup cgroup rw,memory\n", fake.path("v1/memory").display());
+    // hybrid: cgroup2 stands elsewhere and the memory controller is v1
+    let fake = Fake::fit();
+    fake.remove("cgroup/cgroup.controllers");
+    let unified = format!("41 31 0:38 / {} rw - cgroup2 cgroup2 rw\n", fake.path("cgroup/unified").display());
+    fake.write("proc/self/mountinfo", &(v1_memory(&fake) + &unified));
+    fake.expect("cgroup-root", Status::Missing, "hybrid layout");
+    fake.expect("cgroup-root", Status::Missing, "systemd.unified_cgroup_hierarchy=1");
+    fake.expect("memory-controller", Status::Missing, "see cgroup-root first");
+    // v1
+    fake.write("proc/self/mountinfo", &v1_memory(&fake));
+    fake.expect("cgroup-root", Status::Missing, "cgroup v1 layout");
+    // cgroup2 elsewhere, with everything
+    fake.write("proc/self/mountinfo", &unified);
+    fake.expect("cgroup-root", Status::Missing, "use --cgroup-root");
+    // nothing
+    fake.write("proc/self/mountinfo", "");
+    fake.expect("cgroup-root", Status::Missing, "mounted nowhere");
+    fake.remove("cgroup");
+    fake.expect("cgroup-root", Status::Missing, "is not a directory");
+    // the cgroup2 of a hybrid layout as the root
+    let fake = Fake::fit();
+    fake.write("proc/self/mountinfo", &v1_memory(&fake));
+    fake.write("cgroup/cgroup.controllers", "");
+    fake.expect("cgroup-root", Status::Missing, "hybrid");
+    fake.expect("memory-controller", Status::Missing, "in a v1 hierarchy at");
+}
+
+#[test]
+fn the_memory_controller() {
+    let fake = Fake::fit();
+    fake.write("cgroup/cgroup.subtree_control", "pids\n");
+    fake.expect("memory-controller", Status::Missing, "echo +memory >");
+    fake.write("cgroup/cgroup.controllers", "cpu pids memory_not\n");
+    fake.expect("memory-controller", Status::Missing, "not available");
+    fake.write("proc/cmdline", "quiet cgroup_disable=memory\n");
+    fake.expect("memory-controller", Status::Missing, "switched off by cgroup_disable=memory");
+}
+
+#[test]
+fn mount_options() {
+    let fake = Fake::fit();
+    fake.expect("mount-options", Status::Ok, "memory_recursiveprot, nsdelegate");
+    fake.edit("proc/self/mountinfo", "nsdelegate", "memory_localevents");
+    fake.expect("mount-options", Status::Degraded, "memory_localevents");
+    fake.write("proc/self/mountinfo", "");
+    fake.expect("mount-options", Status::Degraded, "could not be read");
+}
+
+#[test]
+fn a_mount_point_with_blanks_in_its_name() {
+    let fake = Fake::fit();
+    let odd = fake.path("a b");
+    fs::rename(fake.path("cgroup"), &odd).unwrap();
+    let at = odd.display().to_string().replace(' ', "\\040");
+    fake.write("proc/self/mountinfo", &format!("nonsense\n\n32 31 0:29 / {at} rw - cgroup2 none rw,memory_localevents\n"));
+    let system = System { proc: fake.path("proc"), cgroup_root: odd, ..System::here(PathBuf::new()) };
+    let machine = Machine { is_cgroup2: true, ..Machine::look(&system) };
+    assert_eq!(root::mount_options(&machine).status, Status::Degraded);
+}
+
+#[test]
+fn our_own_group() {
+    let fake = Fake::fit();
+    fake.expect("own-group", Status::Ok, "/own.service, as /proc/self/cgroup says");
+    // in a cgroup namespace the name is another; a name is not believed
+    for name in ["0::/\n", "0::/web.service\n", "0::/../../elsewhere\n", "5:memory:/own.service\n", ""] {
+        fake.write("proc/self/cgroup", name);
+        fake.expect("own-group", Status::Ok, "/own.service, by our process id");
+    }
+    fake.group("own.service", "77\n");
+    fake.expect("own-group", Status::Ok, "never a victim");
+    // it might be the one that can't be seen
+    fake.group("pod", "0\n0\n");
+    fake.expect("own-group", Status::Missing, "of 1 group can't be seen");
+    // a threaded group lists nobody, its domain does
+    fake.remove("cgroup/pod");
+    fake.group("threads", "");
+    fake.remove("cgroup/threads/cgroup.procs");
+    fake.expect("own-group", Status::Missing, "of 1 group ");
+    fake.write("cgroup/threads/cgroup.type", "threaded\n");
+    fake.expect("own-group", Status::Ok, "never a victim");
+}
+
+#[test]
+fn processes_of_another_namespace() {
+    let fake = Fake::fit();
+    fake.group("pod", "0\n7\n");
+    fake.expect("pid-namespace", Status::Degraded, "1 of 4 groups");
+    fake.expect("own-group", Status::Ok, "/own.service");
+}
+
+#[test]
+fn rights_to_kill() {
+    let fake = Fake::fit();
+    fake.write("cgroup/web.service/cgroup.kill", "13");
+    fake.expect("kill-rights", Status::Degraded, "1 of 2 groups");
+    fake.write("cgroup/own.service/cgroup.kill", "30");
+    fake.expect("kill-rights", Status::Missing, "read-only");
+    fake.remove("cgroup/web.service/cgroup.kill");
+    fake.remove("cgroup/own.service/cgroup.kill");
+    fake.expect("kill-rights", Status::Ok, "no group");
+    fake.expect("cgroup-kill", Status::Ok, "there");
+}
+
+#[test]
+fn psi_and_its_triggers() {
+    let fake = Fake::fit();
+    fake.expect("psi-triggers", Status::Ok, "100ms too");
+    // an older kernel; the root of a delegated subtree refuses what its children accept; no rights; an unprivileged user
+    let set = |root: &str, child: &str| {
+        for file in ["cgroup/memory.pressure", "cgroup/own.service/memory.pressure", "cgroup/web.service/memory.pressure"] {
+            fake.write(file, if file == "cgroup/memory.pressure" { root } else { child });
+        }
+    };
+    set("500000", "500000");
+    fake.expect("psi-triggers", Status::Ok, "from 500ms on");
+    set("no", "0");
+    fake.expect("psi-triggers", Status::Ok, "100ms too");
+    set("no", "2000000");
+    fake.expect("psi-triggers", Status::Degraded, "CAP_SYS_RESOURCE");
+    set("no", "no");
+    fake.expect("psi-triggers", Status::Missing, "refused");
+    fake.remove("cgroup/memory.pressure");
+    fake.remove("cgroup/own.service");
+    fake.remove("cgroup/web.service");
+    fake.expect("psi-triggers", Status::Missing, "no group has");
+
+    fake.remove("proc/pressure");
+    fake.expect("psi", Status::Missing, "psi=1");
+    fake.write("proc/sys/kernel/osrelease", "4.19.0\n");
+    fake.expect("psi", Status::Missing, "Linux 4.20");
+}
+
+#[test]
+fn older_kernels() {
+    let fake = Fake::fit();
+    fake.remove("cgroup/own.service/cgroup.kill");
+    fake.remove("cgroup/web.service/cgroup.kill");
+    for (release, kill, mrelease) in [
+        ("5.13.19", Status::Degraded, Status::Degraded),
+        ("5.14.0", Status::Ok, Status::Degraded),
+        ("5.15.0", Status::Ok, Status::Ok),
+        ("10.0", Status::Ok, Status::Ok),
+        ("strange", Status::Degraded, Status::Degraded),
+    ] {
+        fake.write("proc/sys/kernel/osrelease", release);
+        assert_eq!((fake.check("cgroup-kill").status, fake.check("process-mrelease").status), (kill, mrelease), "{release}");
+    }
+}
+
+#[test]
+fn swap() {
+    let fake = Fake::fit();
+    fake.expect("swap", Status::Ok, "1MiB of 2MiB free");
+    fake.write("proc/swaps", "Filename\n/dev/zram0 partition 1 1 1\n");
+    fake.expect("swap", Status::Ok, "zram");
+    fake.edit("proc/meminfo", "SwapTotal: 2048", "SwapTotal: 0");
+    fake.expect("swap", Status::Ok, "none");
+    fake.write("proc/meminfo", "SwapTotal");
+    fake.expect("swap", Status::Degraded, "could not be read");
+}
+
+#[test]
+fn capabilities_and_limits() {
+    let fake = Fake::fit();
+    fake.expect("cap-kill", Status::Ok, "uid 0");
+    fake.edit("proc/self/status", "CapEff:\t000001ffffffffff", "CapEff:\t0000000000000000");
+    fake.edit("proc/self/status", "Uid:\t0\t0", "Uid:\t1000\t1000");
+    for name in ["cap-kill", "cap-sys-resource", "cap-ipc-lock"] {
+        fake.expect(name, Status::Degraded, "not granted (uid 1000)");
+    }
+    fake.expect("rlimit-memlock", Status::Ok, "8MiB");
+    fake.edit("proc/self/limits", "8388608              8388608              bytes", "65536                65536                bytes");
+    fake.expect("rlimit-memlock", Status::Degraded, "64KiB");
+    fake.edit("proc/self/limits", "524288 ", "64     ");
+    fake.expect("rlimit-nofile", Status::Degraded, "152 are wanted");
+    fake.write("proc/self/limits", "nonsense");
+    fake.write("proc/self/status", "Name: x");
+    for name in ["cap-kill", "cap-sys-resource", "cap-ipc-lock", "rlimit-nofile", "rlimit-memlock"] {
+        fake.expect(name, Status::Degraded, "could not be read");
+    }
+}
+
+#[test]
+fn inotify() {
+    let fake = Fake::fit();
+    fake.write("proc/sys/fs/inotify/max_user_watches", "5");
+    fake.expect("inotify", Status::Degraded, "max_user_watches=8192");
+    fake.write("proc/sys/fs/inotify/max_user_instances", "0");
+    fake.expect("inotify", Status::Degraded, "max_user_instances");
+    fake.remove("proc/sys/fs");
+    fake.expect("inotify", Status::Degraded, "could not be read");
+}
+
+#[test]
+fn a_machine_of_which_nothing_can_be_read() {
+    let fake = Fake { directory: tempfile::tempdir().unwrap() };
+    let report = fake.examine();
+    assert_eq!(report.status(), Status::Missing);
+    assert_eq!(report.lines.len(), CHECKS.len());
+}
+
+#[test]
+fn names_of_groups_can_hurt_no_terminal() {
+    let fake = Fake::fit();
+    fake.remove("cgroup/own.service");
+    fake.group("a\u{1b}[2J\nok", "4242\n");
+    fake.expect("own-group", Status::Ok, "/a\\x1b[2J\\x0aok");
+}
+
+#[test]
+fn as_text_and_as_json() {
+    let fake = Fake::fit();
+    fake.write("cgroup/cgroup.subtree_control", "");
+    fake.write("cgroup/web.service/cgroup.kill", "13");
+    let report = fake.examine();
+    let text = report.to_string();
+    let line = text.lines().find(|line| line.contains("memory-controller")).unwrap();
+    assert!(line.starts_with("missing   memory-controller  available, but not enabled for the groups below -> echo +memory >"), "{line}");
+    assert!(text.ends_with("\noomwarden can't do its work here: 16 ok, 1 degraded, 1 missing\n"), "{text}");
+    assert_eq!(text.lines().count(), CHECKS.len() + 2);
+
+    let json: serde_json::Value = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["status"], "missing");
+    assert_eq!(json["checks"].as_array().unwrap().len(), CHECKS.len());
+    assert_eq!(json["checks"][1]["name"], "memory-controller");
+    assert_eq!(json["checks"][1]["status"], "missing");
+    assert_eq!(json["checks"][0]["advice"], serde_json::Value::Null);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_stands_in_the_files(
+        which in prop::sample::select(vec![
+            "proc/self/mountinfo", "proc/self/status", "proc/self/limits", "proc/self/cgroup", "proc/sys/kernel/osrelease", "proc/meminfo",
+            "proc/swaps", "proc/sys/fs/inotify/max_user_watches", "cgroup/cgroup.controllers", "cgroup/own.service/cgroup.procs",
+        ]),
+        cut in any::<prop::sample::Index>(),
+        noise in prop::collection::vec(prop::sample::select(b"\0\n\t :-/,=09azAZ\xff".to_vec()), 0..40),
+        keep_rest in any::<bool>(),
+    ) {
+        let fake = Fake::fit();
+        let text = fs::read(fake.path(which)).unwrap();
+        let (before, after) = text.split_at(cut.index(text.len()));
+        let rest = if keep_rest { after } else { &[] };
+        fs::write(fake.path(which), [before, &noise, rest].concat()).unwrap();
+        prop_assert_eq!(fake.examine().lines.len(), CHECKS.len());
+    }
+}

@@ -1,0 +1,48 @@
+//! What a policy says of one group, by its path and its parent's class alone.
+
+use super::model::{AmongGroups, GroupClass, Policy, Victim};
+
+impl Policy {
+    /// Classes the group with this path (from the cgroup root, beginning with `/`; the root is `/`).
+    ///
+    /// `parent` is the parent's class, `None` for the root: exclusions and importance hold for descendants. Rules do
+    /// not: a group is a subject or a candidate by its own path only.
+    #[must_use]
+    pub fn classify(&self, path: &[u8], parent: Option<&GroupClass>) -> GroupClass {
+        let mut class = parent.map_or_else(GroupClass::default, |parent| GroupClass {
+            excluded: parent.excluded,
+            comm_excludes: parent.comm_excludes,
+            importance_entries: parent.importance_entries,
+            ..GroupClass::default()
+        });
+        for (index, exclude) in self.exclude.iter().enumerate().filter(|(_, exclude)| exclude.group.matches(path)) {
+            if exclude.comm.is_some() {
+                class.comm_excludes.insert(index);
+            } else if let Ok(index) = u16::try_from(index) {
+                class.excluded = Some(class.excluded.map_or(index, |known| known.min(index)));
+            }
+        }
+        for (index, entry) in self.importance.iter().enumerate() {
+            if entry.group.matches(path) {
+                class.importance_entries.insert(index);
+            }
+        }
+        let first = class.importance_entries.iter().next().and_then(|index| self.importance.get(index));
+        class.importance = first.map_or(0, |entry| entry.value);
+        for (index, rule) in self.rules.iter().enumerate() {
+            if rule.watch.matches(path) {
+                class.subject_of.insert(index);
+            }
+            if let Victim::Among(among) = &rule.victim
+                && matches!(&among.groups, AmongGroups::Globs(globs) if globs.matches(path))
+            {
+                class.among.insert(index);
+            }
+        }
+        class.oom_group = self.oom_group.as_ref().is_some_and(|globs| globs.matches(path));
+        class
+    }
+}
+
+#[cfg(test)]
+mod tests;

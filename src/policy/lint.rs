@@ -1,0 +1,222 @@
+//! What a sound policy probably does not mean: warnings, never refusals.
+//!
+//! Only what the text alone decides. Whether a group exists, or has a limit, is for the commands that see a machine.
+
+use super::diagnostic::{Place, Report, shown};
+use super::draft::{At, Draft, Patterns, Rule, Victim};
+use super::model::{Condition, EventKind, Psi, Trigger, UsageOf, UsageTest};
+use super::pattern::Over;
+use crate::units::Share;
+
+/// Adds warnings to the report.
+pub(super) fn lint(draft: &Draft, report: &mut Report) {
+    if draft.rule_count == 0 {
+        report.warning(
+            Place::start_of(0),
+            "there are no rules, so nothing will ever be done",
+            "add `rules:`, or take a ready policy as a start",
+        );
+    }
+    let all = draft.exclude.iter().map(|entry| &entry.value.group).chain(draft.importance.iter().map(|entry| &entry.value.group));
+    for patterns in all.chain(draft.rules.iter().map(|rule| &rule.watch)).chain(&draft.oom_group) {
+        mounted(patterns, report);
+    }
+    for pattern in draft.oom_group.iter().flatten().filter(|pattern| pattern.value == "/") {
+        report.warning(
+            pattern.at,
+            "the root has no memory.oom.group",
+            "name the groups below it that should die as a whole, such as `/tenants.slice/*`",
+        );
+    }
+    shadowed_importance(draft, report);
+    // Exclusions by comm depend on what runs: nothing is known of them here.
+    let exclude = draft.exclude.iter().filter(|entry| entry.value.comm.is_none()).flat_map(|entry| &entry.value.group);
+    let exclude: Vec<Over<'_>> = exclude.map(|pattern| Over::new(&pattern.value)).collect();
+    for rule in &draft.rules {
+        let root_only = rule.watch.iter().all(|pattern| pattern.value == "/");
+        triggers(rule, root_only, report);
+        conditions(rule, root_only, report);
+        victims(rule, root_only, &exclude, report);
+    }
+}
+
+/// Paths begin at the cgroup root, not at the root of the file system.
+fn mounted(patterns: &Patterns, report: &mut Report) {
+    const MOUNT: &str = "/sys/fs/cgroup";
+    for pattern in patterns {
+        if let Some(rest) = pattern.value.strip_prefix(MOUNT).filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+            let meant = if rest.is_empty() { "/" } else { rest };
+            let message = format!("{} can never match: paths are counted from the cgroup root", shown(&pattern.value));
+            report.warning(pattern.at, message, format!("write {}", shown(meant)));
+        }
+    }
+}
+
+fn shadowed_importance(draft: &Draft, report: &mut Report) {
+    let mut earlier: Vec<Over<'_>> = Vec::new();
+    for entry in &draft.importance {
+        if entry.value.group.iter().all(|pattern| covered(&earlier, pattern)) {
+            report.warning(
+                entry.at,
+                "this line of importance never counts: an earlier one covers the same groups",
+                "the first line that matches wins, and it covers everything below its groups: put the narrower one first",
+            );
+        }
+        earlier.extend(entry.value.group.iter().map(|pattern| Over::new(&pattern.value)));
+    }
+}
+
+fn covered(over: &[Over<'_>], pattern: &At<String>) -> bool {
+    over.iter().any(|over| over.covers(&pattern.value))
+}
+
+fn triggers(rule: &Rule, root_only: bool, report: &mut Report) {
+    let conditioned = |wanted: fn(&Condition) -> bool| rule.only_if.iter().any(|condition| wanted(&condition.value));
+    let on_available = conditioned(|condition| matches!(condition, Condition::Available(_)));
+    let on_swap = conditioned(|condition| matches!(condition, Condition::SwapFree(_)));
+    let on_usage = conditioned(|condition| matches!(condition, Condition::Usage(_)));
+    for trigger in &rule.when {
+        let at = trigger.at;
+        match trigger.value {
+            Trigger::Event(kind) if root_only => {
+                report.warning(at, format!("{} can never happen: the root has no memory.events", event(kind)), "watch the groups below the root, such as `/**`");
+            }
+            Trigger::Event(kind @ (EventKind::Low | EventKind::High | EventKind::Max)) if !on_usage && !on_available => report.warning(
+                at,
+                format!("{} alone leads to a kill, and healthy page cache raises that counter too", event(kind)),
+                "add what must hold besides, such as `only_if: [usage: {above: 95%, of: max}]`: usage counts without easily reclaimed cache",
+            ),
+            Trigger::Psi(Psi { .. }) if !on_available && watches_root(rule) => report.warning(
+                at,
+                "pressure on the node alone is no proof that memory is short",
+                "add `only_if: [available: {below: 10%}]`; without it oomwarden asks for that by itself",
+            ),
+            Trigger::Available(..) if !on_swap => report.warning(
+                at,
+                "`available` without `swap_free`: where there is swap, little available memory is no shortage yet",
+                "add `swap_free: {below: 10%}` to `only_if`; without swap that always holds",
+            ),
+            Trigger::SwapFree(..) if !on_available => report.warning(
+                at,
+                "`swap_free` without `available`: full swap is no shortage while memory is available",
+                "add `available: {below: 10%}` to `only_if`",
+            ),
+            Trigger::Usage(test, _) => usage(&At::new(at, test), root_only, "starts a judgement", report),
+            Trigger::Event(_) | Trigger::Psi(_) | Trigger::Available(..) | Trigger::SwapFree(..) => {}
+        }
+    }
+}
+
+fn event(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Low => "`event: low`",
+        EventKind::High => "`event: high`",
+        EventKind::Max => "`event: max`",
+        EventKind::Oom => "`event: oom`",
+        EventKind::OomKill => "`event: oom_kill`",
+        EventKind::OomGroupKill => "`event: oom_group_kill`",
+    }
+}
+
+fn watches_root(rule: &Rule) -> bool {
+    rule.watch.iter().any(|pattern| pattern.value == "/")
+}
+
+fn conditions(rule: &Rule, root_only: bool, report: &mut Report) {
+    for condition in &rule.only_if {
+        if let Condition::Usage(test) = condition.value {
+            usage(&At::new(condition.at, test), root_only, "holds, so the rule never acts", report);
+        }
+    }
+}
+
+fn usage(test: &At<UsageTest>, root_only: bool, consequence: &str, report: &mut Report) {
+    let UsageTest::Share(share, of) = test.value else { return };
+    let name = match of {
+        UsageOf::Max => "memory.max",
+        UsageOf::High => "memory.high",
+        UsageOf::Node => "the node's memory",
+    };
+    if root_only && of != UsageOf::Node {
+        report.warning(
+            test.at,
+            format!("this never {consequence}: the root has no {name}, and a share of a limit that nothing sets is never reached"),
+            "for the node write `of: node`, or use `available`",
+        );
+    } else if share == Share::WHOLE && of != UsageOf::High {
+        report.warning(
+            test.at,
+            format!("this never {consequence}: usage can't rise above {share} of {name}"),
+            "write a smaller share, such as `above: 95%`",
+        );
+    }
+}
+
+fn victims(rule: &Rule, root_only: bool, exclude: &[Over<'_>], report: &mut Report) {
+    let excluded = |pattern: &At<String>| covered(exclude, pattern);
+    let among = match &rule.victim.value {
+        Victim::Among(among) => among,
+        Victim::Subject if root_only => {
+            report.warning(
+                rule.victim.at,
+                format!("the rule {} never kills: its victim would be the root", shown(&rule.name.value)),
+                "name candidates, as in `victim: {among: [/batch.slice/**]}` or `victim: {among: leaves}`",
+            );
+            return;
+        }
+        Victim::Subject => {
+            if rule.watch.iter().all(excluded) {
+                report.warning(
+                    rule.name.at,
+                    format!("the rule {} never kills: exclusions cover all that it watches", shown(&rule.name.value)),
+                    "watch other groups, or exclude less",
+                );
+            }
+            return;
+        }
+    };
+    let Some(patterns) = &among.groups else {
+        let all_excluded = rule.watch.iter().all(|watch| {
+            let below = At::new(watch.at, if watch.value == "/" { "/**".to_owned() } else { watch.value.clone() });
+            excluded(&below)
+        });
+        if all_excluded {
+            report.warning(
+                rule.victim.at,
+                format!("exclusions leave the rule {} no candidate", shown(&rule.name.value)),
+                "watch other groups, or exclude less",
+            );
+        }
+        return;
+    };
+    mounted(patterns, report);
+    if patterns.iter().all(excluded) {
+        report.warning(
+            rule.victim.at,
+            format!("exclusions leave the rule {} no candidate", shown(&rule.name.value)),
+            "name other groups under `among`, or exclude less",
+        );
+    }
+    overlapping(patterns, report);
+}
+
+/// Candidates that contain one another, as far as the text shows it.
+fn overlapping(patterns: &Patterns, report: &mut Report) {
+    for (index, pattern) in patterns.iter().enumerate() {
+        let upper = Over::new(&pattern.value);
+        for (other_index, other) in patterns.iter().enumerate() {
+            if pattern.value == other.value && index < other_index {
+                report.warning(other.at, format!("{} stands in this list twice", shown(&other.value)), "take one of the two out");
+            } else if pattern.value != other.value && upper.contains(&other.value) {
+                report.warning(
+                    pattern.at,
+                    format!("what {} names contains what {} names", shown(&pattern.value), shown(&other.value)),
+                    "only leaves are candidates, so the upper one counts only where it has nothing below: name the one that you mean",
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+use super::super::tests::good;
+
+/// Warnings of a policy with one rule, as `line:column: message`; the rule's own lines begin in line 4.
+fn warnings(head: &str, lines: &str) -> Vec<String> {
+    let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
+    let text = format!("version: 1\nrules:\n  - name: r\n{lines}{head}");
+    let found = good(&text).warnings;
+    assert!(found.iter().all(|warning| warning.to_string().contains(": warning: ") && !warning.hint.is_empty()));
+    found.iter().map(|warning| format!("{}:{}: {}", warning.line, warning.column, warning.message)).collect()
+}
+
+#[track_caller]
+fn warned(head: &str, lines: &str, expected: &[&str]) {
+    let found = warnings(head, lines);
+    assert_eq!(found.len(), expected.len(), "{lines}\n{head}\n{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{lines}\nexpected {expected}\nfound    {found}");
+    }
+}
+
+#[test]
+fn a_kill_that_rests_on_a_counter_alone() {
+    for event in ["low", "high", "max"] {
+        warned("", &format!("watch: /a\nwhen: [event: {event}]"), &[&format!("5:12: `event: {event}` alone leads to a kill")]);
+    }
+    warned("", "watch: /a\nwhen: [event: max]\nonly_if: [swap_free: {below: 5%}]", &["5:12: `event: max` alone"]);
+    warned("", "watch: /a\nwhen: [event: oom_kill, psi: full 1s/2s, event: high]", &["5:46: `event: high` alone"]);
+    for sound in ["event: oom", "event: oom_kill", "event: oom_group_kill", "psi: full 1s/2s", "usage: {above: 95%, of: max}"] {
+        warned("", &format!("watch: /a\nwhen: [{sound}]"), &[]);
+    }
+    warned("", "watch: /a\nwhen: [event: max]\nonly_if: [usage: {above: 95%, of: max}]", &[]);
+    warned("", "watch: /a\nwhen: [event: max]\nonly_if: [available: {below: 5%}]", &[]);
+}
+
+#[test]
+fn available_without_swap_and_swap_without_available() {
+    let node = "watch: /\nvictim: {among: leaves}\n";
+    warned("", &format!("{node}when: [available: {{below: 5%}}]"), &["6:12: `available` without `swap_free`"]);
+    warned("", &format!("{node}when: [swap_free: {{below: 5%}}]"), &["6:12: `swap_free` without `available`"]);
+    // One beside the other does not help: each starts a judgement by itself.
+    warned(
+        "",
+        &format!("{node}when: [available: {{below: 5%}}, swap_free: {{below: 5%}}]"),
+        &["6:12: `available` without", "6:36: `swap_free` without"],
+    );
+    warned("", &format!("{node}when: [available: {{below: 5%}}]\nonly_if: [swap_free: {{below: 5%}}]"), &[]);
+    warned("", &format!("{node}when: [swap_free: {{below: 5%}}]\nonly_if: [available: {{below: 5%}}]"), &[]);
+}
+
+#[test]
+fn node_pressure_needs_a_witness() {
+    let node = "watch: /\nvictim: {among: leaves}\n";
+    warned("", &format!("{node}when: [psi: full 1s/2s]"), &["6:12: pressure on the node alone"]);
+    warned("", &format!("{node}when: [psi: full 1s/2s]\nonly_if: [available: {{below: 10%}}]"), &[]);
+    warned("", "watch: [/, /a]\nwhen: [psi: full 1s/2s]\nvictim: {among: leaves}", &["5:12: pressure on the node alone"]);
+}
+
+#[test]
+fn rules_that_can_not_match() {
+    let node = "watch: /\nvictim: {among: leaves}\n";
+    warned("", &format!("{node}when: [event: oom_kill]"), &["6:12: `event: oom_kill` can never happen"]);
+    warned(
+        "",
+        &format!("{node}when: [usage: {{above: 95%, of: max}}]"),
+        &["6:12: this never starts a judgement: the root has no memory.max"],
+    );
+    warned("", &format!("{node}when: [usage: {{above: 95%, of: node}}]"), &[]);
+    warned(
+        "",
+        &format!("{node}when: [psi: full 1s/2s]\nonly_if: [available: {{below: 5%}}, usage: {{above: 50%, of: high}}]"),
+        &["7:39: this never holds, so the rule never acts: the root has no memory.high"],
+    );
+    warned("", "watch: /a\nwhen: [usage: {above: 100%, of: max}]", &["5:12: this never starts a judgement: usage can't rise above 100%"]);
+    warned("", "watch: /a\nwhen: [usage: {above: 100%, of: high}]", &[]);
+    warned("", "watch: /sys/fs/cgroup/a\nwhen: [event: oom]", &["4:12: `/sys/fs/cgroup/a` can never match"]);
+    warned("exclude: [/sys/fs/cgroup]\n", "watch: /a\nwhen: [event: oom]", &["6:11: `/sys/fs/cgroup` can never match"]);
+    warned("", "watch: /a\nwhen: [event: oom]\nvictim: {among: \"/sys/fs/cgroup/**\"}", &["6:21: `/sys/fs/cgroup/**` can never match"]);
+    warned("", "watch: /\nwhen: [usage: {above: 95%, of: node}]", &["3:5: the rule `r` never kills: its victim would be the root"]);
+    warned("kernel: {oom_group: /}\n", "watch: /a\nwhen: [event: oom]", &["6:21: the root has no memory.oom.group"]);
+}
+
+#[test]
+fn exclusions_that_leave_nothing() {
+    let rule = "watch: [/a/x, /a/y/*]\nwhen: [event: oom]\n";
+    for exclude in ["/a", "\"/a/**\"", "/a*"] {
+        warned(&format!("exclude: [{exclude}]\n"), rule, &["3:11: the rule `r` never kills"]);
+        warned(
+            &format!("exclude: [{exclude}]\n"),
+            &format!("{rule}victim: {{among: leaves}}"),
+            &["6:13: exclusions leave the rule `r` no candidate"],
+        );
+    }
+    for exclude in ["/a/x", "/b", "{group: /a, comm: x}"] {
+        warned(&format!("exclude: [{exclude}]\n"), rule, &[]);
+        warned(&format!("exclude: [{exclude}]\n"), &format!("{rule}victim: {{among: leaves}}"), &[]);
+    }
+    let among = "watch: /x\nwhen: [event: oom]\nvictim: {among: [/a/b, /c]}";
+    warned("exclude: [/a]\n", among, &[]);
+    warned("exclude: [/a, /c]\n", among, &["6:13: exclusions leave the rule `r` no candidate"]);
+    let node = "watch: /\nwhen: [psi: full 1s/2s]\nonly_if: [available: {below: 5%}]\nvictim: {among: leaves}";
+    warned("exclude: [\"/**\"]\n", node, &["7:13: exclusions leave the rule `r` no candidate"]);
+    warned("exclude: [/]\n", node, &["7:13: exclusions leave the rule `r` no candidate"]);
+    warned("exclude: [/a]\n", node, &[]);
+}
+
+#[test]
+fn candidates_that_contain_one_another() {
+    let among = |globs: &str| format!("watch: /x\nwhen: [event: oom]\nvictim: {{among: [{globs}]}}");
+    warned("", &among("/a, /a/**"), &["6:22: what `/a` names contains what `/a/**` names"]);
+    warned("", &among("/a/b/c, /a/b"), &["6:30: what `/a/b` names contains what `/a/b/c` names"]);
+    warned("", &among("/a/*, /a/**"), &["6:22: what `/a/*` names contains what `/a/**` names"]);
+    warned("", &among("/a, /a"), &["6:26: `/a` stands in this list twice"]);
+    warned("", &among("/a/*, /b/**"), &[]);
+    warned("", &among("/a, /ab"), &[]);
+}
+
+#[test]
+fn importance_that_never_counts() {
+    let rule = "watch: /x\nwhen: [event: oom]\n";
+    let importance =
+        |first: &str, second: &str| format!("importance:\n  - {{group: {first}, value: 1}}\n  - {{group: {second}, value: 2}}\n");
+    warned(&importance("/a", "/a/b"), rule, &["8:5: this line of importance never counts"]);
+    warned(&importance("/a", "[/a, /b]"), rule, &[]);
+    warned(&importance("/a/b", "/a"), rule, &[]);
+}
+
+#[test]
+fn a_policy_without_rules() {
+    let found = good("version: 1\n").warnings;
+    assert_eq!(found.len(), 1);
+    assert!(found[0].to_string().starts_with("a.yaml:1:1: warning: there are no rules"));
+}

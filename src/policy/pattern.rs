@@ -1,0 +1,192 @@
+//! One glob as text: whether it is one, and what can be said about it without any group to try it on.
+//!
+//! Not for matching; that is [`super::globs`]. Statements such as "this glob covers that one" are made only where they
+//! are certain; `false` means "can't tell".
+
+use super::diagnostic::{Bad, plain, shown};
+use super::globs::Globs;
+
+/// The longest pattern, in bytes.
+const LONGEST: usize = 1024;
+/// How deep braces may nest.
+const DEEPEST: usize = 8;
+
+/// What a pattern looks like, for quick matching and for reasoning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape<'p> {
+    /// No special character: one path.
+    Literal,
+    /// `PREFIX/*`: the children of one path. Without the slash; empty for the root.
+    Children(&'p str),
+    /// `PREFIX/**`: everything below one path. Without the slash; empty for the root.
+    Below(&'p str),
+    /// Anything else.
+    Other,
+}
+
+/// The shape of a pattern.
+pub(super) fn shape(pattern: &str) -> Shape<'_> {
+    let plain = |text: &str| !text.contains(is_special);
+    if plain(pattern) {
+        return Shape::Literal;
+    }
+    let prefix = |tail| pattern.strip_suffix(tail).filter(|prefix| plain(prefix));
+    match (prefix("/**"), prefix("/*")) {
+        (Some(prefix), _) => Shape::Below(prefix),
+        (None, Some(prefix)) => Shape::Children(prefix),
+        (None, None) => Shape::Other,
+    }
+}
+
+fn is_special(c: char) -> bool {
+    matches!(c, '*' | '?' | '[' | ']' | '{' | '}')
+}
+
+/// Whether `pattern` is a glob over group paths; the compiler's own view of it comes after this.
+pub(super) fn check(pattern: &str) -> Result<(), Bad> {
+    let what = shown(pattern);
+    if pattern.is_empty() {
+        return Err(Bad::new(
+            "the glob is empty",
+            "name a group by its path below the cgroup root, such as `/system.slice/*`; the root is `/`",
+        ));
+    }
+    if !pattern.starts_with('/') {
+        return Err(Bad::new(format!("the glob {what} does not begin with `/`"), format!("write `/{}`", plain(pattern))));
+    }
+    if pattern.len() > LONGEST {
+        return Err(Bad::new(format!("the glob {what} is longer than {LONGEST} bytes"), "use `*` or `**` for the parts that may vary"));
+    }
+    if pattern.contains(char::is_control) {
+        return Err(Bad::new(format!("the glob {what} holds a control character"), "match that character with `?`"));
+    }
+    if pattern.len() > 1 && (pattern.ends_with('/') || pattern.contains("//")) {
+        return Err(Bad::new(
+            format!("the glob {what} has an empty part between slashes or at its end, which no group's path has"),
+            format!("write `{}`", tidy(pattern)),
+        ));
+    }
+    check_braces(pattern)
+}
+
+fn tidy(pattern: &str) -> String {
+    let parts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty()).collect();
+    format!("/{}", plain(&parts.join("/")))
+}
+
+/// Braces and classes are closed, and `**` stands for whole parts of the path only, as anything else would silently
+/// match less than it seems to.
+fn check_braces(pattern: &str) -> Result<(), Bad> {
+    let (mut depth, mut in_class) = (0_usize, false);
+    let bytes = pattern.as_bytes();
+    let at = |index: usize| bytes.get(index).copied();
+    let mut index = 0;
+    while let Some(byte) = at(index) {
+        match byte {
+            b'[' if !in_class => {
+                in_class = true;
+                // A negation, and then a closing bracket that stands for itself.
+                index += usize::from(matches!(at(index + 1), Some(b'!' | b'^')));
+                index += usize::from(at(index + 1) == Some(b']'));
+            }
+            b']' if in_class => in_class = false,
+            _ if in_class => {}
+            b'{' => depth += 1,
+            b'}' if depth == 0 => {
+                return Err(Bad::new(
+                    format!("the glob {} closes a brace that it never opened", shown(pattern)),
+                    "write `[}]` for a brace as such",
+                ));
+            }
+            b'}' => depth -= 1,
+            b'*' if at(index + 1) == Some(b'*') => {
+                let before = index.checked_sub(1).and_then(at);
+                let after = at(index + 2);
+                let ends = after.is_none_or(|b| b == b'/' || (depth > 0 && matches!(b, b',' | b'}')));
+                if before != Some(b'/') || !ends {
+                    return Err(Bad::new(
+                        format!("`**` in the glob {} is only a part of a name", shown(pattern)),
+                        "`**` stands between slashes or at the end, as in `/a/**/b` or `/a/**`; within a name write `*`",
+                    ));
+                }
+                index += 1;
+            }
+            _ => {}
+        }
+        if depth > DEEPEST {
+            return Err(Bad::new(format!("the braces of the glob {} nest deeper than {DEEPEST}", shown(pattern)), "write a list of globs"));
+        }
+        index += 1;
+    }
+    match (in_class, depth) {
+        (false, 0) => Ok(()),
+        (true, _) => {
+            Err(Bad::new(format!("the glob {} opens `[` and does not close it", shown(pattern)), "write `[[]` for a bracket as such"))
+        }
+        _ => Err(Bad::new(format!("the glob {} opens `{{` and does not close it", shown(pattern)), "write `[{]` for a brace as such")),
+    }
+}
+
+/// The longest path without special characters of which every match of `pattern` is the same or a descendant:
+/// `/a/b` for `/a/b`, `/a/b/**` and `/a/b/*/c`, `/a` for `/a/b*`; empty for the root.
+pub(super) fn base(pattern: &str) -> &str {
+    match pattern.find(is_special) {
+        None if pattern == "/" => "",
+        None => pattern,
+        Some(at) => pattern.get(..at).and_then(|plain| plain.rsplit_once('/')).map_or("", |(base, _)| base),
+    }
+}
+
+/// A pattern that others are held against; compiled once, because there may be many of them.
+pub(super) struct Over<'p> {
+    text: &'p str,
+    globs: Option<Globs>,
+}
+
+impl<'p> Over<'p> {
+    /// Makes ready.
+    pub fn new(text: &'p str) -> Over<'p> {
+        Over { text, globs: Globs::new(&[text]).ok() }
+    }
+
+    fn matches_any<'a>(&self, mut paths: impl Iterator<Item = &'a str>) -> bool {
+        self.globs.as_ref().is_some_and(|globs| paths.any(|path| globs.matches(path.as_bytes())))
+    }
+
+    /// Whether whatever `pattern` can match lies, for certain, in what this one matches or below that: the way in which
+    /// an exclusion or a line of importance covers groups.
+    pub fn covers(&self, pattern: &str) -> bool {
+        if self.text == pattern || self.text == "/" {
+            return true;
+        }
+        match shape(self.text) {
+            Shape::Below(prefix) | Shape::Children(prefix) => pattern != "/" && strictly_below(pattern, prefix),
+            Shape::Literal | Shape::Other => self.matches_any(ancestry(base(pattern))),
+        }
+    }
+
+    /// Whether a match of this one can, for certain or by the way it is written, contain a match of `lower`.
+    pub fn contains(&self, lower: &str) -> bool {
+        if self.text == lower || self.text == "/" {
+            return lower != "/";
+        }
+        let within_tree = matches!(shape(lower), Shape::Below(prefix) if strictly_below(self.text, prefix));
+        let above = ancestry(base(lower)).filter(|path| path.len() < lower.len());
+        within_tree || strictly_below(lower, self.text) || self.matches_any(above)
+    }
+}
+
+/// Whether `path` (or the text of a glob) begins with `prefix` and a slash.
+fn strictly_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/') && rest.len() > 1)
+}
+
+/// A path and its ancestors, without the root.
+fn ancestry(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(path).filter(|path| !path.is_empty()), |path| {
+        path.rsplit_once('/').map(|(parent, _)| parent).filter(|parent| !parent.is_empty())
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,273 @@
+//! Every metric of the daemon: docs/metrics.md says what each one means.
+//!
+//! The warden raises atomics through handles; names and labels are resolved when a policy is loaded, never when
+//! something happens. Encoding, and everything that reads files for a scrape, happens on the thread that asks.
+//!
+//! A rule's counters exist at 0 from the start, so that `increase()` sees the first kill. They outlive reloads: a rule
+//! of the same name goes on counting, one that is gone keeps its sums. Only the info series follow the policy.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use super::groups::{GroupCollector, Published};
+use super::model::Outcome;
+use super::process::ProcessCollector;
+use super::rules::{FailureReason, Phase, RuleCounters};
+use super::words;
+use crate::policy::model::{Mode, Policy, Rule};
+
+/// Upper bounds of the reaction histogram, seconds: a judgement takes microseconds, a death up to its deadline.
+const BUCKETS: [f64; 16] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// How a group is sensed: the label of `oomwarden_groups`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sensing {
+    /// By the kernel's notices for the group itself.
+    Trigger,
+    /// By an ancestor's.
+    Ancestor,
+    /// By reading it on a timer.
+    Timer,
+}
+
+impl Sensing {
+    /// All ways, in their order.
+    pub const ALL: [Sensing; 3] = [Sensing::Trigger, Sensing::Ancestor, Sensing::Timer];
+
+    /// The label.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Sensing::Trigger => "trigger",
+            Sensing::Ancestor => "ancestor",
+            Sensing::Timer => "timer",
+        }
+    }
+}
+
+/// The policy that is in force, for the landing page.
+#[derive(Clone, Debug)]
+pub struct PolicySummary {
+    /// Its fingerprint.
+    pub hash: Arc<str>,
+    /// How many rules it has.
+    pub rules: usize,
+}
+
+/// The registry and the handles.
+#[derive(Debug)]
+pub struct Counters {
+    registry: Registry,
+    published: Arc<Published>,
+    /// Held while the info series change and while a scrape gathers, so that no scrape sees a policy without rules.
+    policy: Mutex<Option<PolicySummary>>,
+    policy_info: IntGaugeVec,
+    rule_info: IntGaugeVec,
+    groups: [IntGauge; Sensing::ALL.len()],
+    psi_triggers: IntGauge,
+    trigger_events: IntCounterVec,
+    judgements: IntCounterVec,
+    kills: IntCounterVec,
+    processes: IntCounterVec,
+    failures: IntCounterVec,
+    freed: IntCounterVec,
+    phases: [Histogram; Phase::ALL.len()],
+    journal_dropped: IntCounter,
+    reloads: IntCounter,
+    reload_failures: IntCounter,
+    reload_successful: IntGauge,
+    reload_time: Gauge,
+}
+
+impl Counters {
+    /// Registers everything.
+    ///
+    /// # Errors
+    /// A metric's name or labels that the registry refuses: an error in the program, not in its surroundings.
+    pub fn new() -> prometheus::Result<Counters> {
+        let registry = Registry::new();
+        let published = Arc::new(Published::default());
+        let series_dropped = IntCounter::new(
+            "oomwarden_series_dropped_total",
+            "Series of groups that were left out of a scrape because there were too many, counted in each scrape.",
+        )?;
+        registry.register(Box::new(series_dropped.clone()))?;
+        registry.register(Box::new(GroupCollector::new(Arc::clone(&published), series_dropped)?))?;
+        registry.register(Box::new(ProcessCollector::new()?))?;
+        let build_info = IntGaugeVec::new(Opts::new("oomwarden_build_info", "The running version; the value is 1."), &["version"])?;
+        keep(&registry, &build_info)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let groups = int_gauges(&registry, "oomwarden_groups", "Groups that are watched, by how they are sensed.", "sensing")?;
+        let phases = HistogramVec::new(
+            HistogramOpts::new(
+                "oomwarden_reaction_duration_seconds",
+                "Time from a notice's arrival to the end of a phase: notice (the judgement begins), decide (the verdict), kill (sent), empty (verified).",
+            )
+            .buckets(BUCKETS.to_vec()),
+            &["phase"],
+        )?;
+        registry.register(Box::new(phases.clone()))?;
+        let r = &registry;
+        let counters = Counters {
+            policy_info: int_gauge_vec(r, "oomwarden_policy_info", "The policy in force, by its fingerprint; the value is 1.", &["hash"])?,
+            rule_info: int_gauge_vec(
+                r,
+                "oomwarden_rule_info",
+                "The rules in force, with their mode (enforce or observe); the value is 1.",
+                &["rule", "mode"],
+            )?,
+            groups: Sensing::ALL.map(|sensing| groups.with_label_values(&[sensing.word()])),
+            psi_triggers: int_gauge(r, "oomwarden_psi_triggers", "PSI triggers that are armed in the kernel.")?,
+            trigger_events: int_counters(r, "oomwarden_trigger_events_total", "Notices that a rule's trigger gave.", &["rule", "trigger"])?,
+            judgements: int_counters(r, "oomwarden_judgements_total", "Judgements, by how they ended.", &["rule", "outcome"])?,
+            kills: int_counters(r, "oomwarden_kills_total", "Victims that were killed and verified to be gone.", &["rule"])?,
+            processes: int_counters(r, "oomwarden_killed_processes_total", "Processes that died by the daemon's deeds.", &["rule"])?,
+            failures: int_counters(r, "oomwarden_kill_failures_total", "Attempts to kill that failed, by reason.", &["rule", "reason"])?,
+            freed: int_counters(r, "oomwarden_freed_bytes_total", "Anonymous memory and swap that victims gave back.", &["rule"])?,
+            phases: Phase::ALL.map(|phase| phases.with_label_values(&[phase.word()])),
+            journal_dropped: int_counter(
+                r,
+                "oomwarden_journal_dropped_total",
+                "Records that did not reach the journal: the queue was full, or a write failed.",
+            )?,
+            reloads: int_counter(r, "oomwarden_policy_reloads_total", "Policies taken over after the start.")?,
+            reload_failures: int_counter(r, "oomwarden_policy_reload_failures_total", "Policies refused after the start.")?,
+            reload_successful: int_gauge(
+                r,
+                "oomwarden_policy_last_reload_successful",
+                "Whether the last policy that was offered was taken over (1) or refused (0).",
+            )?,
+            reload_time: keep(
+                r,
+                &Gauge::new(
+                    "oomwarden_policy_last_reload_success_timestamp_seconds",
+                    "When the policy in force was taken over, seconds since 1970.",
+                )?,
+            )?,
+            policy: Mutex::new(None),
+            published,
+            registry,
+        };
+        Ok(counters)
+    }
+
+    fn policy_gate(&self) -> MutexGuard<'_, Option<PolicySummary>> {
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The handles of a policy's rules, in their order, and the info series that describe it. Allocates: for loading.
+    pub fn for_policy(&self, policy: &Policy) -> Arc<[RuleCounters]> {
+        let mut summary = self.policy_gate();
+        *summary = Some(PolicySummary { hash: Arc::clone(&policy.hash), rules: policy.rules.len() });
+        self.policy_info.reset();
+        self.policy_info.with_label_values(&[&*policy.hash]).set(1);
+        self.rule_info.reset();
+        policy.rules.iter().map(|rule| self.for_rule(rule)).collect()
+    }
+
+    fn for_rule(&self, rule: &Rule) -> RuleCounters {
+        let name = &*rule.name;
+        let mode = match rule.mode {
+            Mode::Enforce => "enforce",
+            Mode::Observe => "observe",
+        };
+        self.rule_info.with_label_values(&[name, mode]).set(1);
+        let trigger = |trigger| self.trigger_events.with_label_values(&[name, &words::Trigger(trigger).to_string()]);
+        RuleCounters {
+            triggers: rule.when.iter().map(trigger).collect(),
+            judgements: Outcome::ALL.map(|outcome| self.judgements.with_label_values(&[name, outcome.word()])),
+            kills: self.kills.with_label_values(&[name]),
+            processes: self.processes.with_label_values(&[name]),
+            freed: self.freed.with_label_values(&[name]),
+            failures: FailureReason::ALL.map(|reason| self.failures.with_label_values(&[name, reason.word()])),
+            phases: self.phases.clone(),
+        }
+    }
+
+    /// The policy in force, if one was loaded.
+    #[must_use]
+    pub fn policy(&self) -> Option<PolicySummary> {
+        self.policy_gate().clone()
+    }
+
+    /// The policy that the daemon starts with was taken over.
+    pub fn policy_started(&self, now: SystemTime) {
+        self.reload_successful.set(1);
+        self.reload_time.set(now.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()));
+    }
+
+    /// A policy was taken over after the start.
+    pub fn policy_reloaded(&self, now: SystemTime) {
+        self.reloads.inc();
+        self.policy_started(now);
+    }
+
+    /// A policy was refused after the start; the old one stays.
+    pub fn policy_refused(&self) {
+        self.reload_failures.inc();
+        self.reload_successful.set(0);
+    }
+
+    /// How many groups are sensed that way. Allocates nothing.
+    pub fn set_groups(&self, sensing: Sensing, groups: usize) {
+        self.groups[sensing as usize].set(i64::try_from(groups).unwrap_or(i64::MAX));
+    }
+
+    /// How many PSI triggers are armed. Allocates nothing.
+    pub fn set_psi_triggers(&self, triggers: usize) {
+        self.psi_triggers.set(i64::try_from(triggers).unwrap_or(i64::MAX));
+    }
+
+    /// The counter of lost records, for the pool and the recorder.
+    #[must_use]
+    pub fn journal_dropped(&self) -> IntCounter {
+        self.journal_dropped.clone()
+    }
+
+    /// The groups whose memory a scrape shows.
+    #[must_use]
+    pub fn published(&self) -> &Arc<Published> {
+        &self.published
+    }
+
+    /// Everything in the text format of Prometheus. Allocates and reads files: not for the warden.
+    ///
+    /// # Errors
+    /// Metrics that can't be encoded: an error in the program.
+    pub fn encode(&self) -> prometheus::Result<String> {
+        let families = {
+            let _whole_policy = self.policy_gate();
+            self.registry.gather()
+        };
+        TextEncoder::new().encode_to_string(&families)
+    }
+}
+
+fn keep<M: Collector + Clone + 'static>(registry: &Registry, metric: &M) -> prometheus::Result<M> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric.clone())
+}
+
+fn int_counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    keep(registry, &IntCounter::new(name, help)?)
+}
+
+fn int_counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    keep(registry, &IntCounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn int_gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    keep(registry, &IntGauge::new(name, help)?)
+}
+
+fn int_gauge_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+    keep(registry, &IntGaugeVec::new(Opts::new(name, help), labels)?)
+}
+
+fn int_gauges(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
+    int_gauge_vec(registry, name, help, &[label])
+}

@@ -1,0 +1,153 @@
+//! The recorder: a thread that turns records into journal lines and log lines.
+//!
+//! It may stall with the disk as long as it likes; the pool then drops the oldest records, and nobody waits. A write
+//! that fails costs its line, which is counted; the next record is tried anew, and the log tells once a minute.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use prometheus::IntCounter;
+
+use super::file::{JournalError, JournalFile, JournalTo};
+use super::journal::{self, Context};
+use super::model::{JudgementRecord, Outcome};
+use super::pool::Pool;
+use super::words;
+
+/// Complaints about the journal, at most one in this time.
+const COMPLAINT_EVERY: Duration = Duration::from_secs(60);
+
+/// The thread's stack: formatting needs little of it.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// The recorder could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RecorderError {
+    /// The journal can't be opened.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The thread can't be started.
+    #[error("recorder thread: {0}; is the limit of processes reached?")]
+    Thread(#[source] io::Error),
+}
+
+/// The running recorder.
+#[derive(Debug)]
+pub struct Recorder {
+    pool: Pool,
+    thread: JoinHandle<()>,
+    ended: Arc<Ended>,
+}
+
+#[derive(Debug, Default)]
+struct Ended {
+    is: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Recorder {
+    /// Opens the journal and starts the thread. Lines that can't be written are counted in `dropped`.
+    ///
+    /// # Errors
+    /// The journal can't be opened, or there can be no thread.
+    pub fn spawn(pool: &Pool, to: JournalTo, context: Context, dropped: IntCounter) -> Result<Recorder, RecorderError> {
+        let file = JournalFile::open(to)?;
+        let ended = Arc::new(Ended::default());
+        let guard = EndGuard(Arc::clone(&ended));
+        let mut writer = Writer { file, context, dropped, complaint: None, lost: 0 };
+        let records = pool.clone();
+        let work = move || {
+            let _guard = guard;
+            while let Some(record) = records.next() {
+                writer.record(&record);
+                records.release(record);
+                if records.is_drained() {
+                    writer.file.flush();
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("recorder".into()).stack_size(STACK_BYTES).spawn(work);
+        Ok(Recorder { pool: pool.clone(), thread: thread.map_err(RecorderError::Thread)?, ended })
+    }
+
+    /// Records what is queued, flushes and ends the thread. Gives up waiting after `timeout` (a stalled disk must not
+    /// keep the daemon from ending); whether all was recorded is returned.
+    #[must_use]
+    pub fn shutdown(self, timeout: Duration) -> bool {
+        self.pool.close();
+        let is = self.ended.is.lock().unwrap_or_else(PoisonError::into_inner);
+        let (is, _) = self.ended.changed.wait_timeout_while(is, timeout, |ended| !*ended).unwrap_or_else(PoisonError::into_inner);
+        *is && self.thread.join().is_ok()
+    }
+}
+
+/// Tells that the thread ended, however it did.
+struct EndGuard(Arc<Ended>);
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        *self.0.is.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.changed.notify_all();
+    }
+}
+
+struct Writer {
+    file: JournalFile,
+    context: Context,
+    dropped: IntCounter,
+    complaint: Option<Instant>,
+    /// Lines lost since the last complaint.
+    lost: u64,
+}
+
+impl Writer {
+    fn record(&mut self, record: &JudgementRecord) {
+        self.log(record);
+        if !record.is_for_the_journal() || *self.file.to() == JournalTo::Nowhere {
+            return;
+        }
+        let written = journal::line(record, &self.context).map_err(io::Error::from).and_then(|line| self.file.write(&line));
+        if let Err(error) = written {
+            self.lose(&error);
+        }
+    }
+
+    fn log(&self, record: &JudgementRecord) {
+        let id = format_args!("{}-{}", self.context.run, record.id);
+        match record.outcome {
+            Outcome::NotConfirmed => tracing::debug!(%id, "{}", Lazily(record)),
+            Outcome::Observed | Outcome::Recovered => tracing::info!(%id, "{}", Lazily(record)),
+            Outcome::Killed | Outcome::NoVictim => tracing::warn!(%id, "{}", Lazily(record)),
+            Outcome::Failed => tracing::error!(%id, "{}", Lazily(record)),
+        }
+    }
+
+    fn lose(&mut self, error: &io::Error) {
+        self.dropped.inc();
+        self.lost += 1;
+        if self.complaint.is_some_and(|last| last.elapsed() < COMPLAINT_EVERY) {
+            return;
+        }
+        let journal = match self.file.to() {
+            JournalTo::File(path) => path.display().to_string(),
+            JournalTo::Stdout | JournalTo::Nowhere => "standard output".to_owned(),
+        };
+        tracing::error!("journal {journal}: {error}; lines lost since the last report: {}; each record tries it anew", self.lost);
+        self.complaint = Some(Instant::now());
+        self.lost = 0;
+    }
+}
+
+/// A log line that is only made when somebody listens.
+struct Lazily<'a>(&'a JudgementRecord);
+
+impl std::fmt::Display for Lazily<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&words::log_line(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+use std::time::Duration;
+
+use super::super::counters::Counters;
+use super::super::testing;
+use super::*;
+
+/// For threads on loaded machines.
+const LONG: Duration = Duration::from_secs(60);
+
+fn context() -> Context {
+    Context { node: "node-1".into(), run: "run".into() }
+}
+
+fn submit(pool: &Pool, outcome: Outcome) {
+    let mut slot = pool.take().expect("a slot");
+    let kill = testing::killed();
+    (slot.policy, slot.victim, slot.outcome) = (kill.policy, kill.victim, outcome);
+    pool.submit(slot);
+}
+
+#[test]
+fn what_is_submitted_is_written_before_the_end() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("journal");
+    let counters = Counters::new().expect("sound names");
+    let pool = Pool::new(16, 4, counters.journal_dropped());
+    let recorder = Recorder::spawn(&pool, JournalTo::File(path.clone()), context(), counters.journal_dropped()).expect("started");
+    for outcome in Outcome::ALL {
+        submit(&pool, outcome);
+    }
+    assert!(recorder.shutdown(LONG));
+    let text = std::fs::read_to_string(&path).expect("read");
+    let outcomes: Vec<String> = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["outcome"].as_str().expect("text").to_owned())
+        .collect();
+    assert_eq!(outcomes, ["killed", "recovered", "no_victim", "failed", "observed"]);
+    assert_eq!(counters.journal_dropped().get(), 0);
+}
+
+#[test]
+fn a_disk_that_is_full_costs_counted_lines() {
+    let counters = Counters::new().expect("sound names");
+    let pool = Pool::new(16, 4, counters.journal_dropped());
+    let recorder = Recorder::spawn(&pool, JournalTo::File("/dev/full".into()), context(), counters.journal_dropped()).expect("started");
+    for outcome in [Outcome::Killed, Outcome::NotConfirmed, Outcome::NoVictim] {
+        submit(&pool, outcome);
+    }
+    assert!(recorder.shutdown(LONG));
+    assert_eq!(counters.journal_dropped().get(), 2);
+}
+
+#[test]
+fn without_a_journal_nothing_is_lost() {
+    let counters = Counters::new().expect("sound names");
+    let pool = Pool::new(2, 4, counters.journal_dropped());
+    let recorder = Recorder::spawn(&pool, JournalTo::Nowhere, context(), counters.journal_dropped()).expect("started");
+    submit(&pool, Outcome::Killed);
+    assert!(recorder.shutdown(LONG));
+    assert_eq!(counters.journal_dropped().get(), 0);
+    let refused = Recorder::spawn(&pool, JournalTo::File("/nowhere/at/all".into()), context(), counters.journal_dropped());
+    assert!(matches!(refused, Err(RecorderError::Journal(_))));
+}

@@ -1,0 +1,387 @@
+//! Triggers, reasons and judgements in words, for the journal, the log and the labels of metrics.
+
+use std::fmt;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::model::{JudgementRecord, Outcome, RecordedCandidate, RungName, RungOutcome};
+use crate::decide::verdict::{Notice, Standing, Strike};
+use crate::policy::model::{self, EventKind, Level, PsiKind, RankBy, RankKey, Rule, UsageOf, UsageTest, Victim};
+use crate::units::Bytes;
+
+/// How many candidates a log line names; the journal has them all.
+const NAMED_CANDIDATES: usize = 3;
+
+/// A policy's trigger, nearly as it stands there: `psi: full 100ms/500ms`.
+#[derive(Clone, Copy, Debug)]
+pub struct Trigger<'a>(pub &'a model::Trigger);
+
+impl fmt::Display for Trigger<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self.0 {
+            model::Trigger::Psi(psi) => write_psi(f, psi),
+            model::Trigger::Event(kind) => write!(f, "event: {}", event_word(kind)),
+            model::Trigger::Usage(test, held) => write_usage(f, test, held),
+            model::Trigger::Available(level, held) => write!(f, "available: below {}{}", LevelText(level), Held(held)),
+            model::Trigger::SwapFree(level, held) => write!(f, "swap_free: below {}{}", LevelText(level), Held(held)),
+        }
+    }
+}
+
+/// What started a judgement, in words: the trigger's if the rule has one like that, else the notice's own.
+#[must_use]
+pub fn trigger_text(record: &JudgementRecord) -> String {
+    let found = record.rule().and_then(|rule| trigger_index(rule, record.notice, record).and_then(|index| rule.when.get(index)));
+    found.map_or_else(|| NoticeText(record.notice).to_string(), |trigger| Trigger(trigger).to_string())
+}
+
+/// Which of the rule's triggers gave this notice: of those that ask for the same, the one that waited longest.
+fn trigger_index(rule: &Rule, notice: Notice, record: &JudgementRecord) -> Option<usize> {
+    let node = record.evidence.node;
+    let fits = |trigger: &model::Trigger| match (*trigger, notice) {
+        (model::Trigger::Psi(want), Notice::Psi(psi)) => (want == psi).then_some(Duration::ZERO),
+        (model::Trigger::Event(want), Notice::Event(kind, ..)) => (want == kind).then_some(Duration::ZERO),
+        (model::Trigger::Usage(want, wait), Notice::Usage(test, held)) => (want == test && wait <= held).then_some(wait),
+        (model::Trigger::Available(level, wait), Notice::Available(bytes, held)) => {
+            (level.bytes(node.total_bytes) == bytes && wait <= held).then_some(wait)
+        }
+        (model::Trigger::SwapFree(level, wait), Notice::SwapFree(bytes, held)) => {
+            (level.bytes(node.swap_total_bytes) == bytes && wait <= held).then_some(wait)
+        }
+        _ => None,
+    };
+    rule.when.iter().enumerate().filter_map(|(index, trigger)| Some((fits(trigger)?, index))).max().map(|(_, index)| index)
+}
+
+/// A notice without its policy: what the kernel was really asked for, when a window had to be widened.
+struct NoticeText(Notice);
+
+impl fmt::Display for NoticeText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Notice::Psi(psi) => write_psi(f, psi),
+            Notice::Event(kind, ..) => write!(f, "event: {}", event_word(kind)),
+            Notice::Usage(test, held) => write_usage(f, test, held),
+            Notice::Available(bytes, held) => write!(f, "available: below {}{}", Bytes(bytes), Held(held)),
+            Notice::SwapFree(bytes, held) => write!(f, "swap_free: below {}{}", Bytes(bytes), Held(held)),
+        }
+    }
+}
+
+fn write_psi(f: &mut fmt::Formatter<'_>, psi: model::Psi) -> fmt::Result {
+    let kind = match psi.kind {
+        PsiKind::Some => "some",
+        PsiKind::Full => "full",
+    };
+    write!(f, "psi: {kind} {}/{}", Time(psi.stall), Time(psi.window))
+}
+
+fn write_usage(f: &mut fmt::Formatter<'_>, test: UsageTest, held: Duration) -> fmt::Result {
+    match test {
+        UsageTest::Amount(bytes) => write!(f, "usage: above {bytes}{}", Held(held)),
+        UsageTest::Share(share, of) => {
+            let of = match of {
+                UsageOf::Max => "max",
+                UsageOf::High => "high",
+                UsageOf::Node => "node",
+            };
+            write!(f, "usage: above {share} of {of}{}", Held(held))
+        }
+    }
+}
+
+/// The counter's name in memory.events.
+#[must_use]
+pub const fn event_word(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Low => "low",
+        EventKind::High => "high",
+        EventKind::Max => "max",
+        EventKind::Oom => "oom",
+        EventKind::OomKill => "oom_kill",
+        EventKind::OomGroupKill => "oom_group_kill",
+    }
+}
+
+/// The rank key's name in a policy.
+#[must_use]
+pub const fn key_word(key: RankKey) -> &'static str {
+    match key {
+        RankKey::Usage => "usage",
+        RankKey::Swap => "swap",
+        RankKey::Growth => "growth",
+        RankKey::Pressure => "pressure",
+        RankKey::Overage => "overage",
+        RankKey::OomScore => "oom_score",
+        RankKey::Age => "age",
+    }
+}
+
+/// The rung's name in the journal.
+#[must_use]
+pub const fn rung_word(name: RungName) -> &'static str {
+    match name {
+        RungName::Term => "term",
+        RungName::Kill => "kill",
+        RungName::Verify => "verify",
+    }
+}
+
+/// The rung's end in the journal: a word, or the errno's name.
+#[must_use]
+pub fn rung_outcome(outcome: RungOutcome) -> String {
+    match outcome {
+        RungOutcome::Done => "done".into(),
+        RungOutcome::Empty => "empty".into(),
+        RungOutcome::Recovered => "recovered".into(),
+        RungOutcome::Deadline => "deadline".into(),
+        RungOutcome::Interrupted => "interrupted".into(),
+        RungOutcome::Errno(errno) => match Errno::from_raw(errno) {
+            Errno::UnknownErrno => format!("errno {errno}"),
+            known => format!("{known:?}"),
+        },
+    }
+}
+
+struct LevelText(Level);
+
+impl fmt::Display for LevelText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.share, self.0.at_most) {
+            (Some(share), Some(most)) => write!(f, "{share}, at most {most}"),
+            (Some(share), None) => write!(f, "{share}"),
+            (None, Some(most)) => write!(f, "{most}"),
+            (None, None) => f.write_str("0B"),
+        }
+    }
+}
+
+struct Held(Duration);
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_zero() { Ok(()) } else { write!(f, " for {}", Time(self.0)) }
+    }
+}
+
+/// A time in the largest unit that shows it exactly, down to microseconds: `100ms`, `2s`.
+struct Time(Duration);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_micros() {
+            micros if micros % 1_000_000 == 0 => write!(f, "{}s", micros / 1_000_000),
+            micros if micros % 1000 == 0 => write!(f, "{}ms", micros / 1000),
+            micros => write!(f, "{micros}us"),
+        }
+    }
+}
+
+/// A measured time, for people: three digits will do.
+struct Measured(Duration);
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_micros() {
+            micros @ 0..1000 => write!(f, "{micros}us"),
+            micros @ 1000..1_000_000 => write!(f, "{}.{}ms", micros / 1000, micros % 1000 / 100),
+            micros => write!(f, "{}.{}s", micros / 1_000_000, micros % 1_000_000 / 100_000),
+        }
+    }
+}
+
+/// A candidate's place: 1 for the victim, counting on for those behind it, none for who was struck out.
+#[must_use]
+pub fn rank(candidates: &[RecordedCandidate], index: usize) -> Option<usize> {
+    let stands = |candidate: &&RecordedCandidate| !matches!(candidate.standing, Standing::Struck(_));
+    let this = candidates.get(index).filter(stands)?;
+    // The chosen comes first wherever it stands in the list.
+    if this.standing == Standing::Chosen {
+        return Some(1);
+    }
+    Some(candidates.iter().take(index).filter(stands).count() + 1)
+}
+
+/// Why a candidate has its place.
+#[must_use]
+pub fn reason(record: &JudgementRecord, index: usize) -> String {
+    let Some(candidate) = record.candidates.get(index) else { return String::new() };
+    let strike = match candidate.standing {
+        Standing::Struck(strike) => strike,
+        Standing::Chosen | Standing::Ranked => return place(record, candidate, index),
+    };
+    let policy = &record.policy;
+    let exclusion = |entry: u16| policy.exclude.get(usize::from(entry)).map_or("a former exclusion", |entry| &*entry.text);
+    match strike {
+        Strike::Excluded(entry) | Strike::ExcludedByComm(entry) => format!("excluded by {}", exclusion(entry)),
+        Strike::ContainsSpared(_) => match &candidate.spared {
+            Some(spared) => format!("contains {spared}, which must live"),
+            None => "contains a group which must live".into(),
+        },
+        Strike::TooSmall => {
+            let usage = candidate.usage_bytes.map_or_else(|| "unknown usage".into(), |bytes| format!("{} would be freed", Bytes(bytes)));
+            match record.rule().map(|rule| &rule.victim) {
+                Some(Victim::Among(among)) => format!("too small: {usage}, the rule asks for at least {}", among.at_least),
+                _ => format!("too small: {usage}"),
+            }
+        }
+        Strike::Own => "holds oomwarden itself".into(),
+        Strike::Root => "is the root".into(),
+        Strike::Init => "holds process 1".into(),
+        Strike::Unkillable => "holds a process with oom_score_adj -1000".into(),
+        Strike::Unknown => "could not be looked at, and what is not known is spared".into(),
+        Strike::NotMemcg => "is threaded, or has no memory controller".into(),
+        Strike::Empty => "holds no process".into(),
+        Strike::Dying => "is dying already".into(),
+        Strike::Failed => "was tried and could not be killed".into(),
+    }
+}
+
+/// The reason of one that was not struck out: what tells it from its neighbour in the ranking.
+fn place(record: &JudgementRecord, candidate: &RecordedCandidate, index: usize) -> String {
+    let rank = rank(&record.candidates, index).unwrap_or(1);
+    let (ranking, is_subject): (&[RankBy], bool) = match record.rule().map(|rule| &rule.victim) {
+        Some(Victim::Among(among)) => (&among.rank, false),
+        Some(Victim::Subject) => (&[], true),
+        None => (&[], false),
+    };
+    if is_subject {
+        return format!("ranked {rank}: the subject itself");
+    }
+    let chosen = candidate.standing == Standing::Chosen;
+    let wanted = if chosen { Standing::Ranked } else { Standing::Chosen };
+    let Some(other) = record.candidates.iter().find(|other| other.standing == wanted) else {
+        return format!("ranked {rank}: the only one that may be killed");
+    };
+    let whose = if chosen { "the next one's" } else { "the victim's" };
+    if candidate.importance != other.importance {
+        return format!("ranked {rank}: importance {}, {whose} {}", candidate.importance, other.importance);
+    }
+    for ((by, mine), its) in ranking.iter().zip(candidate.keys).zip(other.keys) {
+        if !is_near(*by, mine, its) {
+            return format!("ranked {rank}: {} {}, {whose} {}", key_word(by.key), KeyText(by.key, mine), KeyText(by.key, its));
+        }
+    }
+    format!("ranked {rank}: as {whose}, in importance and every key")
+}
+
+fn is_near(by: RankBy, one: Option<i64>, other: Option<i64>) -> bool {
+    match (one, other, by.within) {
+        (Some(one), Some(other), Some(within)) => one.abs_diff(other) <= within.of(one.unsigned_abs().max(other.unsigned_abs())),
+        (one, other, _) => one == other,
+    }
+}
+
+struct KeyText(RankKey, Option<i64>);
+
+impl fmt::Display for KeyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(value) = self.1 else { return f.write_str("unknown") };
+        match self.0 {
+            RankKey::Usage | RankKey::Swap | RankKey::Overage | RankKey::Growth => {
+                write!(f, "{}{}", if value < 0 { "-" } else { "" }, Bytes(value.unsigned_abs()))?;
+                if self.0 == RankKey::Growth { f.write_str("/s") } else { Ok(()) }
+            }
+            RankKey::Pressure | RankKey::OomScore | RankKey::Age => write!(f, "{value}"),
+        }
+    }
+}
+
+/// A judgement as one line for people.
+#[must_use]
+pub fn log_line(record: &JudgementRecord) -> String {
+    let rule = record.rule().map_or("?", |rule| &*rule.name);
+    let victim = record.victim.as_ref().map_or_else(|| "an unknown group".to_owned(), |victim| victim.to_string());
+    let subject = &record.subject;
+    let trigger = trigger_text(record);
+    match record.outcome {
+        Outcome::Killed => format!(
+            "killed {victim} by rule {rule}: {}{} after {trigger} at {subject} ({})",
+            Toll(record),
+            Since(record),
+            chosen_reason(record)
+        ),
+        Outcome::Observed => {
+            let usage = chosen(record).and_then(|candidate| candidate.usage_bytes);
+            let usage = usage.map_or_else(String::new, |bytes| format!(" and its {}", Bytes(bytes)));
+            format!("rule {rule} would have killed {victim}{usage} after {trigger} at {subject} ({})", chosen_reason(record))
+        }
+        Outcome::Recovered => {
+            format!("rule {rule} spared {victim}: the trouble after {trigger} at {subject} was over before the kill; {}", Rungs(record))
+        }
+        Outcome::Failed => format!("rule {rule} could not kill {victim} after {trigger} at {subject}: {}", Rungs(record)),
+        Outcome::NoVictim => format!("rule {rule} found no victim after {trigger} at {subject}: {}", Struck(record)),
+        Outcome::NotConfirmed => format!("rule {rule} at {subject}: {trigger} not confirmed by fresh facts"),
+    }
+}
+
+fn chosen(record: &JudgementRecord) -> Option<&RecordedCandidate> {
+    record.candidates.iter().find(|candidate| candidate.standing == Standing::Chosen)
+}
+
+fn chosen_reason(record: &JudgementRecord) -> String {
+    let index = record.candidates.iter().position(|candidate| candidate.standing == Standing::Chosen);
+    index.map_or_else(|| "no candidate was recorded".to_owned(), |index| reason(record, index))
+}
+
+struct Toll<'a>(&'a JudgementRecord);
+
+impl fmt::Display for Toll<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(processes) = self.0.processes_killed {
+            write!(f, "{processes} process{}, ", if processes == 1 { "" } else { "es" })?;
+        }
+        if let Some(freed) = self.0.freed_bytes {
+            write!(f, "{} freed, ", Bytes(freed))?;
+        }
+        Ok(())
+    }
+}
+
+struct Since<'a>(&'a JudgementRecord);
+
+impl fmt::Display for Since<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.latency.empty {
+            Some(empty) => write!(f, "empty {}", Measured(empty)),
+            None => f.write_str("empty"),
+        }
+    }
+}
+
+struct Rungs<'a>(&'a JudgementRecord);
+
+impl fmt::Display for Rungs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.rungs.is_empty() {
+            return f.write_str("no rung was climbed");
+        }
+        for (index, rung) in self.0.rungs.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{} {} in {}", rung_word(rung.name), rung_outcome(rung.outcome), Measured(rung.took))?;
+        }
+        Ok(())
+    }
+}
+
+struct Struck<'a>(&'a JudgementRecord);
+
+impl fmt::Display for Struck<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let candidates = &self.0.candidates;
+        if candidates.is_empty() {
+            return f.write_str("there was no candidate");
+        }
+        for (index, candidate) in candidates.iter().take(NAMED_CANDIDATES).enumerate() {
+            write!(f, "{}{} {}", if index == 0 { "" } else { "; " }, candidate.group, reason(self.0, index))?;
+        }
+        match (candidates.len() + self.0.left_out as usize).saturating_sub(NAMED_CANDIDATES) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

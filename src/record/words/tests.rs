@@ -1,0 +1,83 @@
+use super::super::model::{Outcome, RungOutcome};
+use super::super::testing::{MIB, PSI, candidate, killed, path, policy, record};
+use super::*;
+use crate::units::Share;
+
+#[test]
+fn a_kill_in_one_line() {
+    let mut kill = killed();
+    assert_eq!(
+        log_line(&kill),
+        "killed /tenants.slice/a by rule tenant-thrashing: 5 processes, 88MiB freed, empty 12.4ms after psi: full 100ms/500ms at \
+         /tenants.slice/a (ranked 1: the subject itself)"
+    );
+    kill.processes_killed = Some(1);
+    kill.freed_bytes = None;
+    kill.latency.empty = None;
+    assert!(log_line(&kill).contains(": 1 process, empty after psi"), "{}", log_line(&kill));
+}
+
+#[test]
+fn without_a_victim_the_first_reasons_are_told() {
+    let mut record =
+        record(2, Notice::Usage(UsageTest::Share(Share::percent(95), UsageOf::Max), Duration::from_secs(3)), Outcome::NoVictim);
+    assert_eq!(
+        log_line(&record),
+        "rule watched found no victim after usage: above 95% of max for 1s at /tenants.slice/a: there was no candidate"
+    );
+    record.candidates = (0..5).map(|_| candidate(b"/x", Standing::Struck(Strike::Own), 0, None, None)).collect();
+    record.left_out = 10;
+    let line = log_line(&record);
+    assert!(line.ends_with(": /x holds oomwarden itself; /x holds oomwarden itself; /x holds oomwarden itself; and 12 more"), "{line}");
+}
+
+#[test]
+fn other_ends_in_one_line() {
+    let mut kill = killed();
+    kill.outcome = Outcome::Failed;
+    kill.rungs[1].outcome = RungOutcome::Deadline;
+    assert_eq!(
+        log_line(&kill),
+        "rule tenant-thrashing could not kill /tenants.slice/a after psi: full 100ms/500ms at /tenants.slice/a: kill done in 150us, \
+         verify deadline in 12.0ms"
+    );
+    kill.outcome = Outcome::Observed;
+    assert_eq!(
+        log_line(&kill),
+        "rule tenant-thrashing would have killed /tenants.slice/a and its 90MiB after psi: full 100ms/500ms at /tenants.slice/a \
+         (ranked 1: the subject itself)"
+    );
+    kill.outcome = Outcome::NotConfirmed;
+    assert_eq!(log_line(&kill), "rule tenant-thrashing at /tenants.slice/a: psi: full 100ms/500ms not confirmed by fresh facts");
+    kill.outcome = Outcome::Recovered;
+    kill.rungs.clear();
+    assert!(log_line(&kill).ends_with("no rung was climbed"));
+}
+
+#[test]
+fn no_name_ends_a_log_line() {
+    for outcome in Outcome::ALL {
+        let mut kill = killed();
+        (kill.outcome, kill.subject, kill.victim) = (outcome, path(b"/a\nb\x1b\xff"), Some(path(b"/a\nb\x1b\xff")));
+        kill.candidates[0] = candidate(b"/a\nb", Standing::Struck(Strike::ContainsSpared(0)), 0, Some(MIB), None);
+        assert!(!log_line(&kill).contains(|c: char| c.is_control()));
+    }
+}
+
+#[test]
+fn triggers_read_as_in_the_policy() {
+    let told: Vec<String> = policy().rules.iter().flat_map(|rule| rule.when.iter().map(|trigger| Trigger(trigger).to_string())).collect();
+    assert_eq!(
+        told,
+        [
+            "psi: full 100ms/500ms",
+            "event: oom_kill",
+            "available: below 5%, at most 1GiB",
+            "available: below 5%, at most 1GiB for 1s",
+            "swap_free: below 5%, at most 1GiB for 1s",
+            "usage: above 95% of max for 1s",
+        ]
+    );
+    let odd = model::Psi { stall: Duration::from_micros(1500), window: Duration::from_secs(2), ..PSI };
+    assert_eq!(Trigger(&model::Trigger::Psi(odd)).to_string(), "psi: full 1500us/2s");
+}

@@ -1,0 +1,152 @@
+//! The clerk: a thread for the writes of sensing that can block, so that the warden need not do them.
+//!
+//! Arming a privileged PSI trigger starts a kernel thread, and taking one down waits for it; setting memory.oom.group is a
+//! write. Errands come and go in order; nothing on the kill path waits for one.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use nix::sys::eventfd::EventFd;
+use rustix::fs::OFlags;
+use rustix::io::{Errno, write};
+
+use super::poller::Key;
+use super::psi::{attempts, text};
+use crate::cgroup::group::{File, Group};
+use crate::policy::model::Psi;
+
+/// Something to be done off the warden thread.
+#[derive(Debug)]
+pub enum Errand {
+    /// Arm a trigger.
+    Arm(Key, Arc<Group>, Psi),
+    /// Close descriptors of triggers that are no longer wanted.
+    Close(OwnedFd),
+    /// Set memory.oom.group.
+    OomGroup(Arc<Group>),
+}
+
+/// What became of an errand.
+#[derive(Debug)]
+pub enum Reply {
+    /// A trigger is armed.
+    Armed(Key, OwnedFd),
+    /// It could not be.
+    Refused(Key),
+}
+
+/// The warden's end.
+#[derive(Debug)]
+pub struct Clerk {
+    errands: Sender<Errand>,
+    replies: Receiver<Reply>,
+}
+
+impl Clerk {
+    /// Starts the thread. `mail` is written whenever a reply is there.
+    ///
+    /// # Errors
+    /// When the thread can't be started.
+    pub fn start(mail: Arc<EventFd>) -> io::Result<Clerk> {
+        let (errands, inbox) = channel();
+        let (outbox, replies) = channel();
+        std::thread::Builder::new().name("clerk".into()).stack_size(128 * 1024).spawn(move || work(&inbox, &outbox, &mail))?;
+        Ok(Clerk { errands, replies })
+    }
+
+    /// Hands over an errand.
+    pub fn send(&self, errand: Errand) {
+        // The clerk lives as long as this end does.
+        let _ = self.errands.send(errand);
+    }
+
+    /// The next reply, if one is there.
+    #[must_use]
+    pub fn reply(&self) -> Option<Reply> {
+        self.replies.try_recv().ok()
+    }
+}
+
+fn work(inbox: &Receiver<Errand>, outbox: &Sender<Reply>, mail: &EventFd) {
+    let mut told = Told::default();
+    for errand in inbox {
+        match errand {
+            Errand::Arm(key, group, psi) => {
+                let reply = match arm(&group, psi) {
+                    Ok((fd, armed)) => {
+                        told.widened(psi, armed);
+                        Reply::Armed(key, fd)
+                    }
+                    Err(errno) => {
+                        told.refused(&group, errno);
+                        Reply::Refused(key)
+                    }
+                };
+                if outbox.send(reply).is_err() {
+                    return;
+                }
+                // Only full when the warden has not read for ages; it will.
+                let _ = mail.write(1);
+            }
+            Errand::Close(fd) => drop(fd),
+            Errand::OomGroup(group) => told.oom_group(&group, set_oom_group(&group)),
+        }
+    }
+}
+
+fn arm(group: &Group, psi: Psi) -> Result<(OwnedFd, Psi), Errno> {
+    let mut refused = Errno::INVAL;
+    for attempt in attempts(psi) {
+        let fd = group.open_file(File::Pressure, OFlags::RDWR | OFlags::NONBLOCK)?;
+        match write(&fd, text(attempt).as_bytes()) {
+            Ok(_) => return Ok((fd, attempt)),
+            Err(Errno::INVAL) => refused = Errno::INVAL,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Err(refused)
+}
+
+fn set_oom_group(group: &Group) -> Result<(), Errno> {
+    let fd = group.open_file(File::OomGroup, OFlags::WRONLY)?;
+    write(&fd, b"1").map(drop)
+}
+
+/// What was said already: each thing once, since it is the same for every group.
+#[derive(Default)]
+struct Told {
+    widened: bool,
+    refused: Vec<Errno>,
+    oom_group: Vec<Errno>,
+}
+
+impl Told {
+    fn widened(&mut self, asked: Psi, armed: Psi) {
+        if asked != armed && !std::mem::replace(&mut self.widened, true) {
+            tracing::warn!(
+                "the kernel refuses a PSI window of {:?}; {:?} with the same ratio is used (smaller windows need Linux 6.5 or CAP_SYS_RESOURCE)",
+                asked.window,
+                armed.window
+            );
+        }
+    }
+
+    fn refused(&mut self, group: &Group, errno: Errno) {
+        let gone = matches!(errno, Errno::NOENT | Errno::NODEV) && group.reopen_dir().is_err();
+        if !gone && !self.refused.contains(&errno) {
+            self.refused.push(errno);
+            tracing::warn!("{}/memory.pressure: no PSI trigger: {errno}; stall is read on a timer there", group.path);
+        }
+    }
+
+    fn oom_group(&mut self, group: &Group, result: Result<(), Errno>) {
+        if let Err(errno) = result {
+            if !matches!(errno, Errno::NOENT | Errno::NODEV) && !self.oom_group.contains(&errno) {
+                self.oom_group.push(errno);
+                tracing::warn!("{}/memory.oom.group: cannot be set: {errno}", group.path);
+            }
+        }
+    }
+}

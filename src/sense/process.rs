@@ -1,0 +1,197 @@
+//! Facts of the processes of one group: /proc/PID/oom_score_adj, comm, oom_score, statm.
+//!
+//! None of these files takes the process's mmap_lock, so a process stuck in reclaim can't stall the reader. Reading needs
+//! fresh descriptors, which is dear in a starving machine: it is done only for groups that are about to die. A process that
+//! exits meanwhile is no fault and no obstacle. proc_pid_*(5).
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Mode, OFlags, open, openat};
+use rustix::io::Errno;
+
+use crate::cgroup::group::{Group, ReadBuf};
+use crate::cgroup::parse::{self, Process};
+use crate::decide::facts::ProcessFacts;
+use crate::policy::model::{EntrySet, Policy};
+
+/// Processes of one group that are looked at. A group with more is a fork bomb; -1000 takes a privilege that bombs lack.
+pub const MAX_PROCESSES: usize = 4096;
+
+/// oom_score_adj at which the kernel never kills.
+const UNKILLABLE: i32 = -1000;
+
+/// The files of a process that are read.
+#[derive(Clone, Copy)]
+enum File {
+    OomScoreAdj,
+    OomScore,
+    Comm,
+    Statm,
+}
+
+impl File {
+    const fn name(self) -> &'static [u8] {
+        match self {
+            File::OomScoreAdj => b"oom_score_adj",
+            File::OomScore => b"oom_score",
+            File::Comm => b"comm",
+            File::Statm => b"statm",
+        }
+    }
+}
+
+/// One process that might be the single victim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OneProcess {
+    /// Its id.
+    pub pid: i32,
+    /// oom_score.
+    pub oom_score: Option<u32>,
+    /// oom_score_adj.
+    pub oom_score_adj: Option<i16>,
+    /// Resident bytes.
+    pub rss_bytes: Option<u64>,
+}
+
+/// A reader of /proc with buffers of its own: lists of processes are long, so the list and the files are read apart.
+#[derive(Debug)]
+pub struct Processes {
+    proc: OwnedFd,
+    list: ReadBuf,
+    pids: Vec<i32>,
+    page_bytes: u64,
+}
+
+impl Processes {
+    /// Opens /proc.
+    ///
+    /// # Errors
+    /// The errno.
+    pub fn open() -> Result<Processes, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Processes {
+            proc: open("/proc", flags, Mode::empty())?,
+            list: ReadBuf::new(),
+            pids: Vec::with_capacity(MAX_PROCESSES),
+            page_bytes: rustix::param::page_size() as u64,
+        })
+    }
+
+    /// Lists a group's processes; whether some are hidden, or the list could not be read.
+    fn list(&mut self, group: &Group) -> (bool, usize) {
+        let Processes { list, pids, .. } = self;
+        pids.clear();
+        let (mut unknown, mut count) = (false, 0);
+        let result = group.each_process(list, |process| {
+            count += 1;
+            match process {
+                Process::Hidden => unknown = true,
+                Process::Pid(pid) if pids.len() < MAX_PROCESSES => pids.push(pid),
+                Process::Pid(_) => {}
+            }
+            true
+        });
+        (unknown || result.is_err_and(|error| !error.is_gone()), count)
+    }
+
+    /// Reads one file of a process. `Ok(None)`: the process is gone.
+    fn read<'b>(&self, pid: i32, file: File, buffer: &'b mut ReadBuf) -> Result<Option<&'b [u8]>, Errno> {
+        let mut path = PathBuffer::default();
+        let fd = match openat(&self.proc, path.write(pid, file.name()), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::SRCH) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        match buffer.pread(&fd) {
+            Ok(text) => Ok(Some(text)),
+            Err(Errno::SRCH) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// What a judgement wants to know of the processes directly in `group`. `comms`: exclusions whose comm matters here.
+    pub fn facts(&mut self, group: &Group, policy: &Policy, comms: &EntrySet, scores: bool, buffer: &mut ReadBuf) -> ProcessFacts {
+        let (hidden, count) = self.list(group);
+        let mut facts = ProcessFacts { count: u32::try_from(count).unwrap_or(u32::MAX), has_unknown: hidden, ..ProcessFacts::default() };
+        for pid in &self.pids {
+            facts.has_init |= *pid == 1;
+            match self.read(*pid, File::OomScoreAdj, buffer).map(|text| text.map(parse::signed)) {
+                Ok(None) => continue,
+                Ok(Some(Ok(adjust))) => facts.has_unkillable |= adjust == UNKILLABLE,
+                Ok(Some(Err(_))) | Err(_) => facts.has_unknown = true,
+            }
+            if !comms.is_empty() {
+                match self.read(*pid, File::Comm, buffer) {
+                    Ok(Some(text)) => note_comm(&mut facts, policy, comms, text.strip_suffix(b"\n").unwrap_or(text)),
+                    Ok(None) => {}
+                    Err(_) => facts.has_unknown = true,
+                }
+            }
+            if scores {
+                if let Ok(Some(Ok(score))) = self.read(*pid, File::OomScore, buffer).map(|text| text.map(parse::signed)) {
+                    let score = u32::try_from(score).unwrap_or(0);
+                    facts.oom_score = Some(facts.oom_score.map_or(score, |most| most.max(score)));
+                }
+            }
+        }
+        facts
+    }
+
+    /// Calls `each` with what tells the single victim among the processes directly in `group`.
+    pub fn each(&mut self, group: &Group, buffer: &mut ReadBuf, mut each: impl FnMut(OneProcess)) {
+        self.list(group);
+        for pid in &self.pids {
+            let number = |text: Option<&[u8]>| text.and_then(|text| parse::signed(text).ok());
+            let oom_score_adj = self.read(*pid, File::OomScoreAdj, buffer).ok().and_then(number).and_then(|adjust| i16::try_from(adjust).ok());
+            let oom_score = self.read(*pid, File::OomScore, buffer).ok().and_then(number).and_then(|score| u32::try_from(score).ok());
+            let pages = self.read(*pid, File::Statm, buffer).ok().flatten().and_then(|text| parse::resident_pages(text).ok());
+            let rss_bytes = pages.map(|pages| pages.saturating_mul(self.page_bytes));
+            each(OneProcess { pid: *pid, oom_score, oom_score_adj, rss_bytes });
+        }
+    }
+}
+
+fn note_comm(facts: &mut ProcessFacts, policy: &Policy, comms: &EntrySet, comm: &[u8]) {
+    for entry in comms.iter() {
+        if policy.exclude.get(entry).and_then(|exclude| exclude.comm.as_deref()) == Some(comm) {
+            facts.comm_hits.insert(entry);
+        }
+    }
+}
+
+/// Room for `PID/oom_score_adj`, so that making the path allocates nothing.
+#[derive(Default)]
+struct PathBuffer([u8; 32]);
+
+impl PathBuffer {
+    fn write(&mut self, pid: i32, file: &[u8]) -> &[u8] {
+        use std::io::Write as _;
+        let mut rest = &mut self.0[..];
+        // The longest pid and the longest name fit: 10 + 1 + 13.
+        let _ = write!(rest, "{pid}/").and_then(|()| rest.write_all(file));
+        let left = rest.len();
+        let length = self.0.len() - left;
+        &self.0[..length]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_made_in_place() {
+        assert_eq!(PathBuffer::default().write(i32::MAX, b"oom_score_adj"), b"2147483647/oom_score_adj");
+        assert_eq!(PathBuffer::default().write(7, b"comm"), b"7/comm");
+    }
+
+    #[test]
+    fn our_own_files_can_be_read_and_a_gone_process_is_none() {
+        let processes = Processes::open().unwrap();
+        let mut buffer = ReadBuf::new();
+        let me = rustix::process::getpid().as_raw_nonzero().get();
+        assert!(matches!(processes.read(me, File::OomScoreAdj, &mut buffer).unwrap().map(parse::signed), Some(Ok(_))));
+        assert!(matches!(processes.read(me, File::Statm, &mut buffer).unwrap().map(parse::resident_pages), Some(Ok(1..))));
+        assert!(matches!(processes.read(i32::MAX, File::Comm, &mut buffer), Ok(None)));
+    }
+}

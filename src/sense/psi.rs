@@ -1,0 +1,236 @@
+//! PSI triggers: which groups have one, within a budget, and what to do where the kernel refuses.
+//!
+//! A privileged trigger costs a kernel thread a group, so there is a budget. While it lasts, every watched group has its
+//! triggers; beyond it a group gets them when its own memory.events tell of trouble, and the group whose last trouble lies
+//! farthest back gives its own up. Arming can block, so the clerk does it. Documentation/accounting/psi.rst.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use super::poller::Key;
+use crate::cgroup::GroupId;
+use crate::policy::model::{Psi, PsiKind};
+
+/// Windows that unprivileged users may ask for are multiples of this.
+const UNPRIVILEGED_UNIT: Duration = Duration::from_secs(2);
+/// The smallest window of kernels before 6.5 or so.
+const OLD_SMALLEST: Duration = Duration::from_millis(500);
+
+/// `psi` and, in order, what to try where the kernel refuses it with EINVAL: wider windows with the same ratio of stall to
+/// window, so that none is more sensitive than what was asked for.
+pub fn attempts(psi: Psi) -> impl Iterator<Item = Psi> {
+    let whole_units = psi.window.as_nanos().div_ceil(UNPRIVILEGED_UNIT.as_nanos());
+    let unprivileged = UNPRIVILEGED_UNIT * u32::try_from(whole_units).unwrap_or(1).max(1);
+    let wider = |window: Duration| (window > psi.window).then(|| widened(psi, window));
+    [Some(psi), wider(OLD_SMALLEST), wider(unprivileged)].into_iter().flatten()
+}
+
+fn widened(psi: Psi, window: Duration) -> Psi {
+    let stall = psi.stall.as_nanos() * window.as_nanos() / psi.window.as_nanos().max(1);
+    Psi { stall: Duration::from_nanos(u64::try_from(stall).unwrap_or(u64::MAX)).min(window), window, ..psi }
+}
+
+/// The text that arms a trigger, with the NUL that the kernel wants.
+#[must_use]
+pub fn text(psi: Psi) -> String {
+    let kind = match psi.kind {
+        PsiKind::Some => "some",
+        PsiKind::Full => "full",
+    };
+    format!("{kind} {} {}\0", psi.stall.as_micros(), psi.window.as_micros())
+}
+
+/// How one trigger stands.
+#[derive(Debug)]
+enum State {
+    /// The clerk is at it.
+    Asked,
+    /// The kernel watches.
+    Armed(OwnedFd),
+    /// The kernel won't: stall totals are read on a timer.
+    Timer(Option<Stall>),
+}
+
+/// The begin of a window that is watched on a timer.
+#[derive(Clone, Copy, Debug)]
+struct Stall {
+    since: Duration,
+    total_us: u64,
+}
+
+/// One trigger of one group.
+#[derive(Debug)]
+pub struct Entry {
+    /// Whose.
+    pub group: GroupId,
+    /// As the policy words it.
+    pub psi: Psi,
+    state: State,
+    troubled: Duration,
+}
+
+/// All triggers.
+#[derive(Debug)]
+pub struct Pool {
+    entries: Vec<Option<Entry>>,
+    generations: Vec<u32>,
+    limit: usize,
+}
+
+impl Pool {
+    /// For at most `limit` groups with triggers.
+    #[must_use]
+    pub fn new(limit: usize) -> Pool {
+        Pool { entries: Vec::new(), generations: Vec::new(), limit }
+    }
+
+    fn with_slots(&self) -> impl Iterator<Item = (u32, &Entry)> {
+        (0u32..).zip(&self.entries).filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)))
+    }
+
+    fn key(&self, slot: u32) -> Key {
+        Key { slot, generation: self.generations.get(slot as usize).copied().unwrap_or(0) & 0xff_ffff }
+    }
+
+    fn entry_mut(&mut self, key: Key) -> Option<&mut Entry> {
+        if self.key(key.slot) != key {
+            return None;
+        }
+        self.entries.get_mut(key.slot as usize)?.as_mut()
+    }
+
+    /// The trigger behind a key, if it is still the same.
+    #[must_use]
+    pub fn find(&self, key: Key) -> Option<&Entry> {
+        if self.key(key.slot) == key { self.entries.get(key.slot as usize)?.as_ref() } else { None }
+    }
+
+    /// Triggers that the kernel watches.
+    #[must_use]
+    pub fn armed(&self) -> usize {
+        self.with_slots().filter(|(_, entry)| matches!(entry.state, State::Armed(_))).count()
+    }
+
+    /// Triggers that are still being armed.
+    #[must_use]
+    pub fn asked(&self) -> usize {
+        self.with_slots().filter(|(_, entry)| matches!(entry.state, State::Asked)).count()
+    }
+
+    /// Triggers that are read on a timer.
+    #[must_use]
+    pub fn timed(&self) -> usize {
+        self.with_slots().filter(|(_, entry)| matches!(entry.state, State::Timer(_))).count()
+    }
+
+    /// Whether a group has its triggers.
+    #[must_use]
+    pub fn has(&self, group: GroupId) -> bool {
+        self.with_slots().any(|(_, entry)| entry.group == group)
+    }
+
+    /// Whether a group has this very trigger.
+    #[must_use]
+    pub fn knows(&self, group: GroupId, psi: Psi) -> bool {
+        self.with_slots().any(|(_, entry)| entry.group == group && entry.psi == psi)
+    }
+
+    /// All triggers.
+    pub fn all(&self) -> impl Iterator<Item = (GroupId, Psi)> {
+        self.with_slots().map(|(_, entry)| (entry.group, entry.psi))
+    }
+
+    /// Whether one more group fits.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let mut groups = 0;
+        let mut last = None;
+        // Triggers of a group stand wherever there was room, so a group with several may be counted twice: never too few.
+        for (_, entry) in self.with_slots() {
+            if last != Some(entry.group) {
+                groups += 1;
+                last = Some(entry.group);
+            }
+        }
+        groups < self.limit
+    }
+
+    /// The group whose last trouble lies farthest back.
+    #[must_use]
+    pub fn least_troubled(&self) -> Option<GroupId> {
+        self.with_slots().min_by_key(|(_, entry)| entry.troubled).map(|(_, entry)| entry.group)
+    }
+
+    /// Notes trouble of a group.
+    pub fn touch(&mut self, group: GroupId, now: Duration) {
+        for entry in self.entries.iter_mut().flatten().filter(|entry| entry.group == group) {
+            entry.troubled = now;
+        }
+    }
+
+    /// Makes room for a trigger that the clerk is to arm; its key goes along with the errand.
+    pub fn ask(&mut self, group: GroupId, psi: Psi, now: Duration) -> Key {
+        let entry = Entry { group, psi, state: State::Asked, troubled: now };
+        let slot = self.entries.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.entries.push(None);
+            self.generations.push(0);
+            self.entries.len() - 1
+        });
+        self.entries[slot] = Some(entry);
+        self.key(u32::try_from(slot).unwrap_or(u32::MAX))
+    }
+
+    /// The clerk armed a trigger: `register` puts it to use. A descriptor that nobody wants any more comes back, to be closed.
+    #[must_use]
+    pub fn armed_now(&mut self, key: Key, fd: OwnedFd, register: impl FnOnce(&OwnedFd) -> bool) -> Option<OwnedFd> {
+        match self.entry_mut(key) {
+            Some(entry) if register(&fd) => {
+                entry.state = State::Armed(fd);
+                None
+            }
+            Some(entry) => {
+                entry.state = State::Timer(None);
+                Some(fd)
+            }
+            None => Some(fd),
+        }
+    }
+
+    /// The clerk could not arm it: it is read on a timer from now on.
+    pub fn refused(&mut self, key: Key) {
+        if let Some(entry) = self.entry_mut(key) {
+            entry.state = State::Timer(None);
+        }
+    }
+
+    /// Takes the triggers out that `doomed` names; `gone` gets the descriptors, already out of use.
+    pub fn take(&mut self, doomed: impl Fn(&Entry) -> bool, mut gone: impl FnMut(OwnedFd)) {
+        for (place, generation) in self.entries.iter_mut().zip(&mut self.generations) {
+            if place.as_ref().is_some_and(&doomed) {
+                *generation = generation.wrapping_add(1);
+                if let Some(Entry { state: State::Armed(fd), .. }) = place.take() {
+                    gone(fd);
+                }
+            }
+        }
+    }
+
+    /// Reads the triggers that are on a timer: `total` gives a group's stall total, `fired` is called for those whose
+    /// stall reached its threshold within the window.
+    pub fn tick(&mut self, now: Duration, mut total: impl FnMut(GroupId, PsiKind) -> Option<u64>, mut fired: impl FnMut(GroupId, Psi)) {
+        for entry in self.entries.iter_mut().flatten() {
+            let State::Timer(stall) = &mut entry.state else { continue };
+            let Some(total_us) = total(entry.group, entry.psi.kind) else { continue };
+            let begin = *stall.get_or_insert(Stall { since: now, total_us });
+            if total_us.saturating_sub(begin.total_us) >= u64::try_from(entry.psi.stall.as_micros()).unwrap_or(u64::MAX) {
+                fired(entry.group, entry.psi);
+                *stall = Some(Stall { since: now, total_us });
+            } else if now.saturating_sub(begin.since) >= entry.psi.window {
+                *stall = Some(Stall { since: now, total_us });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

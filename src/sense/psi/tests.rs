@@ -1,0 +1,80 @@
+use super::*;
+
+fn psi(stall_ms: u64, window_ms: u64) -> Psi {
+    Psi { kind: PsiKind::Full, stall: Duration::from_millis(stall_ms), window: Duration::from_millis(window_ms) }
+}
+
+fn group(id: u64) -> GroupId {
+    GroupId(id)
+}
+
+fn fd() -> OwnedFd {
+    std::fs::File::open("/dev/null").unwrap().into()
+}
+
+const NOW: Duration = Duration::from_secs(1);
+
+#[test]
+fn refused_windows_widen_and_keep_their_ratio() {
+    let tried = |stall, window| attempts(psi(stall, window)).map(|psi| (psi.stall.as_millis(), psi.window.as_millis())).collect::<Vec<_>>();
+    assert_eq!(tried(100, 200), [(100, 200), (250, 500), (1000, 2000)]);
+    assert_eq!(tried(100, 500), [(100, 500), (400, 2000)]);
+    assert_eq!(tried(150, 1000), [(150, 1000), (300, 2000)]);
+    assert_eq!(tried(1500, 3000), [(1500, 3000), (2000, 4000)]);
+    assert_eq!(tried(1000, 2000), [(1000, 2000)]);
+}
+
+#[test]
+fn the_kernel_gets_microseconds_and_a_nul() {
+    assert_eq!(text(psi(100, 500)), "full 100000 500000\0");
+}
+
+#[test]
+fn a_trigger_armed_for_a_group_that_left_comes_back() {
+    let mut pool = Pool::new(2);
+    let key = pool.ask(group(1), psi(100, 500), NOW);
+    assert_eq!((pool.asked(), pool.armed()), (1, 0));
+    pool.take(|entry| entry.group == group(1), |_| panic!("nothing was armed"));
+    assert!(pool.armed_now(key, fd(), |_| true).is_some());
+    // The slot's next owner is not mistaken for the old one.
+    let other = pool.ask(group(2), psi(100, 500), NOW);
+    assert_eq!(other.slot, key.slot);
+    assert!(pool.armed_now(key, fd(), |_| true).is_some());
+    assert!(pool.armed_now(other, fd(), |_| true).is_none());
+    assert_eq!(pool.armed(), 1);
+    let mut closed = 0;
+    pool.take(|_| true, |_| closed += 1);
+    assert_eq!((closed, pool.armed()), (1, 0));
+    assert!(pool.find(other).is_none());
+}
+
+#[test]
+fn the_budget_counts_groups_and_names_the_one_to_leave() {
+    let mut pool = Pool::new(2);
+    pool.ask(group(1), psi(100, 500), NOW);
+    pool.ask(group(1), psi(200, 500), NOW);
+    assert!(pool.has_room());
+    pool.ask(group(2), psi(100, 500), NOW + NOW);
+    assert!(!pool.has_room());
+    assert_eq!(pool.least_troubled(), Some(group(1)));
+    pool.touch(group(1), NOW * 3);
+    assert_eq!(pool.least_troubled(), Some(group(2)));
+}
+
+#[test]
+fn on_a_timer_stall_within_the_window_fires_and_older_stall_does_not() {
+    let mut pool = Pool::new(2);
+    let key = pool.ask(group(1), psi(100, 500), NOW);
+    pool.refused(key);
+    let mut at = |millis: u64, total_us: u64| {
+        let mut fired = 0;
+        pool.tick(Duration::from_millis(millis), |_, _| Some(total_us), |_, _| fired += 1);
+        fired
+    };
+    assert_eq!(at(0, 5_000_000), 0, "what accrued before is not news");
+    assert_eq!(at(250, 5_060_000), 0);
+    assert_eq!(at(500, 5_090_000), 0, "90 ms in a window");
+    assert_eq!(at(750, 5_150_000), 0, "60 ms in the next");
+    assert_eq!(at(900, 5_200_000), 1, "110 ms within it");
+    assert_eq!(at(1000, 5_200_000), 0);
+}

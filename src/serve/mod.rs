@@ -1,0 +1,213 @@
+//! The server: what scrapers, probes and people may ask over HTTP.
+//!
+//! | endpoint | answers |
+//! |---|---|
+//! | `GET /metrics` | every metric in Prometheus' text format 0.0.4, gzip where asked; docs/metrics.md |
+//! | `GET /-/healthy` | 200 while the warden thread makes progress, 503 when it has not answered for 2 s |
+//! | `GET /-/ready` | 200 once the groups are armed, 503 before |
+//! | `GET /` | a page that names version, policy fingerprint and these endpoints |
+//!
+//! HEAD works wherever GET does; every other method gets 405, every other path 404, each with a line why. No name of a
+//! group is shown but as a label of the metrics.
+//!
+//! It runs on a thread of its own, takes no part in any decision, and reads only shared atomics and published snapshots:
+//! a scrape, or a hundred hostile clients, change nothing for the warden. Connections are few ([`Limits`]) and short; when
+//! all places are taken the oldest that had its second is cut off for the next.
+
+pub mod address;
+mod connections;
+mod gzip;
+mod health;
+mod pages;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit};
+use tokio::sync::oneshot;
+
+pub use address::ListenAddr;
+use connections::{Acceptor, until};
+use pages::Site;
+
+use crate::record::counters::Counters;
+use crate::record::pulse::Pulse;
+
+/// The thread's stack. tokio and hyper need little of it, but the compressor builds its tables (a few hundred KiB) there
+/// before they move to the heap. What is never touched costs address space only.
+const STACK_BYTES: usize = 1024 * 1024;
+
+/// Bounds on what a client may take. The defaults are for use, other values for tests.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Time for a request's header to arrive; also how long a connection may be idle between requests.
+    pub header: Duration,
+    /// Time for a whole connection, then it is closed after the answer that is under way.
+    pub connection: Duration,
+    /// Time for that last answer to be taken.
+    pub farewell: Duration,
+    /// Connections at a time.
+    pub connections: usize,
+    /// While all places are taken: the time that each connection has for itself before it must give way.
+    pub crowded: Duration,
+    /// Bytes of a request's header.
+    pub header_bytes: usize,
+    /// Metrics are made anew after this time, at most. Not less than 10 ms: reading memory.pressure too often falsifies it.
+    pub fresh: Duration,
+    /// How long the warden has for answering.
+    pub pulse: Duration,
+    /// The warden is woken for the sake of its pulse at most once in this time.
+    pub ask_every: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            header: Duration::from_secs(5),
+            connection: Duration::from_secs(30),
+            farewell: Duration::from_secs(5),
+            connections: 64,
+            crowded: Duration::from_secs(1),
+            header_bytes: 8192,
+            fresh: Duration::from_millis(100),
+            pulse: Duration::from_secs(2),
+            ask_every: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Limits {
+    /// Values that can't work, or hurt others, are put right. Fewer connections where there are few descriptors: the warden
+    /// needs them more.
+    #[must_use]
+    fn sound(mut self) -> Limits {
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(256, |(soft, _)| soft);
+        self.connections = self.connections.min(usize::try_from(descriptors / 8).unwrap_or(usize::MAX)).max(2);
+        self.header_bytes = self.header_bytes.max(8192);
+        self.fresh = self.fresh.max(Duration::from_millis(10));
+        self
+    }
+}
+
+/// The server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Somebody else listens there.
+    #[error("--listen {0}: the address is in use; stop what listens there (`ss -ltnp` shows it), or choose another port, or `none`")]
+    InUse(SocketAddr),
+    /// No right to listen there.
+    #[error("--listen {0}: permission denied; ports below 1024 need CAP_NET_BIND_SERVICE, choose a higher one")]
+    Denied(SocketAddr),
+    /// Anything else.
+    #[error("--listen {0}: {1}; the address must be one of this machine's, or choose 127.0.0.1:PORT, or `none`")]
+    Bind(SocketAddr, #[source] io::Error),
+    /// The thread or its event loop can't be made.
+    #[error("server thread: {0}; are the limits of processes or open files reached?")]
+    Start(#[source] io::Error),
+}
+
+impl ServeError {
+    fn bind(address: SocketAddr, error: io::Error) -> ServeError {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => ServeError::InUse(address),
+            io::ErrorKind::PermissionDenied => ServeError::Denied(address),
+            _ => ServeError::Bind(address, error),
+        }
+    }
+}
+
+/// Bound, not yet serving: connections queue up in the kernel.
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<TcpListener>,
+    addresses: Vec<SocketAddr>,
+}
+
+/// The running server; dropping it stops it.
+#[derive(Debug)]
+pub struct ServerHandle {
+    addresses: Vec<SocketAddr>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Listens at `addresses`; with none, or only [`ListenAddr::None`], there will be no server.
+    ///
+    /// # Errors
+    /// The first address that can't be listened at.
+    pub fn bind(addresses: &[ListenAddr]) -> Result<Server, ServeError> {
+        let mut server = Server { listeners: Vec::new(), addresses: Vec::new() };
+        for address in addresses.iter().filter_map(ListenAddr::socket) {
+            let failed = |error| ServeError::bind(address, error);
+            let listener = TcpListener::bind(address).map_err(failed)?;
+            listener.set_nonblocking(true).map_err(failed)?;
+            server.addresses.push(listener.local_addr().map_err(failed)?);
+            server.listeners.push(listener);
+        }
+        Ok(server)
+    }
+
+    /// Where it listens, with the ports that the kernel chose.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Starts serving on a thread of its own.
+    ///
+    /// # Errors
+    /// The thread or its event loop can't be made.
+    pub fn spawn(self, counters: Arc<Counters>, pulse: Arc<Pulse>, limits: Limits) -> Result<ServerHandle, ServeError> {
+        let mut handle = ServerHandle { addresses: self.addresses, stop: None, thread: None };
+        if self.listeners.is_empty() {
+            return Ok(handle);
+        }
+        let limits = limits.sound();
+        let site = Arc::new(Site::new(counters, pulse, limits, Instant::now()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(ServeError::Start)?;
+        let acceptor = {
+            let _inside = runtime.enter();
+            Acceptor::new(self.listeners, limits).map_err(ServeError::Start)?
+        };
+        let (stop, stopped) = oneshot::channel();
+        // The runtime is dropped on its own thread, and every connection with it.
+        let work = move || runtime.block_on(until(stopped, acceptor.serve(site)));
+        let thread = std::thread::Builder::new().name("server".into()).stack_size(STACK_BYTES).spawn(work).map_err(ServeError::Start)?;
+        (handle.stop, handle.thread) = (Some(stop), Some(thread));
+        Ok(handle)
+    }
+}
+
+impl ServerHandle {
+    /// Where it listens, with the ports that the kernel chose.
+    #[must_use]
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Stops at once: open connections are cut.
+    pub fn shutdown(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the server thread had died of a panic");
+        }
+    }
+}
+
+impl Drop for ServerHandle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

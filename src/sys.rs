@@ -1,0 +1,76 @@
+//! The system calls that no crate offers safely: the only module with `unsafe`.
+#![allow(unsafe_code, reason = "locking memory and process_mrelease have no safe wrapper; each call says why it is sound")]
+
+use std::ffi::c_void;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+
+use rustix::mm::{MlockFlags, mlock, mlock_with};
+
+/// Frees the memory of a dying process at once, from our own context (process_mrelease(2), Linux 5.15).
+///
+/// # Errors
+/// The errno: ENOSYS before 5.15, EINVAL if the process is not dying, ESRCH if it is gone.
+pub fn process_mrelease(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the call takes two integers and touches no memory of ours.
+    let result = unsafe { libc::syscall(libc::SYS_process_mrelease, pidfd.as_fd().as_raw_fd(), 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How much of a stack is touched and locked: more than the kill path was seen to need.
+const STACK_BYTES: usize = 64 * 1024;
+
+/// Touches and locks the part of this thread's stack that calls from here on will use.
+///
+/// # Errors
+/// The errno of mlock(2): ENOMEM or EPERM beyond RLIMIT_MEMLOCK.
+#[inline(never)]
+pub fn lock_stack() -> io::Result<()> {
+    let mut frame = [0u8; STACK_BYTES];
+    lock(std::hint::black_box(&mut frame))
+}
+
+/// Locks what `buffer` occupies. The lock outlives the buffer, which is harmless: the pages stay resident.
+///
+/// # Errors
+/// As [`lock_stack`].
+pub fn lock(buffer: &mut [u8]) -> io::Result<()> {
+    // SAFETY: the range is that of a live slice; locking changes no content.
+    unsafe { mlock(buffer.as_mut_ptr().cast::<c_void>(), buffer.len()) }.map_err(io::Error::from)
+}
+
+/// Keeps pages of this program's own file resident once they have been used (mlock2(2), MLOCK_ONFAULT), so that under a
+/// shortage the kill path's code need not be read from disk again. Pages never used cost nothing.
+///
+/// # Errors
+/// As [`lock_stack`]; also when /proc/self/maps can't be read.
+pub fn lock_program_on_use() -> io::Result<()> {
+    let maps = procfs::process::Process::myself().and_then(|me| Ok((me.exe()?, me.maps()?))).map_err(io::Error::other)?;
+    let (program, maps) = maps;
+    for map in maps.iter().filter(|map| matches!(&map.pathname, procfs::process::MMapPath::Path(path) if *path == program || is_library(path))) {
+        let (begin, end) = map.address;
+        let length = usize::try_from(end.saturating_sub(begin)).map_err(io::Error::other)?;
+        let begin = usize::try_from(begin).map_err(io::Error::other)? as *mut c_void;
+        // SAFETY: the range is a mapping of this process that stays for its lifetime (the program or a library that is
+        // never unloaded); locking changes no content.
+        unsafe { mlock_with(begin, length, MlockFlags::ONFAULT) }?;
+    }
+    Ok(())
+}
+
+/// Whether a mapped file is a shared library.
+fn is_library(path: &std::path::Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().windows(3).any(|part| part == b".so"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_living_process_is_not_released() {
+        let me = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty()).unwrap();
+        let error = process_mrelease(me.as_fd()).unwrap_err();
+        assert!(matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)), "{error}");
+    }
+}

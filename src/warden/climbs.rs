@@ -1,0 +1,534 @@
+//! Ladders under way: which victim, which rung, and what their end means.
+//!
+//! A few places made beforehand; a climb keeps the policy that began it, so that a reload changes nothing about it. Empty
+//! groups are noticed by EPOLLPRI on cgroup.events, by inotify, and, while something is dying, by looking every few
+//! milliseconds: either notice alone can be lost in a starving machine.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::eventfd::EventFd;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::Clock;
+use super::court::{Court, Ruling};
+use super::senses::{Senses, below};
+use crate::act::actors::{Actors, Job};
+use crate::act::deed::Deed;
+use crate::act::ladder::{End, Ladder, Next};
+use crate::cgroup::GroupId;
+use crate::cgroup::group::{File, Group};
+use crate::cgroup::parse;
+use crate::decide::history::{DeedEnd, History, freed_little};
+use crate::decide::recovery::{ScopeFacts, recovered};
+use crate::decide::verdict::Notice;
+use crate::policy::model::{KillWhat, Policy, Rule, Rung};
+use crate::record::model::{JudgementRecord, MAX_RUNGS, Outcome, RungRecord};
+use crate::record::pool::Pool as Records;
+use crate::sense::poller::{Key, Poller, Token};
+use crate::sense::tree::{Slot, Tree};
+
+/// Ladders at a time. More independent troubles than this at one moment wait for the next notice.
+const CLIMBS: usize = 8;
+/// Jobs at a time: each ladder may have one stuck and one under way.
+const JOBS: usize = 2 * CLIMBS;
+/// Victims that are tried in one ladder.
+const TRIES: usize = 4;
+/// How often a dying victim is looked at besides its notices.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What a ladder begins with.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// The policy.
+    pub policy: &'a Arc<Policy>,
+    /// Index of the rule.
+    pub rule: u16,
+    /// The subject.
+    pub subject: GroupId,
+    /// The victim.
+    pub victim: Slot,
+    /// Whose shortage it is.
+    pub scope: GroupId,
+    /// What was noticed.
+    pub notice: Notice,
+    /// When it arrived.
+    pub arrived: Duration,
+    /// The record, filled up to the verdict.
+    pub record: Option<Box<JudgementRecord>>,
+}
+
+/// One ladder under way.
+#[derive(Debug)]
+struct Climb {
+    policy: Arc<Policy>,
+    rule: u16,
+    subject: GroupId,
+    scope: GroupId,
+    victim: Arc<Group>,
+    notice: Notice,
+    arrived: Duration,
+    record: Option<Box<JudgementRecord>>,
+    rungs: Vec<RungRecord>,
+    ladder: Ladder,
+    attempt: u32,
+    before: Option<ScopeFacts>,
+    usage: Option<u64>,
+    processes: Option<u32>,
+    one: bool,
+    pidfd: Option<OwnedFd>,
+    failed: [Option<GroupId>; TRIES],
+    look_at: Option<Duration>,
+}
+
+impl Climb {
+    fn rule(&self) -> Option<&Rule> {
+        self.policy.rules.get(usize::from(self.rule))
+    }
+
+    /// Time since the notice: the ladder's clock.
+    fn since(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.arrived)
+    }
+
+    /// Whether the victim is gone: the single process has ended, or nobody is in the group any more.
+    fn is_gone(&self, senses: &mut Senses) -> bool {
+        if self.one {
+            let Some(pidfd) = &self.pidfd else { return false };
+            let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+            return poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0);
+        }
+        match self.victim.read(File::GroupEvents, &mut senses.buffer, parse::populated) {
+            Ok(populated) => populated.flatten() == Some(false),
+            Err(error) => error.is_gone(),
+        }
+    }
+}
+
+/// All ladders.
+#[derive(Debug)]
+pub struct Climbs {
+    places: [Option<Box<Climb>>; CLIMBS],
+    generations: [u32; CLIMBS],
+    actors: Actors,
+    relieved: Vec<GroupId>,
+    spare: Vec<Box<Climb>>,
+}
+
+impl Climbs {
+    /// Starts the actors.
+    ///
+    /// # Errors
+    /// When a thread can't be started.
+    pub fn start(mail: Arc<EventFd>, groups: usize, policy: &Arc<Policy>, root: &Arc<Group>) -> io::Result<Climbs> {
+        let blank = || {
+            Box::new(Climb {
+                policy: Arc::clone(policy),
+                rule: 0,
+                subject: root.id,
+                scope: root.id,
+                victim: Arc::clone(root),
+                notice: Notice::Available(0, Duration::ZERO),
+                arrived: Duration::ZERO,
+                record: None,
+                rungs: Vec::with_capacity(MAX_RUNGS),
+                ladder: Ladder::new(false, None),
+                attempt: 0,
+                before: None,
+                usage: None,
+                processes: None,
+                one: false,
+                pidfd: None,
+                failed: [None; TRIES],
+                look_at: None,
+            })
+        };
+        Ok(Climbs {
+            places: [const { None }; CLIMBS],
+            generations: [0; CLIMBS],
+            actors: Actors::start(mail, JOBS, groups.max(64))?,
+            relieved: Vec::with_capacity(CLIMBS * TRIES),
+            spare: (0..CLIMBS).map(|_| blank()).collect(),
+        })
+    }
+
+    /// Makes room for victims of so many groups. Not on the kill path.
+    pub fn reserve(&mut self, groups: usize) {
+        self.actors.reserve(groups);
+    }
+
+    /// Whether nothing is under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.places.iter().all(Option::is_none)
+    }
+
+    fn climbs(&self) -> impl Iterator<Item = &Climb> {
+        self.places.iter().flatten().map(|climb| &**climb)
+    }
+
+    /// Whether a deed on the group, or on one above it, is under way.
+    #[must_use]
+    pub fn is_dying(&self, tree: &Tree, slot: Slot) -> bool {
+        let Some(id) = tree.get(slot).map(|node| node.group.id) else { return false };
+        self.climbs().any(|climb| !climb.one && below(tree, id, climb.victim.id))
+    }
+
+    /// Whether a ladder in the trouble of `scope`, against `victim`, would be on the line of one that is under way.
+    #[must_use]
+    pub fn conflicts(&self, tree: &Tree, scope: GroupId, victim: Slot) -> bool {
+        let Some(victim) = tree.get(victim).map(|node| node.group.id) else { return true };
+        let on_line = |a: GroupId, b: GroupId| below(tree, a, b) || below(tree, b, a);
+        self.places.iter().all(Option::is_some)
+            || self.climbs().any(|climb| on_line(climb.scope, scope) || on_line(climb.victim.id, victim))
+    }
+
+    /// News of a victim: look at it in this turn.
+    pub fn stir(&mut self, key: Key) {
+        if self.generations.get(key.slot as usize) == Some(&key.generation) {
+            if let Some(climb) = self.places.get_mut(key.slot as usize).and_then(Option::as_mut) {
+                climb.look_at = Some(Duration::ZERO);
+            }
+        }
+    }
+
+    /// News of a group, which may be a victim.
+    pub fn stir_group(&mut self, group: GroupId) {
+        for climb in self.places.iter_mut().flatten().filter(|climb| climb.victim.id == group) {
+            climb.look_at = Some(Duration::ZERO);
+        }
+    }
+
+    /// When the next ladder must be looked at.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.climbs().map(|climb| climb.look_at.unwrap_or(Duration::MAX).min(climb.arrived + climb.ladder.deadline())).min()
+    }
+
+    /// A scope whose trouble has just been dealt with.
+    pub fn take_relieved(&mut self) -> Option<GroupId> {
+        self.relieved.pop()
+    }
+
+    /// Begins a ladder.
+    #[expect(clippy::too_many_arguments, reason = "what a climb concerns; a struct of borrows would only rename them")]
+    pub fn begin(
+        &mut self,
+        start: Start<'_>,
+        clock: &Clock,
+        court: &mut Court,
+        senses: &mut Senses,
+        history: &mut History,
+        records: &Records,
+        poller: &Poller,
+    ) {
+        let place = self.places.iter().position(Option::is_none);
+        let victim = senses.tree.get(start.victim).map(|node| Arc::clone(&node.group));
+        let (Some(place), Some(victim)) = (place, victim) else {
+            if let Some(record) = start.record {
+                records.submit(record);
+            }
+            return;
+        };
+        let subject = senses.tree.slot_of(start.subject).and_then(|slot| court.index_of(slot));
+        let scope = senses.tree.slot_of(start.scope).and_then(|slot| court.index_of(slot));
+        let before = subject.zip(scope).and_then(|(subject, scope)| ScopeFacts::of(&court.facts, &court.node, subject, scope));
+        let Some(mut climb) = self.spare.pop() else { return };
+        climb.policy = Arc::clone(start.policy);
+        (climb.rule, climb.subject, climb.scope, climb.victim) = (start.rule, start.subject, start.scope, victim);
+        (climb.notice, climb.arrived, climb.record) = (start.notice, start.arrived, start.record);
+        (climb.before, climb.failed, climb.look_at, climb.attempt) = (before, [None; TRIES], None, 0);
+        climb.rungs.clear();
+        self.generations[place] = self.generations[place].wrapping_add(1) & 0xff_ffff;
+        let next = self.enter(place, &mut climb, start.victim, clock, court, senses, poller);
+        self.carry_on(place, climb, next, clock, court, senses, history, records, poller);
+    }
+
+    /// Turns a climb to a victim, its first or the next.
+    #[expect(clippy::too_many_arguments, reason = "as in `begin`")]
+    fn enter(
+        &mut self,
+        place: usize,
+        climb: &mut Climb,
+        victim: Slot,
+        clock: &Clock,
+        court: &mut Court,
+        senses: &mut Senses,
+        poller: &Poller,
+    ) -> Next {
+        let policy = Arc::clone(&climb.policy);
+        let Some(rule) = policy.rules.get(usize::from(climb.rule)) else { return Next::End(End::Failed(None)) };
+        climb.usage = court.facts_of(victim).and_then(|facts| facts.memory.usage());
+        climb.processes = court.processes_below(victim);
+        climb.one = matches!(rule.ladder.last(), Some(Rung::Kill(KillWhat::Process)));
+        climb.pidfd = None;
+        let pid = if climb.one { court.pick_process(victim, senses) } else { None };
+        if climb.one && pid.is_none() {
+            return Next::End(End::Failed(None));
+        }
+        let whole_node = senses.tree.get(Tree::ROOT).is_some_and(|root| root.group.id == climb.scope);
+        climb.ladder = Ladder::new(whole_node, pid);
+        if let (false, Some(fd)) = (climb.one, climb.victim.held(File::GroupEvents)) {
+            // EEXIST where another ladder failed on the same group; looking every few milliseconds remains.
+            let _ = poller.add_notice(fd, Token::Populated(self.key(place)));
+        }
+        climb.ladder.begin(&rule.ladder, climb.since(clock.now()))
+    }
+
+    fn key(&self, place: usize) -> Key {
+        Key { slot: u32::try_from(place).unwrap_or(u32::MAX), generation: self.generations[place] }
+    }
+
+    /// Does what the ladder says next and puts the climb back in its place, or ends it.
+    #[expect(clippy::too_many_arguments, reason = "as in `begin`")]
+    fn carry_on(
+        &mut self,
+        place: usize,
+        mut climb: Box<Climb>,
+        mut next: Next,
+        clock: &Clock,
+        court: &mut Court,
+        senses: &mut Senses,
+        history: &mut History,
+        records: &Records,
+        poller: &Poller,
+    ) {
+        loop {
+            let now = clock.now();
+            let policy = Arc::clone(&climb.policy);
+            let rungs = policy.rules.get(usize::from(climb.rule)).map(|rule| &rule.ladder[..]).unwrap_or_default();
+            match next {
+                Next::Wait => break,
+                Next::Do(deed) => {
+                    self.send(place, &mut climb, deed, senses);
+                    break;
+                }
+                Next::AskRecovered => {
+                    let over = self.is_over(&climb, now, court, senses);
+                    let since = climb.since(now);
+                    next = climb.ladder.judged(rungs, over, since, &mut climb.rungs);
+                }
+                Next::End(End::Failed(_)) => match self.next_victim(&mut climb, now, court, senses, poller) {
+                    Some(victim) => next = self.enter(place, &mut climb, victim, clock, court, senses, poller),
+                    None => return self.end(climb, Outcome::Failed, now, senses, history, records, poller),
+                },
+                Next::End(End::Recovered) => return self.end(climb, Outcome::Recovered, now, senses, history, records, poller),
+                Next::End(End::Gone) => return self.end(climb, Outcome::Killed, now, senses, history, records, poller),
+            }
+        }
+        climb.look_at = climb.ladder.is_killing().then(|| clock.now() + LOOK);
+        self.places[place] = Some(climb);
+    }
+
+    fn send(&mut self, place: usize, climb: &mut Climb, deed: Deed, senses: &Senses) {
+        climb.attempt = climb.attempt.wrapping_add(1);
+        // All jobs stuck: the deadline of the rung goes on to the next, and by then one may be free.
+        let Some(mut job) = self.actors.take() else { return };
+        job.ladder = Key { slot: u32::try_from(place).unwrap_or(u32::MAX), generation: climb.attempt ^ (self.generations[place] << 8) };
+        job.deed = deed;
+        job.targets.push(Arc::clone(&climb.victim));
+        if let Some(top) = senses.tree.slot_of(climb.victim.id) {
+            let mut next = senses.tree.next_in_preorder(top, top);
+            while let Some(slot) = next {
+                if let Some(node) = senses.tree.get(slot).filter(|_| job.targets.len() < job.targets.capacity()) {
+                    job.targets.push(Arc::clone(&node.group));
+                }
+                next = senses.tree.next_in_preorder(top, slot);
+            }
+        }
+        self.actors.send(job);
+    }
+
+    /// Feeds all ladders what has happened.
+    pub fn advance(
+        &mut self,
+        clock: &Clock,
+        court: &mut Court,
+        senses: &mut Senses,
+        history: &mut History,
+        records: &Records,
+        poller: &Poller,
+    ) {
+        while let Some(mut job) = self.actors.finished() {
+            self.done(&mut job, clock, court, senses, history, records, poller);
+            self.actors.give_back(job);
+        }
+        for place in 0..CLIMBS {
+            let now = clock.now();
+            let Some(climb) = &self.places[place] else { continue };
+            let due = climb.look_at.is_some_and(|at| at <= now);
+            let late = climb.arrived + climb.ladder.deadline() <= now;
+            if !due && !late {
+                continue;
+            }
+            let Some(mut climb) = self.places[place].take() else { continue };
+            let policy = Arc::clone(&climb.policy);
+            let rungs = policy.rules.get(usize::from(climb.rule)).map(|rule| &rule.ladder[..]).unwrap_or_default();
+            let since = climb.since(now);
+            let next = if climb.is_gone(senses) {
+                climb.ladder.gone(since, &mut climb.rungs)
+            } else if late {
+                climb.ladder.deadline_passed(rungs, since, &mut climb.rungs)
+            } else {
+                Next::Wait
+            };
+            self.carry_on(place, climb, next, clock, court, senses, history, records, poller);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "as in `begin`")]
+    fn done(
+        &mut self,
+        job: &mut Job,
+        clock: &Clock,
+        court: &mut Court,
+        senses: &mut Senses,
+        history: &mut History,
+        records: &Records,
+        poller: &Poller,
+    ) {
+        let place = job.ladder.slot as usize;
+        let Some(mut climb) = self.places.get_mut(place).and_then(Option::take) else { return };
+        if job.ladder.generation != climb.attempt ^ (self.generations[place] << 8) {
+            // Late news of an attempt that was given up.
+            self.places[place] = Some(climb);
+            return;
+        }
+        if let Some(pidfd) = job.pidfd.take() {
+            // Without it the victim is looked at every few milliseconds.
+            let _ = poller.add_readable(&pidfd, Token::Pid(self.key(place)));
+            climb.pidfd = Some(pidfd);
+        }
+        let policy = Arc::clone(&climb.policy);
+        let rungs = policy.rules.get(usize::from(climb.rule)).map(|rule| &rule.ladder[..]).unwrap_or_default();
+        let at = climb.since(job.finished.map_or_else(|| clock.now(), |moment| clock.at(moment)));
+        let now = climb.since(clock.now());
+        let mut next = climb.ladder.deed_done(rungs, job.done, at, now, &mut climb.rungs);
+        if next == Next::Wait && climb.is_gone(senses) {
+            next = climb.ladder.gone(climb.since(clock.now()), &mut climb.rungs);
+        }
+        self.carry_on(place, climb, next, clock, court, senses, history, records, poller);
+    }
+
+    /// Whether the trouble that began this ladder is over.
+    fn is_over(&self, climb: &Climb, now: Duration, court: &mut Court, senses: &mut Senses) -> bool {
+        let (Some(rule), Some(before)) = (climb.rule(), climb.before) else { return false };
+        let Some(subject) = senses.tree.slot_of(climb.subject) else { return false };
+        court.gather(&climb.policy, usize::from(climb.rule), subject, now, senses, self);
+        let scope = senses.tree.slot_of(climb.scope).and_then(|slot| court.index_of(slot));
+        let facts = court.index_of(subject).zip(scope);
+        let facts = facts.and_then(|(subject, scope)| ScopeFacts::of(&court.facts, &court.node, subject, scope));
+        facts.is_some_and(|facts| recovered(&climb.notice, rule, &before, &facts))
+    }
+
+    /// The victim can't be killed: who is next?
+    fn next_victim(&mut self, climb: &mut Climb, now: Duration, court: &mut Court, senses: &mut Senses, poller: &Poller) -> Option<Slot> {
+        self.unwatch(climb, poller);
+        *climb.failed.iter_mut().find(|place| place.is_none())? = Some(climb.victim.id);
+        if climb.failed.iter().all(Option::is_some) {
+            return None;
+        }
+        let mut failed = [GroupId(0); TRIES];
+        let mut tried = 0;
+        for id in climb.failed.iter().flatten() {
+            failed[tried] = *id;
+            tried += 1;
+        }
+        let subject = senses.tree.slot_of(climb.subject)?;
+        let rule = usize::from(climb.rule);
+        match court.judge(&climb.policy, rule, subject, &climb.notice, &failed[..tried], now, senses, self)? {
+            Ruling::Kill { victim, scope } => {
+                if self.conflicts(&senses.tree, scope, victim) {
+                    return None;
+                }
+                climb.victim = Arc::clone(&senses.tree.get(victim)?.group);
+                if let Some(record) = &mut climb.record {
+                    record.set_candidates(&court.verdict, &court.facts);
+                }
+                Some(victim)
+            }
+            Ruling::NotConfirmed | Ruling::NoVictim => None,
+        }
+    }
+
+    fn unwatch(&self, climb: &Climb, poller: &Poller) {
+        if let Some(fd) = climb.victim.held(File::GroupEvents) {
+            poller.remove(fd);
+        }
+        if let Some(fd) = &climb.pidfd {
+            poller.remove(fd);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "as in `begin`")]
+    fn end(
+        &mut self,
+        climb: Box<Climb>,
+        outcome: Outcome,
+        now: Duration,
+        senses: &mut Senses,
+        history: &mut History,
+        records: &Records,
+        poller: &Poller,
+    ) {
+        self.unwatch(&climb, poller);
+        let left = usage_left(&climb.victim, senses);
+        let freed = climb.usage.zip(left).map(|(before, left)| before.saturating_sub(left));
+        let cooldown = climb.rule().map_or(Duration::ZERO, |rule| rule.cooldown);
+        let end = match outcome {
+            Outcome::Killed => DeedEnd::Gone { freed_little: freed_little(&climb.notice, climb.usage, freed) },
+            Outcome::Recovered => DeedEnd::Recovered,
+            _ => DeedEnd::Failed,
+        };
+        history.deed_ended(now, climb.rule, climb.subject, cooldown, end);
+        if self.relieved.len() < self.relieved.capacity() {
+            self.relieved.push(climb.scope);
+        }
+        self.submit(climb, outcome, freed, now, records);
+    }
+
+    /// Completes the record and takes the climb back.
+    fn submit(&mut self, mut climb: Box<Climb>, outcome: Outcome, freed: Option<u64>, now: Duration, records: &Records) {
+        if let Some(mut record) = climb.record.take() {
+            record.outcome = outcome;
+            for rung in &climb.rungs {
+                record.push_rung(*rung);
+            }
+            if outcome == Outcome::Killed {
+                record.processes_killed = if climb.one { Some(1) } else { climb.processes };
+                record.freed_bytes = freed;
+                record.latency.empty = Some(climb.since(now));
+            }
+            record.latency.kill = climb.ladder.killed_at;
+            records.submit(record);
+        }
+        climb.pidfd = None;
+        self.spare.push(climb);
+    }
+
+    /// The daemon is to stop: ladders that have not sent SIGKILL end here, with `all` the others too.
+    pub fn interrupt(&mut self, all: bool, now: Duration, records: &Records) {
+        for place in 0..CLIMBS {
+            if self.places[place].as_ref().is_some_and(|climb| all || !climb.ladder.is_killing()) {
+                if let Some(mut climb) = self.places[place].take() {
+                    let since = climb.since(now);
+                    climb.ladder.interrupted(since, &mut climb.rungs);
+                    self.submit(climb, Outcome::Failed, None, now, records);
+                }
+            }
+        }
+    }
+}
+
+/// anon + swap that is left in a group; nothing in one that is gone.
+fn usage_left(group: &Group, senses: &mut Senses) -> Option<u64> {
+    let stat = match group.read(File::Stat, &mut senses.buffer, parse::stat) {
+        Ok(stat) => stat?,
+        Err(error) if error.is_gone() => return Some(0),
+        Err(_) => return None,
+    };
+    let swap = group.read(File::SwapCurrent, &mut senses.buffer, parse::value).ok()?;
+    Some(stat.anon?.saturating_add(swap.unwrap_or(0)))
+}

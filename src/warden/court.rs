@@ -1,0 +1,346 @@
+//! Facts gathered for a judgement, and the judgement.
+//!
+//! The whole tree goes in as a list in pre-order; memory is read only of what the judgement can turn on: the subject, what is
+//! above it (whose limits count) and below it, and the candidates. Processes are read only of groups that are about to die,
+//! when the judge asks for them. Buffers are sized when groups are found: gathering allocates nothing.
+
+use std::io;
+use std::time::Duration;
+
+use super::climbs::Climbs;
+use super::own::{Finder, Own};
+use super::senses::Senses;
+use crate::cgroup::{GroupId, Limit};
+use crate::cgroup::group::{File, Group, ReadBuf};
+use crate::cgroup::parse;
+use crate::decide::facts::{GroupFacts, MemoryFacts, NodeFacts, ProcessFacts};
+use crate::decide::process::{ProcessFact, pick};
+use crate::decide::verdict::{Decision, Notice, Verdict};
+use crate::decide::{Judge, Step};
+use crate::policy::model::{Policy, RankKey, Victim};
+use crate::sense::process::MAX_PROCESSES;
+use crate::sense::tree::{Node, Slot, Tree};
+
+/// No index: the group is not among the facts.
+const ABSENT: u32 = u32::MAX;
+
+/// What a judgement came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ruling {
+    /// Kill this group, in the trouble of that scope.
+    Kill {
+        /// The victim.
+        victim: Slot,
+        /// Whose shortage it is.
+        scope: GroupId,
+    },
+    /// Conditions did not hold.
+    NotConfirmed,
+    /// Nobody may be killed.
+    NoVictim,
+}
+
+/// The judge with his files.
+#[derive(Debug)]
+pub struct Court {
+    judge: Judge,
+    own: Finder,
+    /// The verdict of the last judgement.
+    pub verdict: Verdict,
+    /// The facts that it rested on.
+    pub facts: Vec<GroupFacts>,
+    /// The node then.
+    pub node: NodeFacts,
+    slots: Vec<Slot>,
+    index: Vec<u32>,
+    members: Vec<ProcessFact>,
+}
+
+impl Court {
+    /// With room for a small machine; see [`Court::reserve`].
+    ///
+    /// # Errors
+    /// When /proc/self/cgroup can't be opened.
+    pub fn open() -> io::Result<Court> {
+        Ok(Court {
+            judge: Judge::with_capacity(64),
+            own: Finder::open()?,
+            verdict: Verdict::with_capacity(64),
+            facts: Vec::with_capacity(64),
+            node: NodeFacts::default(),
+            slots: Vec::with_capacity(64),
+            index: Vec::with_capacity(64),
+            members: Vec::with_capacity(64),
+        })
+    }
+
+    /// Makes room for so many groups, in so many places of the tree. Not on the kill path.
+    pub fn reserve(&mut self, groups: usize, places: usize) {
+        // With some to spare, so that groups that come one by one don't cost a new buffer each.
+        if groups > self.facts.capacity() {
+            let groups = groups + groups / 4;
+            self.judge.reserve(groups);
+            self.verdict.candidates.reserve(groups.saturating_sub(self.verdict.candidates.len()));
+            self.facts.reserve(groups.saturating_sub(self.facts.len()));
+            self.slots.reserve(groups.saturating_sub(self.slots.len()));
+        }
+        if places > self.index.capacity() {
+            self.index.reserve((places + places / 4).saturating_sub(self.index.len()));
+        }
+    }
+
+    /// Finds our own group.
+    ///
+    /// # Errors
+    /// When it can't be told: then nothing may be killed, and starting makes no sense.
+    pub fn find_own(&mut self, senses: &Senses) -> io::Result<()> {
+        match self.own.find(&senses.tree, &mut ReadBuf::new()) {
+            Own::Unknown => Err(io::Error::other(
+                "cannot tell which control group oomwarden itself runs in, so nothing would be safe to kill: give it the host's pid namespace",
+            )),
+            Own::Inside(_) | Own::Outside => Ok(()),
+        }
+    }
+
+    /// Judges. `None`: the subject is gone. `failed` are groups that could not be killed.
+    #[expect(clippy::too_many_arguments, reason = "what one judgement concerns; a struct of borrows would only rename them")]
+    pub fn judge(
+        &mut self,
+        policy: &Policy,
+        rule: usize,
+        subject: Slot,
+        notice: &Notice,
+        failed: &[GroupId],
+        now: Duration,
+        senses: &mut Senses,
+        climbs: &Climbs,
+    ) -> Option<Ruling> {
+        self.gather(policy, rule, subject, now, senses, climbs);
+        let subject = *self.index.get(subject as usize)?;
+        if subject == ABSENT {
+            return None;
+        }
+        let scores = matches!(&policy.rules.get(rule)?.victim, Victim::Among(among) if among.rank.iter().any(|by| by.key == RankKey::OomScore));
+        loop {
+            match self.judge.judge(policy, rule, subject, notice, &self.node, &self.facts, failed, &mut self.verdict) {
+                Step::Decided => break,
+                Step::NeedProcesses(group) => {
+                    let facts = self.facts.get_mut(group as usize)?;
+                    let node = self.slots.get(group as usize).and_then(|slot| senses.tree.get(*slot));
+                    facts.processes = Some(match node {
+                        Some(node) if !node.threaded => {
+                            senses.processes.facts(&node.group, policy, &facts.class.comm_excludes, scores, &mut senses.buffer)
+                        }
+                        // The processes of a threaded group are listed at the root of its threaded subtree.
+                        Some(_) => ProcessFacts::default(),
+                        None => ProcessFacts { has_unknown: true, ..ProcessFacts::default() },
+                    });
+                }
+            }
+        }
+        let scope = self.facts.get(self.verdict.scope as usize)?.id;
+        Some(match self.verdict.decision {
+            Decision::Kill(victim) => Ruling::Kill { victim: *self.slots.get(victim as usize)?, scope },
+            Decision::NotConfirmed => Ruling::NotConfirmed,
+            Decision::NoVictim => Ruling::NoVictim,
+        })
+    }
+
+    /// Index of a group in the facts of the last judgement.
+    #[must_use]
+    pub fn index_of(&self, slot: Slot) -> Option<u32> {
+        self.index.get(slot as usize).copied().filter(|index| *index != ABSENT)
+    }
+
+    /// The facts of a group in the last judgement.
+    #[must_use]
+    pub fn facts_of(&self, slot: Slot) -> Option<&GroupFacts> {
+        self.facts.get(self.index_of(slot)? as usize)
+    }
+
+    /// How many processes the last judgement saw in a group and below it.
+    #[must_use]
+    pub fn processes_below(&self, slot: Slot) -> Option<u32> {
+        let index = self.index_of(slot)? as usize;
+        let end = self.facts.get(index)?.subtree_end as usize;
+        let counts = self.facts.get(index..end)?.iter().filter_map(|group| group.processes).map(|processes| processes.count);
+        Some(counts.fold(0, u32::saturating_add))
+    }
+
+    /// Gathers the facts of the whole tree.
+    pub fn gather(&mut self, policy: &Policy, rule: usize, subject: Slot, now: Duration, senses: &mut Senses, climbs: &Climbs) {
+        self.facts.clear();
+        self.slots.clear();
+        self.index.clear();
+        self.node = senses.read_node();
+        let Senses { tree, trends, buffer, .. } = senses;
+        let own = self.own.find(tree, buffer);
+        let overage = matches!(policy.rules.get(rule).map(|rule| &rule.victim),
+            Some(Victim::Among(among)) if among.rank.iter().any(|by| by.key == RankKey::Overage));
+        let mut next = Some(Tree::ROOT);
+        // The top of the subtree that we are in, if what it holds matters: the subject or a candidate.
+        let mut inside: Option<Slot> = None;
+        while let Some(slot) = next {
+            next = tree.next_in_preorder(Tree::ROOT, slot);
+            let Some(node) = tree.get(slot) else { continue };
+            let parent = node.parent.and_then(|parent| self.index.get(parent as usize).copied());
+            if node.parent.is_some() && parent.is_none_or(|parent| parent == ABSENT) {
+                // Below a group that was found gone.
+                continue;
+            }
+            inside = inside.filter(|top| is_below(tree, slot, *top));
+            if slot == subject || node.class.among.contains(rule) {
+                inside.get_or_insert(slot);
+            }
+            let reads = Reads {
+                holdings: inside.is_some(),
+                limits: inside.is_some() || is_below(tree, subject, slot),
+                low: overage && inside.is_some(),
+            };
+            let Some(mut facts) = look(node, slot == Tree::ROOT, reads, buffer) else { continue };
+            facts.parent = parent;
+            facts.own = match own {
+                Own::Inside(id) => id == facts.id,
+                Own::Outside => false,
+                Own::Unknown => true,
+            };
+            facts.dying = climbs.is_dying(tree, slot);
+            facts.growth = trends.growth(facts.id, now, facts.memory.usage());
+            facts.pressure = trends.pressure(facts.id);
+            facts.age = Some(age(node.born, facts.id, now));
+            let index = u32::try_from(self.facts.len()).unwrap_or(ABSENT);
+            facts.subtree_end = index + 1;
+            self.facts.push(facts);
+            self.slots.push(slot);
+            let place = slot as usize;
+            if self.index.len() <= place {
+                self.index.resize(place + 1, ABSENT);
+            }
+            self.index[place] = index;
+        }
+        for at in (1..self.facts.len()).rev() {
+            let (end, parent) = (self.facts[at].subtree_end, self.facts[at].parent);
+            if let Some(parent) = parent.and_then(|parent| self.facts.get_mut(parent as usize)) {
+                parent.subtree_end = parent.subtree_end.max(end);
+            }
+        }
+    }
+
+    /// Which single process of a group is to die.
+    pub fn pick_process(&mut self, top: Slot, senses: &mut Senses) -> Option<i32> {
+        self.members.clear();
+        let mut next = Some(top);
+        while let Some(slot) = next {
+            next = senses.tree.next_in_preorder(top, slot);
+            let Some(node) = senses.tree.get(slot) else { continue };
+            let members = &mut self.members;
+            senses.processes.each(&node.group, &mut senses.buffer, |process| {
+                if members.len() < MAX_PROCESSES {
+                    members.push(ProcessFact {
+                        pid: process.pid,
+                        oom_score: process.oom_score,
+                        rss_bytes: process.rss_bytes,
+                        oom_score_adj: process.oom_score_adj,
+                    });
+                }
+            });
+        }
+        pick(&self.members).and_then(|at| self.members.get(at)).map(|process| process.pid)
+    }
+}
+
+/// Which files of a group a judgement turns on.
+#[derive(Clone, Copy)]
+struct Reads {
+    /// What it holds: candidates and the subject.
+    holdings: bool,
+    /// Its limits: the subject and what is above it as well.
+    limits: bool,
+    /// memory.low.
+    low: bool,
+}
+
+/// Reads one group; `None` if it is gone. What could not be read stays `None`.
+fn look(node: &Node, is_root: bool, reads: Reads, buffer: &mut ReadBuf) -> Option<GroupFacts> {
+    let group = &node.group;
+    let mut facts = GroupFacts {
+        id: group.id,
+        path: group.path.clone(),
+        parent: None,
+        subtree_end: 0,
+        class: node.class,
+        own: false,
+        has_memory: node.has_memory,
+        threaded: node.threaded,
+        oom_group: false,
+        populated: None,
+        dying: false,
+        memory: MemoryFacts::default(),
+        growth: None,
+        pressure: None,
+        age: None,
+        processes: None,
+    };
+    if is_root {
+        facts.populated = Some(true);
+    } else if reads.limits {
+        match group.read(File::GroupEvents, buffer, parse::populated) {
+            Ok(populated) => facts.populated = populated.flatten(),
+            Err(error) if error.is_gone() => return None,
+            Err(_) => {}
+        }
+        match group.read(File::OomGroup, buffer, parse::flag) {
+            Ok(oom_group) => facts.oom_group = oom_group.unwrap_or(false),
+            // Whether it is a unit can't be told, so it can't be judged.
+            Err(_) => facts.populated = None,
+        }
+    }
+    let memory = &mut facts.memory;
+    if reads.limits && node.has_memory {
+        memory.current = value(group, File::Current, buffer);
+        memory.max = group.read(File::Max, buffer, parse::limit).ok().flatten();
+        memory.high = group.read(File::High, buffer, parse::limit).ok().flatten();
+    }
+    // What an empty group holds frees nothing by a kill.
+    if reads.holdings && node.has_memory && facts.populated != Some(false) {
+        if let Ok(Some(stat)) = group.read(File::Stat, buffer, parse::stat) {
+            (memory.anon, memory.shmem, memory.easy_file) = (stat.anon, stat.shmem, stat.easy_file());
+        }
+        // A kernel without swap accounting has no such file.
+        memory.swap = group.read(File::SwapCurrent, buffer, parse::value).ok().map(|swap| swap.unwrap_or(0));
+    }
+    if reads.low {
+        memory.low = match group.read(File::Low, buffer, parse::limit) {
+            Ok(Some(Limit::Bytes(bytes))) => Some(bytes),
+            Ok(Some(Limit::Unlimited)) => Some(u64::MAX),
+            Ok(None) | Err(_) => None,
+        };
+    }
+    Some(facts)
+}
+
+fn value(group: &Group, file: File, buffer: &mut ReadBuf) -> Option<u64> {
+    group.read(file, buffer, parse::value).ok().flatten()
+}
+
+/// Time since a group was made. Groups that were there before us are older than all others, in the order of their kernfs
+/// ids, which rise.
+fn age(born: Option<Duration>, id: GroupId, now: Duration) -> Duration {
+    const NEWEST: u64 = 1 << 40;
+    match born {
+        Some(born) => now.saturating_sub(born),
+        None => now + Duration::from_nanos(NEWEST - id.0.min(NEWEST)),
+    }
+}
+
+/// Whether `slot` is `top` or stands below it.
+fn is_below(tree: &Tree, slot: Slot, top: Slot) -> bool {
+    let mut at = Some(slot);
+    while let Some(slot) = at {
+        if slot == top {
+            return true;
+        }
+        at = tree.get(slot).and_then(|node| node.parent);
+    }
+    false
+}

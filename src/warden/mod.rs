@@ -1,0 +1,500 @@
+//! The warden: one thread that senses, decides and supervises deeds; it never writes to a file that can block.
+//!
+//! Each turn of its loop does, in this order: take the kernel's notices, see how the ladders under way stand, judge what is
+//! pending, and only then bring the tree up to date, a handful of changes at a time, so that a storm of groups keeps nobody
+//! from a trigger. With rules that rest on events and PSI there is no turn while nothing happens.
+//!
+//! - [`senses`]: everything held open, and what a notice means: which rule, which subject.
+//! - [`court`]: facts gathered for a judgement, and the judgement.
+//! - [`climbs`]: ladders under way.
+//! - [`own`]: which group oomwarden itself runs in.
+//! - [`reload`]: the thread that watches the policy's files.
+//! - [`published`]: the groups that a scrape shows.
+
+pub mod climbs;
+pub mod court;
+pub mod own;
+pub mod published;
+pub mod reload;
+pub mod senses;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::eventfd::EventFd;
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use crate::cgroup::GroupId;
+use crate::cgroup::root::Root;
+use crate::decide::facts::NodeFacts;
+use crate::decide::history::{Admission, History};
+use crate::decide::verdict::Notice;
+use crate::policy::model::{EventKind, Policy};
+use crate::record::counters::Counters;
+use crate::record::pool::Pool as Records;
+use crate::record::pulse::Pulse;
+use crate::record::rules::RuleCounters;
+use crate::sense::poller::{Poller, Ready, Token};
+use crate::sense::tree::Tree;
+
+use climbs::Climbs;
+use court::{Court, Ruling};
+use reload::Mailbox;
+use senses::Senses;
+
+/// Judgements that wait for their turn; beyond that a notice that will come again is let go.
+const PENDING: usize = 256;
+/// Pairs of rule and subject whose cool-downs are remembered.
+const REMEMBERED: usize = 1024;
+/// After an order to stop: how long a kill that was already written may take to be verified.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// A notice that waits to be judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Pending {
+    /// Index of the rule.
+    pub rule: u16,
+    /// The subject.
+    pub subject: GroupId,
+    /// What was noticed.
+    pub notice: Notice,
+    /// When it arrived, on the warden's clock.
+    pub arrived: Duration,
+    /// Importance and memory.current of the subject, for the order within a batch.
+    pub weight: (i64, u64),
+}
+
+/// Monotonic time since the warden's start.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// Starts now.
+    #[must_use]
+    pub fn start() -> Clock {
+        Clock(Instant::now())
+    }
+
+    /// Time since the start.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// A moment on this clock.
+    #[must_use]
+    pub fn at(&self, moment: Instant) -> Duration {
+        moment.saturating_duration_since(self.0)
+    }
+}
+
+/// What the warden is started with.
+#[derive(Debug)]
+pub struct Setup {
+    /// The cgroup root.
+    pub root: Arc<Root>,
+    /// The policy to begin with.
+    pub policy: Arc<Policy>,
+    /// No deeds at all.
+    pub observe: bool,
+    /// Groups with PSI triggers at a time.
+    pub psi_groups: usize,
+    /// Descriptors that groups may hold.
+    pub descriptors: usize,
+    /// Where records go.
+    pub records: Records,
+    /// Counters and gauges.
+    pub counters: Arc<Counters>,
+    /// Questions whether the warden is alive.
+    pub pulse: Arc<Pulse>,
+    /// New policies.
+    pub mailbox: Mailbox,
+    /// Signals to the daemon, blocked in every thread.
+    pub signals: SignalFd,
+    /// Called once, when the groups are armed.
+    pub ready: fn(),
+}
+
+/// The warden.
+#[derive(Debug)]
+pub struct Warden {
+    clock: Clock,
+    policy: Arc<Policy>,
+    rules: Arc<[RuleCounters]>,
+    senses: Senses,
+    court: Court,
+    climbs: Climbs,
+    history: History,
+    pending: Vec<Pending>,
+    batch: Vec<Pending>,
+    records: Records,
+    counters: Arc<Counters>,
+    pulse: Arc<Pulse>,
+    mailbox: Mailbox,
+    signals: SignalFd,
+    mail: Arc<EventFd>,
+    timer: TimerFd,
+    timer_at: Option<Duration>,
+    poller: Poller,
+    ready: Vec<Ready>,
+    announce: Option<fn()>,
+    stopping: Option<Duration>,
+    observe: bool,
+    overflowed: bool,
+}
+
+impl Warden {
+    /// Opens everything that is held and rehearses a judgement.
+    ///
+    /// # Errors
+    /// What could not be opened or started.
+    pub fn new(setup: Setup) -> io::Result<Warden> {
+        let Setup { root, policy, observe, psi_groups, descriptors, records, counters, pulse, mailbox, signals, ready } = setup;
+        let clock = Clock::start();
+        let mail = mailbox.mail();
+        let poller = Poller::new(64)?;
+        let senses = Senses::open(Arc::clone(&root), &policy, psi_groups, descriptors, Arc::clone(&mail))?;
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+        poller.add_readable(senses.tree.watches(), Token::Watches)?;
+        poller.add_readable(timer.as_fd(), Token::Timer)?;
+        poller.add_readable(signals.as_fd(), Token::Signals)?;
+        poller.add_readable(mail.as_fd(), Token::Mail)?;
+        poller.add_readable(pulse.as_fd(), Token::Mail)?;
+        let root_group = senses.tree.get(Tree::ROOT).map(|node| Arc::clone(&node.group)).ok_or(io::ErrorKind::NotFound)?;
+        let climbs = Climbs::start(Arc::clone(&mail), senses.tree.len(), &policy, &root_group)?;
+        let rules = counters.for_policy(&policy);
+        let mut warden = Warden {
+            clock,
+            rules,
+            senses,
+            court: Court::open()?,
+            climbs,
+            history: History::with_capacity(REMEMBERED),
+            pending: Vec::with_capacity(PENDING),
+            batch: Vec::with_capacity(PENDING),
+            records,
+            counters,
+            pulse,
+            mailbox,
+            signals,
+            mail,
+            timer,
+            timer_at: None,
+            poller,
+            ready: Vec::with_capacity(64),
+            announce: Some(ready),
+            stopping: None,
+            observe,
+            overflowed: false,
+            policy,
+        };
+        warden.court.find_own(&warden.senses)?;
+        let now = clock.now();
+        warden.tree_changed(now);
+        warden.senses.start_samplers(&warden.policy, now);
+        warden.rehearse();
+        Ok(warden)
+    }
+
+    /// Runs until told to stop.
+    ///
+    /// # Errors
+    /// When epoll itself fails.
+    pub fn run(mut self) -> io::Result<()> {
+        loop {
+            self.set_timer()?;
+            let mut ready = std::mem::take(&mut self.ready);
+            self.poller.wait(&mut ready)?;
+            let now = self.clock.now();
+            let mut tree_moved = false;
+            for one in &ready {
+                tree_moved |= self.notice(*one, now);
+            }
+            self.ready = ready;
+            self.clerk_replies();
+            self.supervise();
+            self.samples();
+            self.senses.arm_troubled(self.clock.now(), &self.policy, &self.poller);
+            self.judge_pending();
+            if tree_moved {
+                self.update_tree();
+            }
+            self.publish();
+            if self.stopped() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes one ready descriptor; whether inotify has something.
+    fn notice(&mut self, ready: Ready, now: Duration) -> bool {
+        match ready.token {
+            Token::Watches => return true,
+            Token::Timer => {
+                // Read so that it is not ready any more; EAGAIN where it was set anew meanwhile.
+                let _ = nix::unistd::read(&self.timer, &mut [0; 8]);
+                self.timer_at = None;
+            }
+            Token::Signals => self.signal(),
+            Token::Mail => self.take_mail(),
+            Token::Events(key) => self.senses.events(key, now, &self.policy, &self.rules, &mut self.pending),
+            Token::Psi(key) => self.senses.fired(key, ready.error, now, &self.policy, &self.rules, &self.poller, &mut self.pending),
+            Token::Populated(key) | Token::Pid(key) => self.climbs.stir(key),
+        }
+        false
+    }
+
+    fn signal(&mut self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match Signal::try_from(info.ssi_signo.cast_signed()) {
+                Ok(Signal::SIGHUP) => self.mailbox.ask(),
+                Ok(_) => {
+                    self.stopping.get_or_insert(self.clock.now());
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn take_mail(&mut self) {
+        // EAGAIN where only the pulse was beating.
+        let _ = self.mail.read();
+        self.pulse.answer();
+        if let Some(policy) = self.mailbox.take() {
+            self.adopt(policy);
+        }
+    }
+
+    /// Takes another policy over: groups are classed anew, cool-downs stay with rules of the same name, ladders under way
+    /// end by the policy that began them.
+    fn adopt(&mut self, policy: Arc<Policy>) {
+        let now = self.clock.now();
+        let old = std::mem::replace(&mut self.policy, policy);
+        self.rules = self.counters.for_policy(&self.policy);
+        let policy = &self.policy;
+        let renumbered = |rule: u16| {
+            let name = &old.rules.get(usize::from(rule))?.name;
+            let index = policy.rules.iter().position(|rule| rule.name == *name)?;
+            u16::try_from(index).ok()
+        };
+        self.history.renumber(renumbered);
+        self.pending.retain_mut(|pending| renumbered(pending.rule).map(|rule| pending.rule = rule).is_some());
+        self.senses.adopt(policy, now, self.observe, &self.poller);
+        self.tree_changed(now);
+    }
+
+    /// Brings the tree up to date with a handful of inotify notices.
+    fn update_tree(&mut self) {
+        let now = self.clock.now();
+        if let Err(error) = self.senses.tree.update(&self.policy, now) {
+            tracing::error!("inotify: {error}: the tree of groups is read anew");
+            self.senses.tree.rescan(&self.policy, now);
+        }
+        self.tree_changed(now);
+    }
+
+    /// Registers what came and forgets what went.
+    fn tree_changed(&mut self, now: Duration) {
+        let (history, climbs) = (&mut self.history, &mut self.climbs);
+        self.senses.apply_changes(
+            now,
+            self.observe,
+            &self.policy,
+            &self.rules,
+            &self.poller,
+            &mut self.pending,
+            |gone| history.forget(gone),
+            |touched| climbs.stir_group(touched),
+        );
+        let groups = self.senses.tree.len();
+        self.court.reserve(groups, self.senses.tree.places());
+        self.climbs.reserve(groups);
+        self.records.reserve(groups);
+    }
+
+    fn clerk_replies(&mut self) {
+        self.senses.clerk_replies(&self.poller);
+        if self.senses.is_armed() {
+            if let Some(announce) = self.announce.take() {
+                self.pulse.set_armed(true);
+                announce();
+            }
+        }
+    }
+
+    /// Looks at what has no notice: levels, groups on a timer.
+    fn samples(&mut self) {
+        let now = self.clock.now();
+        if self.senses.timer_due(now) {
+            self.senses.read_unnoticed(now, &self.policy, &self.rules, &mut self.pending);
+            self.tree_changed(now);
+        }
+        self.senses.sample(now, &self.policy, &self.rules, &mut self.pending);
+    }
+
+    /// Feeds the ladders: finished deeds, victims that are gone, deadlines.
+    fn supervise(&mut self) {
+        self.climbs.advance(&self.clock, &mut self.court, &mut self.senses, &mut self.history, &self.records, &self.poller);
+        // What was noticed in a scope before its victim was gone is no fresh evidence; a kill by the kernel stays one.
+        while let Some(scope) = self.climbs.take_relieved() {
+            let tree = &self.senses.tree;
+            self.pending.retain(|pending| breaks_group(&pending.notice) || !senses::below(tree, pending.subject, scope));
+            self.senses.renew_triggers(scope, self.clock.now(), &self.poller);
+        }
+    }
+
+    /// Judges what is pending: the least important, then the fattest, first.
+    fn judge_pending(&mut self) {
+        let now = self.clock.now();
+        while let Some((rule, subject, notice)) = self.history.take_due(now) {
+            senses::push(&mut self.pending, Pending { rule, subject, notice, arrived: now, weight: (0, 0) });
+        }
+        if self.pending.len() == PENDING && !std::mem::replace(&mut self.overflowed, true) {
+            tracing::warn!("more than {PENDING} notices at once: those that come again were let go");
+        }
+        if self.stopping.is_some() {
+            self.pending.clear();
+        }
+        std::mem::swap(&mut self.pending, &mut self.batch);
+        if self.batch.len() > 1 {
+            self.senses.sort_by_weight(&mut self.batch);
+        }
+        for at in 0..self.batch.len() {
+            let pending = self.batch[at];
+            self.judge(pending);
+        }
+        self.batch.clear();
+    }
+
+    fn judge(&mut self, pending: Pending) {
+        let begun = self.clock.now();
+        let Pending { rule, subject, notice, arrived, .. } = pending;
+        // Removed meanwhile; who stands under its name by now is somebody else.
+        let Some(slot) = self.senses.tree.slot_of(subject) else { return };
+        let Some(the_rule) = self.policy.rules.get(usize::from(rule)) else { return };
+        if !breaks_group(&notice) && self.history.resting_until(begun, rule, subject).is_some() {
+            return;
+        }
+        if self.history.admit(begun, rule, subject, &notice) != Admission::Judge {
+            return;
+        }
+        let ruling = self.court.judge(&self.policy, usize::from(rule), slot, &notice, &[], begun, &mut self.senses, &self.climbs);
+        let Some(ruling) = ruling else { return };
+        if let Ruling::Kill { victim, scope } = ruling {
+            if self.climbs.conflicts(&self.senses.tree, scope, victim) {
+                // One ladder at a time along any line. Stall that lasts will be noticed again; a kill by the kernel is not
+                // told twice, so it waits.
+                if breaks_group(&notice) {
+                    self.history.deed_began(begun, rule, subject);
+                    let _ = self.history.admit(begun, rule, subject, &notice);
+                    let retry = crate::decide::history::DeedEnd::Failed;
+                    self.history.deed_ended(begun, rule, subject, RETRY, retry);
+                }
+                return;
+            }
+        }
+        let decided = self.clock.now();
+        let time = SystemTime::now().checked_sub(decided.saturating_sub(arrived)).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut record = self.records.take();
+        if let Some(record) = &mut record {
+            record.fill(time, &self.policy, &self.rules, notice, &self.court.verdict, &self.court.facts);
+            record.latency.notice = Some(begun.saturating_sub(arrived));
+            record.latency.decide = Some(decided.saturating_sub(arrived));
+        }
+        let cooldown = the_rule.cooldown;
+        let enforce = !self.observe && the_rule.mode == crate::policy::model::Mode::Enforce;
+        match ruling {
+            Ruling::Kill { victim, scope } if enforce => {
+                self.history.deed_began(decided, rule, subject);
+                let start = climbs::Start { policy: &self.policy, rule, subject, victim, scope, notice, arrived, record };
+                self.climbs.begin(start, &self.clock, &mut self.court, &mut self.senses, &mut self.history, &self.records, &self.poller);
+            }
+            Ruling::Kill { .. } => {
+                if let Some(mut record) = record {
+                    record.outcome = crate::record::model::Outcome::Observed;
+                    self.records.submit(record);
+                }
+                self.rest(decided, rule, subject, cooldown, false);
+            }
+            Ruling::NoVictim => {
+                if let Some(record) = record {
+                    self.records.submit(record);
+                }
+                // Said once, then less and less often while nothing changes.
+                self.rest(decided, rule, subject, cooldown, true);
+            }
+            Ruling::NotConfirmed => {
+                if let Some(record) = record {
+                    self.records.submit(record);
+                }
+            }
+        }
+    }
+
+    fn rest(&mut self, now: Duration, rule: u16, subject: GroupId, cooldown: Duration, backing_off: bool) {
+        self.history.deed_began(now, rule, subject);
+        let end = crate::decide::history::DeedEnd::Gone { freed_little: backing_off };
+        self.history.deed_ended(now, rule, subject, cooldown, end);
+    }
+
+    /// Goes through a judgement of each rule's first subject without consequences, so that code and buffers have been used.
+    fn rehearse(&mut self) {
+        let now = self.clock.now();
+        for rule in 0..self.policy.rules.len() {
+            let subject = self.senses.tree.slots().find(|slot| {
+                self.senses.tree.get(*slot).is_some_and(|node| node.class.subject_of.contains(rule))
+            });
+            let Some(subject) = subject else { continue };
+            let notice = Notice::Event(EventKind::OomKill, 0, 1);
+            let _ = self.court.judge(&self.policy, rule, subject, &notice, &[], now, &mut self.senses, &self.climbs);
+        }
+    }
+
+    fn publish(&mut self) {
+        self.senses.publish(self.clock.now(), &self.counters);
+    }
+
+    /// Whether all is done after an order to stop.
+    fn stopped(&mut self) -> bool {
+        let Some(since) = self.stopping else { return false };
+        let now = self.clock.now();
+        self.climbs.interrupt(now.saturating_sub(since) >= STOP_GRACE, now, &self.records);
+        self.climbs.is_idle()
+    }
+
+    fn set_timer(&mut self) -> io::Result<()> {
+        let stop = self.stopping.map(|since| since + STOP_GRACE);
+        let next = [self.senses.next_look(), self.climbs.next_deadline(), self.history.next_due(), stop].into_iter().flatten().min();
+        if next == self.timer_at {
+            return Ok(());
+        }
+        match next {
+            None => self.timer.unset()?,
+            Some(at) => {
+                // Zero would disarm it.
+                let wait = at.saturating_sub(self.clock.now()).max(Duration::from_micros(1));
+                self.timer.set(Expiration::OneShot(TimeSpec::from_duration(wait)), TimerSetTimeFlags::empty())?;
+            }
+        }
+        self.timer_at = next;
+        Ok(())
+    }
+
+    /// The node's numbers, for whoever starts the warden.
+    pub fn node(&mut self) -> NodeFacts {
+        self.senses.read_node()
+    }
+}
+
+/// How soon a kept notice is judged again when a ladder elsewhere on its line was in the way.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Whether the notice says that a group is no longer whole, which does not pass by itself.
+fn breaks_group(notice: &Notice) -> bool {
+    matches!(notice, Notice::Event(EventKind::OomKill | EventKind::OomGroupKill, ..))
+}

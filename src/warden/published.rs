@@ -1,0 +1,47 @@
+//! The groups that a scrape shows: read by the server thread, so that a scrape costs the warden nothing.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use crate::cgroup::group::{File, Group, ReadBuf, ReadError};
+use crate::cgroup::parse::{self, ParseError};
+use crate::cgroup::path::GroupPath;
+use crate::record::groups::GroupReader;
+
+thread_local! {
+    static BUFFER: RefCell<ReadBuf> = RefCell::new(ReadBuf::new());
+}
+
+/// A watched subject with the groups above it, whose limits count too.
+#[derive(Debug)]
+pub struct Subject {
+    /// The subject.
+    pub group: Arc<Group>,
+    /// Its ancestors.
+    pub above: Vec<Arc<Group>>,
+}
+
+fn read<T>(group: &Group, file: File, parse: fn(&[u8]) -> Result<T, ParseError>) -> Option<T> {
+    let result: Result<Option<T>, ReadError> = BUFFER.with_borrow_mut(|buffer| group.read(file, buffer, parse));
+    result.ok().flatten()
+}
+
+impl GroupReader for Subject {
+    fn path(&self) -> &GroupPath {
+        &self.group.path
+    }
+
+    fn memory_current(&self) -> Option<u64> {
+        read(&self.group, File::Current, parse::value)
+    }
+
+    fn limit(&self) -> Option<u64> {
+        let line = std::iter::once(&self.group).chain(&self.above);
+        line.filter_map(|group| read(group, File::Max, parse::limit)?.bytes()).min()
+    }
+
+    fn psi_totals_us(&self) -> Option<(u64, u64)> {
+        let pressure = read(&self.group, File::Pressure, parse::pressure)?;
+        Some((pressure.some_us?, pressure.full_us?))
+    }
+}

@@ -1,0 +1,628 @@
+//! Everything that is held open, and what a notice means: which rule, which subject.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::eventfd::EventFd;
+
+use super::Pending;
+use super::published::Subject;
+use crate::cgroup::GroupId;
+use crate::cgroup::group::{File, ReadBuf};
+use crate::cgroup::parse;
+use crate::cgroup::root::Root;
+use crate::decide::facts::NodeFacts;
+use crate::decide::verdict::Notice;
+use crate::policy::model::{EventKind, Mode, Policy, Psi, PsiKind, RankKey, Trigger, UsageOf, UsageTest, Victim};
+use crate::record::counters::{Counters, Sensing as Gauge};
+use crate::record::groups::GroupReader;
+use crate::record::rules::RuleCounters;
+use crate::sense::clerk::{Clerk, Errand, Reply};
+use crate::sense::counters;
+use crate::sense::node::Node;
+use crate::sense::poller::{Key, Poller, Token};
+use crate::sense::process::Processes;
+use crate::sense::psi::Pool;
+use crate::sense::sample::Sampler;
+use crate::sense::tree::{Change, Slot, Touched, Tree};
+use crate::sense::trend::Trends;
+
+/// How often groups without notices, and triggers without a kernel's trigger, are read.
+const TIMER: Duration = Duration::from_millis(250);
+/// How often usage is noted where a rule ranks by growth or pressure.
+const TREND: Duration = Duration::from_secs(1);
+/// How soon a changed tree shows in a scrape.
+const PUBLISH: Duration = Duration::from_millis(250);
+
+/// One level that is sampled.
+#[derive(Debug)]
+struct Sample {
+    rule: u16,
+    trigger: usize,
+    subject: GroupId,
+    sampler: Sampler,
+    due: Duration,
+}
+
+/// What is held and looked at.
+#[derive(Debug)]
+pub struct Senses {
+    /// The groups.
+    pub tree: Tree,
+    /// PSI triggers.
+    pool: Pool,
+    clerk: Clerk,
+    node: Node,
+    /// Processes of groups that might die.
+    pub processes: Processes,
+    /// Growth and pressure over the last seconds.
+    pub trends: Trends,
+    /// For reading files of groups.
+    pub buffer: ReadBuf,
+    changes: Vec<Change>,
+    samples: Vec<Sample>,
+    renewed: Vec<(GroupId, Psi)>,
+    troubled: Vec<GroupId>,
+    timer_due: Option<Duration>,
+    trend_due: Option<Duration>,
+    publish_due: Option<Duration>,
+    was_armed: bool,
+}
+
+/// Adds a notice, unless the same rule and subject wait already or there is no room: what lasts comes again. A kill by the
+/// kernel does not, so it takes the place of another kind of notice.
+pub fn push(pending: &mut Vec<Pending>, one: Pending) {
+    let room = pending.len() < pending.capacity();
+    let known = pending.iter_mut().find(|other| other.rule == one.rule && other.subject == one.subject);
+    match known {
+        Some(other) if super::breaks_group(&one.notice) => *other = one,
+        Some(_) => {}
+        None if room => pending.push(one),
+        None if super::breaks_group(&one.notice) => {
+            if let Some(other) = pending.iter_mut().find(|other| !super::breaks_group(&other.notice)) {
+                *other = one;
+            }
+        }
+        None => {}
+    }
+}
+
+/// Whether a group is `top` or stands below it. A group that has left the tree is below nothing but itself.
+#[must_use]
+pub fn below(tree: &Tree, group: GroupId, top: GroupId) -> bool {
+    let mut at = tree.slot_of(group);
+    while let Some(node) = at.and_then(|slot| tree.get(slot)) {
+        if node.group.id == top {
+            return true;
+        }
+        at = node.parent;
+    }
+    group == top
+}
+
+impl Senses {
+    /// Scans the tree and opens what is held.
+    ///
+    /// # Errors
+    /// What could not be opened.
+    pub fn open(root: Arc<Root>, policy: &Policy, psi_groups: usize, descriptors: usize, mail: Arc<EventFd>) -> io::Result<Senses> {
+        let mut buffer = ReadBuf::new();
+        // Without the right to lock, everything works but is slower when the node starves; the start says so.
+        let _ = buffer.lock();
+        Ok(Senses {
+            tree: Tree::scan(root, policy, descriptors)?,
+            pool: Pool::new(psi_groups),
+            clerk: Clerk::start(mail)?,
+            node: Node::open()?,
+            processes: Processes::open()?,
+            trends: Trends::default(),
+            buffer,
+            changes: Vec::with_capacity(64),
+            samples: Vec::new(),
+            renewed: Vec::new(),
+            troubled: Vec::new(),
+            timer_due: None,
+            trend_due: None,
+            publish_due: None,
+            was_armed: false,
+        })
+    }
+
+    /// The node's memory now.
+    pub fn read_node(&mut self) -> NodeFacts {
+        self.node.read(&mut self.buffer)
+    }
+
+    /// Whether every trigger that was asked for is armed, or known to be refused.
+    #[must_use]
+    pub fn is_armed(&self) -> bool {
+        self.pool.asked() == 0
+    }
+
+    /// Registers what came into the tree, forgets what went, and reads what was touched.
+    #[expect(clippy::too_many_arguments, reason = "what a change concerns; a struct of borrows would only rename them")]
+    pub fn apply_changes(
+        &mut self,
+        now: Duration,
+        observe: bool,
+        policy: &Policy,
+        rules: &[RuleCounters],
+        poller: &Poller,
+        pending: &mut Vec<Pending>,
+        mut gone: impl FnMut(GroupId),
+        mut touched: impl FnMut(GroupId),
+    ) {
+        let mut changes = std::mem::take(&mut self.changes);
+        changes.clear();
+        self.tree.take_changes(&mut changes);
+        for change in &changes {
+            match *change {
+                Change::Added(slot) => {
+                    self.register(slot, poller);
+                    self.arm(slot, now, policy, false, poller);
+                    self.ask_oom_group(slot, policy, observe);
+                    self.add_samples(slot, policy, now);
+                    let key = self.tree.key(slot);
+                    self.events(key, now, policy, rules, pending);
+                    self.changed_at(now);
+                }
+                Change::Removed(_, id) => {
+                    self.drop_triggers(poller, |entry| entry == id);
+                    self.samples.retain(|sample| sample.subject != id);
+                    self.trends.forget(id);
+                    if self.tree.slot_of(id).is_none() {
+                        gone(id);
+                    }
+                    self.changed_at(now);
+                }
+                Change::Touched(slot, Touched::Events) => {
+                    let key = self.tree.key(slot);
+                    self.events(key, now, policy, rules, pending);
+                }
+                Change::Touched(slot, Touched::Populated) => {
+                    if let Some(node) = self.tree.get(slot) {
+                        touched(node.group.id);
+                    }
+                }
+            }
+        }
+        self.changes = changes;
+        self.plan_timer(now);
+    }
+
+    fn changed_at(&mut self, now: Duration) {
+        self.publish_due.get_or_insert(now + PUBLISH);
+    }
+
+    fn plan_timer(&mut self, now: Duration) {
+        let needed = self.tree.degraded() > 0 || self.pool.timed() > 0;
+        self.timer_due = needed.then(|| self.timer_due.unwrap_or(now + TIMER));
+    }
+
+    fn register(&mut self, slot: Slot, poller: &Poller) {
+        let Some(node) = self.tree.get(slot) else { return };
+        let Some(fd) = node.group.held(File::EventsLocal).or_else(|| node.group.held(File::Events)) else { return };
+        // EEXIST after a reload; beyond the system's limits inotify and the timer remain.
+        let _ = poller.add_notice(fd, Token::Events(self.tree.key(slot)));
+    }
+
+    fn ask_oom_group(&mut self, slot: Slot, policy: &Policy, observe: bool) {
+        let Some(node) = self.tree.get(slot) else { return };
+        if node.class.oom_group && !observe && policy.mode == Mode::Enforce {
+            self.clerk.send(Errand::OomGroup(Arc::clone(&node.group)));
+        }
+    }
+
+    /// Asks for a group's triggers: while there is room, or, for one in trouble, in the place of the least troubled.
+    fn arm(&mut self, slot: Slot, now: Duration, policy: &Policy, troubled: bool, poller: &Poller) {
+        let Some(node) = self.tree.get(slot) else { return };
+        let (group, subject_of) = (Arc::clone(&node.group), node.class.subject_of);
+        let wanted = |rule: usize| policy.rules.get(rule).map(|rule| &rule.when[..]).unwrap_or_default();
+        let mut specs = subject_of.iter().flat_map(wanted).filter_map(|when| match when {
+            Trigger::Psi(psi) => Some(*psi),
+            _ => None,
+        });
+        let Some(first) = specs.next() else { return };
+        if self.pool.has(group.id) {
+            self.pool.touch(group.id, now);
+            return;
+        }
+        if !self.pool.has_room() {
+            match self.pool.least_troubled() {
+                Some(least) if troubled => self.drop_triggers(poller, |entry| entry == least),
+                _ => return,
+            }
+        }
+        self.ask(&group, first, now);
+        for psi in specs {
+            self.ask(&group, psi, now);
+        }
+    }
+
+    fn ask(&mut self, group: &Arc<crate::cgroup::group::Group>, psi: Psi, now: Duration) {
+        if !self.pool.knows(group.id, psi) {
+            let key = self.pool.ask(group.id, psi, now);
+            self.clerk.send(Errand::Arm(key, Arc::clone(group), psi));
+        }
+    }
+
+    fn drop_triggers(&mut self, poller: &Poller, doomed: impl Fn(GroupId) -> bool) {
+        let clerk = &self.clerk;
+        let close = |fd: OwnedFd| {
+            poller.remove(&fd);
+            clerk.send(Errand::Close(fd));
+        };
+        self.pool.take(|entry| doomed(entry.group), close);
+    }
+
+    /// Takes what the clerk has done.
+    pub fn clerk_replies(&mut self, poller: &Poller) {
+        while let Some(reply) = self.clerk.reply() {
+            match reply {
+                Reply::Armed(key, fd) => {
+                    let register = |fd: &OwnedFd| poller.add_notice(fd, Token::Psi(key)).is_ok();
+                    if let Some(unwanted) = self.pool.armed_now(key, fd, register) {
+                        self.clerk.send(Errand::Close(unwanted));
+                    }
+                }
+                Reply::Refused(key) => {
+                    self.pool.refused(key);
+                    self.timer_due.get_or_insert(Duration::ZERO);
+                }
+            }
+        }
+    }
+
+    /// Makes the triggers in a scope anew, so that only stall that accrues from now on counts.
+    pub fn renew_triggers(&mut self, scope: GroupId, now: Duration, poller: &Poller) {
+        let mut renewed = std::mem::take(&mut self.renewed);
+        renewed.clear();
+        let tree = &self.tree;
+        let inside = |group: GroupId| below(tree, group, scope);
+        renewed.extend(self.pool.all().filter(|(group, _)| inside(*group)));
+        let clerk = &self.clerk;
+        let close = |fd: OwnedFd| {
+            poller.remove(&fd);
+            clerk.send(Errand::Close(fd));
+        };
+        self.pool.take(|entry| inside(entry.group), close);
+        for (id, psi) in &renewed {
+            if let Some(node) = self.tree.slot_of(*id).and_then(|slot| self.tree.get(slot)) {
+                let key = self.pool.ask(*id, *psi, now);
+                self.clerk.send(Errand::Arm(key, Arc::clone(&node.group), *psi));
+            }
+        }
+        self.renewed = renewed;
+    }
+
+    /// Reads a group's counters and makes notices of those that rose.
+    pub fn events(&mut self, key: Key, now: Duration, policy: &Policy, rules: &[RuleCounters], pending: &mut Vec<Pending>) {
+        let Some(node) = self.tree.find(key).filter(|node| node.counted) else { return };
+        // A failed read is no zero: the counters stay as they were, and the next notice looks again.
+        let Ok(Some(read)) = counters::read(&node.group, node.first_child.is_some(), &mut self.buffer) else { return };
+        let before = node.events;
+        if read == before {
+            return;
+        }
+        if let Some(node) = self.tree.get_mut(key.slot) {
+            node.events = read;
+        }
+        for (kind, from, to) in counters::risen(&before, &read) {
+            self.risen(key.slot, Notice::Event(kind, from, to), kind, now, policy, rules, pending);
+        }
+    }
+
+    /// A counter rose at `place`: who is the subject?
+    #[expect(clippy::too_many_arguments, reason = "what a notice concerns; a struct of borrows would only rename them")]
+    fn risen(
+        &mut self,
+        place: Slot,
+        notice: Notice,
+        kind: EventKind,
+        now: Duration,
+        policy: &Policy,
+        rules: &[RuleCounters],
+        pending: &mut Vec<Pending>,
+    ) {
+        let Some(covered) = self.tree.get(place).map(|node| node.covered) else { return };
+        for rule in covered.iter() {
+            let Some(the_rule) = policy.rules.get(rule) else { continue };
+            // The nearest of the group and its ancestors that the rule watches: only the deepest match is judged.
+            let mut at = Some(place);
+            let subject = loop {
+                let Some(node) = at.and_then(|slot| self.tree.get(slot)) else { break None };
+                if node.class.subject_of.contains(rule) {
+                    break Some(node.group.id);
+                }
+                at = node.parent;
+            };
+            let Some(subject) = subject else { continue };
+            if matches!(kind, EventKind::High | EventKind::Max | EventKind::Oom) {
+                self.troubled.push(subject);
+            }
+            for (index, when) in the_rule.when.iter().enumerate() {
+                if *when == Trigger::Event(kind) {
+                    if let Some(counters) = rules.get(rule) {
+                        counters.trigger_event(index);
+                    }
+                    push(pending, Pending { rule: rule_index(rule), subject, notice, arrived: now, weight: (0, 0) });
+                }
+            }
+        }
+    }
+
+    /// Gives groups that told of trouble their triggers.
+    pub fn arm_troubled(&mut self, now: Duration, policy: &Policy, poller: &Poller) {
+        let mut troubled = std::mem::take(&mut self.troubled);
+        for subject in troubled.drain(..) {
+            if let Some(slot) = self.tree.slot_of(subject) {
+                self.arm(slot, now, policy, true, poller);
+            }
+        }
+        self.troubled = troubled;
+    }
+
+    /// A trigger fired, or died.
+    #[expect(clippy::too_many_arguments, reason = "what a notice concerns; a struct of borrows would only rename them")]
+    pub fn fired(
+        &mut self,
+        key: Key,
+        dead: bool,
+        now: Duration,
+        policy: &Policy,
+        rules: &[RuleCounters],
+        poller: &Poller,
+        pending: &mut Vec<Pending>,
+    ) {
+        let Some((group, psi)) = self.pool.find(key).map(|entry| (entry.group, entry.psi)) else { return };
+        if dead {
+            // The group is gone, or its owner switched pressure off: the clerk finds out and says so once.
+            self.drop_triggers(poller, |entry| entry == group);
+            if let Some(slot) = self.tree.slot_of(group) {
+                self.arm(slot, now, policy, false, poller);
+            }
+            return;
+        }
+        self.pool.touch(group, now);
+        self.stalled(group, psi, now, policy, rules, pending);
+    }
+
+    fn stalled(&mut self, group: GroupId, psi: Psi, now: Duration, policy: &Policy, rules: &[RuleCounters], pending: &mut Vec<Pending>) {
+        let Some(node) = self.tree.slot_of(group).and_then(|slot| self.tree.get(slot)) else { return };
+        for rule in node.class.subject_of.iter() {
+            let Some(the_rule) = policy.rules.get(rule) else { continue };
+            for (index, when) in the_rule.when.iter().enumerate() {
+                if *when == Trigger::Psi(psi) {
+                    if let Some(counters) = rules.get(rule) {
+                        counters.trigger_event(index);
+                    }
+                    push(pending, Pending { rule: rule_index(rule), subject: group, notice: Notice::Psi(psi), arrived: now, weight: (0, 0) });
+                }
+            }
+        }
+    }
+
+    /// Whether it is time to read what has no notices.
+    #[must_use]
+    pub fn timer_due(&self, now: Duration) -> bool {
+        self.timer_due.is_some_and(|due| due <= now)
+    }
+
+    /// Reads what has no notices: groups without a watch, counters without a held file, triggers that the kernel refused.
+    pub fn read_unnoticed(&mut self, now: Duration, policy: &Policy, rules: &[RuleCounters], pending: &mut Vec<Pending>) {
+        if self.tree.degraded() > 0 {
+            self.tree.rescan_unwatched(policy, now);
+            let unnoticed: Vec<Slot> = self.tree.degraded_slots().collect();
+            for slot in unnoticed {
+                self.events(self.tree.key(slot), now, policy, rules, pending);
+            }
+        }
+        if self.pool.timed() > 0 {
+            let Senses { pool, tree, buffer, .. } = self;
+            let mut fired = Vec::new();
+            let total = |group: GroupId, kind: PsiKind| {
+                let node = tree.get(tree.slot_of(group)?)?;
+                let pressure = node.group.read(File::Pressure, buffer, parse::pressure).ok()??;
+                match kind {
+                    PsiKind::Some => pressure.some_us,
+                    PsiKind::Full => pressure.full_us,
+                }
+            };
+            pool.tick(now, total, |group, psi| fired.push((group, psi)));
+            for (group, psi) in fired {
+                self.stalled(group, psi, now, policy, rules, pending);
+            }
+        }
+        self.timer_due = Some(now + TIMER);
+        self.plan_timer(now);
+    }
+
+    /// Begins to sample what the policy's rules ask for.
+    pub fn start_samplers(&mut self, policy: &Policy, now: Duration) {
+        let trend = |rule: &crate::policy::model::Rule| match &rule.victim {
+            Victim::Among(among) => among.rank.iter().any(|by| matches!(by.key, RankKey::Growth | RankKey::Pressure)),
+            Victim::Subject => false,
+        };
+        self.trend_due = policy.rules.iter().any(trend).then_some(now);
+        self.samples.clear();
+        let slots: Vec<Slot> = self.tree.slots().collect();
+        for slot in slots {
+            self.add_samples(slot, policy, now);
+        }
+    }
+
+    fn add_samples(&mut self, slot: Slot, policy: &Policy, now: Duration) {
+        let Some(node) = self.tree.get(slot) else { return };
+        let subject = node.group.id;
+        for rule in node.class.subject_of.iter() {
+            for (trigger, when) in policy.rules.get(rule).map(|rule| &rule.when[..]).unwrap_or_default().iter().enumerate() {
+                let level = matches!(when, Trigger::Usage(..) | Trigger::Available(..) | Trigger::SwapFree(..));
+                let rule = rule_index(rule);
+                let known = |sample: &Sample| sample.rule == rule && sample.trigger == trigger && sample.subject == subject;
+                if level && !self.samples.iter().any(known) {
+                    self.samples.push(Sample { rule, trigger, subject, sampler: Sampler::default(), due: now });
+                }
+            }
+        }
+    }
+
+    /// Looks at the levels whose time has come.
+    pub fn sample(&mut self, now: Duration, policy: &Policy, rules: &[RuleCounters], pending: &mut Vec<Pending>) {
+        if self.trend_due.is_some_and(|due| due <= now) {
+            self.trends.note(&self.tree, now, &mut self.buffer);
+            self.trend_due = Some(now + TREND);
+        }
+        if !self.samples.iter().any(|sample| sample.due <= now) {
+            return;
+        }
+        let node = self.read_node();
+        let mut samples = std::mem::take(&mut self.samples);
+        for sample in samples.iter_mut().filter(|sample| sample.due <= now) {
+            let Some(when) = policy.rules.get(usize::from(sample.rule)).and_then(|rule| rule.when.get(sample.trigger)) else { continue };
+            let Some((distance, span, lasting)) = self.distance(when, sample.subject, &node) else {
+                // Nothing to compare with: no limit, no such group any more, or a failed read.
+                sample.due = now + crate::sense::sample::LATEST;
+                continue;
+            };
+            let look = sample.sampler.look(now, distance, span, lasting);
+            sample.due = look.next;
+            let Some(held) = look.held_for else { continue };
+            let notice = match when {
+                Trigger::Usage(test, _) => Notice::Usage(*test, held),
+                Trigger::Available(level, _) => Notice::Available(level.bytes(node.total_bytes), held),
+                Trigger::SwapFree(level, _) => Notice::SwapFree(level.bytes(node.swap_total_bytes), held),
+                Trigger::Psi(_) | Trigger::Event(_) => continue,
+            };
+            if let Some(counters) = rules.get(usize::from(sample.rule)) {
+                counters.trigger_event(sample.trigger);
+            }
+            push(pending, Pending { rule: sample.rule, subject: sample.subject, notice, arrived: now, weight: (0, 0) });
+        }
+        self.samples = samples;
+    }
+
+    /// How far a level is from holding, over which way, and how long it must hold.
+    fn distance(&mut self, when: &Trigger, subject: GroupId, node: &NodeFacts) -> Option<(u64, u64, Duration)> {
+        let below = |now: Option<u64>, level: u64, total: u64| {
+            let now = now?;
+            Some((if now < level { 0 } else { now - level + 1 }, total.saturating_sub(level)))
+        };
+        match when {
+            Trigger::Available(level, lasting) => {
+                let (distance, span) = below(node.available_bytes, level.bytes(node.total_bytes), node.total_bytes)?;
+                Some((distance, span, *lasting))
+            }
+            Trigger::SwapFree(level, lasting) => {
+                if node.swap_total_bytes == 0 {
+                    return Some((0, 0, *lasting));
+                }
+                let (distance, span) = below(node.swap_free_bytes, level.bytes(node.swap_total_bytes), node.swap_total_bytes)?;
+                Some((distance, span, *lasting))
+            }
+            Trigger::Usage(test, lasting) => {
+                let slot = self.tree.slot_of(subject)?;
+                let threshold = self.usage_threshold(slot, test, node)?;
+                let usage = self.charged_at_least(slot, threshold, node)?;
+                Some((if usage > threshold { 0 } else { threshold - usage + 1 }, threshold, *lasting))
+            }
+            Trigger::Psi(_) | Trigger::Event(_) => None,
+        }
+    }
+
+    fn usage_threshold(&mut self, slot: Slot, test: &UsageTest, node: &NodeFacts) -> Option<u64> {
+        let (share, file) = match test {
+            UsageTest::Amount(bytes) => return Some(bytes.0),
+            UsageTest::Share(share, UsageOf::Node) => return Some(share.of(node.total_bytes)),
+            UsageTest::Share(share, UsageOf::Max) => (share, File::Max),
+            UsageTest::Share(share, UsageOf::High) => (share, File::High),
+        };
+        let (mut at, mut smallest) = (Some(slot), None);
+        while let Some(node) = at.and_then(|slot| self.tree.get(slot)) {
+            let limit = node.group.read(file, &mut self.buffer, parse::limit).ok().flatten().and_then(crate::cgroup::Limit::bytes);
+            smallest = [smallest, limit].into_iter().flatten().min();
+            at = node.parent;
+        }
+        smallest.map(|limit| share.of(limit))
+    }
+
+    /// What is charged to a group less easily reclaimed cache. memory.stat is dear, so it is only read when memory.current
+    /// alone is above the threshold.
+    fn charged_at_least(&mut self, slot: Slot, threshold: u64, node: &NodeFacts) -> Option<u64> {
+        if slot == Tree::ROOT {
+            return Some(node.total_bytes.saturating_sub(node.available_bytes?));
+        }
+        let group = &self.tree.get(slot)?.group;
+        let current = group.read(File::Current, &mut self.buffer, parse::value).ok()??;
+        if current <= threshold {
+            return Some(current);
+        }
+        let stat = group.read(File::Stat, &mut self.buffer, parse::stat).ok()??;
+        Some(current.saturating_sub(stat.easy_file()?))
+    }
+
+    /// Takes another policy over.
+    pub fn adopt(&mut self, policy: &Policy, now: Duration, observe: bool, poller: &Poller) {
+        self.tree.reclass(policy);
+        self.drop_triggers(poller, |_| true);
+        let slots: Vec<Slot> = self.tree.slots().collect();
+        for slot in slots {
+            self.register(slot, poller);
+            self.arm(slot, now, policy, false, poller);
+            self.ask_oom_group(slot, policy, observe);
+        }
+        self.start_samplers(policy, now);
+        self.changed_at(now);
+    }
+
+    /// Puts what would be missed least first, then the fattest: a batch is judged in this order.
+    pub fn sort_by_weight(&mut self, batch: &mut [Pending]) {
+        let Senses { tree, buffer, .. } = self;
+        for pending in &mut *batch {
+            let node = tree.slot_of(pending.subject).and_then(|slot| tree.get(slot));
+            let current = node.and_then(|node| node.group.read(File::Current, buffer, parse::value).ok().flatten());
+            pending.weight = (node.map_or(0, |node| node.class.importance), current.unwrap_or(0));
+        }
+        batch.sort_unstable_by_key(|pending| (pending.weight.0, std::cmp::Reverse(pending.weight.1)));
+    }
+
+    /// When something must be looked at without a notice.
+    #[must_use]
+    pub fn next_look(&self) -> Option<Duration> {
+        let samples = self.samples.iter().map(|sample| sample.due).min();
+        [samples, self.timer_due, self.trend_due, self.publish_due].into_iter().flatten().min()
+    }
+
+    /// Brings gauges and the groups that a scrape shows up to date.
+    pub fn publish(&mut self, now: Duration, counters: &Counters) {
+        let armed = self.is_armed();
+        if armed && !std::mem::replace(&mut self.was_armed, armed) {
+            self.publish_due = Some(now);
+        }
+        self.was_armed = armed;
+        if !self.publish_due.is_some_and(|due| due <= now) {
+            return;
+        }
+        self.publish_due = None;
+        let timed = self.tree.degraded();
+        counters.set_groups(Gauge::Timer, timed);
+        counters.set_groups(Gauge::Trigger, self.tree.len().saturating_sub(timed));
+        counters.set_psi_triggers(self.pool.armed());
+        let subject = |slot: Slot| {
+            let node = self.tree.get(slot).filter(|node| !node.class.subject_of.is_empty() && slot != Tree::ROOT)?;
+            let (mut above, mut at) = (Vec::new(), node.parent);
+            while let Some(node) = at.and_then(|slot| self.tree.get(slot)) {
+                above.push(Arc::clone(&node.group));
+                at = node.parent;
+            }
+            Some(Arc::new(Subject { group: Arc::clone(&node.group), above }) as Arc<dyn GroupReader>)
+        };
+        counters.published().publish(self.tree.slots().filter_map(subject).collect());
+    }
+}
+
+fn rule_index(rule: usize) -> u16 {
+    // The compiler allows 256 rules.
+    u16::try_from(rule).unwrap_or(u16::MAX)
+}

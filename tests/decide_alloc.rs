@@ -1,0 +1,186 @@
+//! The kill path allocates nothing: judging 500 groups, with every kind of victim, in buffers that have room.
+
+#![allow(clippy::expect_used, reason = "helpers of a test may stop at the first surprise")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use oomwarden::cgroup::path::GroupPath;
+use oomwarden::decide::facts::{GroupFacts, GroupId, Limit, MemoryFacts, NodeFacts, ProcessFacts};
+use oomwarden::decide::history::{DeedEnd, History};
+use oomwarden::decide::process::{ProcessFact, pick};
+use oomwarden::decide::recovery::{ScopeFacts, recovered};
+use oomwarden::decide::verdict::{Decision, Notice, Verdict};
+use oomwarden::decide::{Judge, Step};
+use oomwarden::policy::globs::Globs;
+use oomwarden::policy::model::{
+    Among, AmongGroups, Condition, EventKind, GroupClass, KillWhat, Level, Mode, Policy, RankBy, RankKey, Rule, Rung, Trigger, UsageOf,
+    UsageTest, Victim,
+};
+use oomwarden::units::{Bytes, Share};
+
+/// Counts what is asked of it. This file has a single test, so nobody else is counted.
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is handed on to the system's allocator unchanged; counting touches no memory of the caller's.
+#[expect(unsafe_code, reason = "a global allocator cannot be written without; this one is part of a test only")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promises are those that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: `ptr` came from `System` by way of `alloc` or `realloc`.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: `ptr` came from `System`, and the caller's promises are those that it asks for.
+        unsafe { System.realloc(ptr, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+const GROUPS: u32 = 500;
+const MIB: u64 = 1 << 20;
+
+/// 20 slices below the root with services in each; in every third slice one that is excluded, so that the slices are split.
+fn tree() -> Vec<GroupFacts> {
+    let mut groups: Vec<GroupFacts> = Vec::new();
+    for at in 0..GROUPS {
+        let (parent, end) = match at {
+            0 => (None, GROUPS),
+            _ if (at - 1) % 25 == 0 => (Some(0), (at + 25).min(GROUPS)),
+            _ => (Some(at - 1 - (at - 2) % 25), at + 1),
+        };
+        let mut class = GroupClass { importance: i64::from(at % 3), ..GroupClass::default() };
+        class.comm_excludes.insert(usize::from(at % 5 == 0));
+        if at % 75 == 30 {
+            class.excluded = Some(1);
+        }
+        if parent == Some(0) {
+            class.among.insert(0);
+        }
+        let own = u64::from(at) * 7 % 50 * MIB;
+        groups.push(GroupFacts {
+            id: GroupId(u64::from(at) + 1),
+            path: GroupPath::root(),
+            parent,
+            subtree_end: end,
+            class,
+            own: at == 499,
+            has_memory: true,
+            threaded: false,
+            oom_group: at % 100 == 1,
+            populated: Some(true),
+            dying: false,
+            memory: MemoryFacts {
+                current: Some(own),
+                anon: Some(own),
+                shmem: Some(0),
+                easy_file: Some(0),
+                swap: Some(0),
+                max: Some(Limit::Bytes(own)),
+                high: Some(Limit::Unlimited),
+                low: Some(0),
+            },
+            growth: Some(0),
+            pressure: None,
+            age: Some(Duration::from_secs(u64::from(at))),
+            processes: None,
+        });
+    }
+    groups
+}
+
+fn policy() -> Policy {
+    let globs = || Globs::new(&["/*"]).expect("a sound glob");
+    let among = |groups: AmongGroups, keys: &[RankKey]| {
+        let rank = keys.iter().map(|key| RankBy { key: *key, within: Some(Share::percent(20)) }).collect();
+        Victim::Among(Among { groups, at_least: Bytes(MIB), or_largest: true, rank })
+    };
+    let rule = |victim: Victim| Rule {
+        name: Arc::from("rule"),
+        mode: Mode::Enforce,
+        cooldown: Duration::from_secs(2),
+        watch: globs(),
+        when: vec![Trigger::Event(EventKind::OomKill)],
+        only_if: vec![
+            Condition::Usage(UsageTest::Share(Share::percent(1), UsageOf::Node)),
+            Condition::Available(Level { share: Some(Share::WHOLE), at_most: None }),
+        ],
+        victim,
+        ladder: vec![Rung::Kill(KillWhat::Group)],
+    };
+    Policy {
+        hash: Arc::from("0"),
+        mode: Mode::Enforce,
+        exclude: Vec::new(),
+        importance: Vec::new(),
+        rules: vec![
+            rule(among(AmongGroups::Globs(globs()), &[RankKey::Usage, RankKey::Age])),
+            rule(among(AmongGroups::Leaves, &[RankKey::Usage, RankKey::Swap, RankKey::Growth, RankKey::Pressure, RankKey::Overage])),
+            rule(among(AmongGroups::Leaves, &[RankKey::OomScore])),
+            rule(Victim::Subject),
+        ],
+        oom_group: None,
+    }
+}
+
+/// Judges to the end, and how many allocations that took.
+fn judge(judge: &mut Judge, policy: &Policy, rule: usize, groups: &mut [GroupFacts], out: &mut Verdict) -> usize {
+    let node = NodeFacts { total_bytes: 100 * MIB, available_bytes: Some(5 * MIB), swap_total_bytes: 0, swap_free_bytes: Some(0) };
+    let subject = if rule == 3 { 26 } else { 0 };
+    let notice = Notice::Event(EventKind::Oom, 0, 1);
+    let mut comm_hits = oomwarden::policy::model::EntrySet::EMPTY;
+    comm_hits.insert(1);
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    while let Step::NeedProcesses(at) = judge.judge(policy, rule, subject, &notice, &node, groups, &[GroupId(3)], out) {
+        groups[at as usize].processes = Some(ProcessFacts { count: 1, comm_hits, oom_score: Some(at % 9), ..ProcessFacts::default() });
+    }
+    let facts = ScopeFacts::of(groups, &node, subject, out.scope).expect("both are in the tree");
+    let _ = recovered(&notice, &policy.rules[rule], &facts, &facts);
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+#[test]
+fn judging_allocates_nothing() {
+    let policy = policy();
+    let mut judge_ = Judge::with_capacity(GROUPS as usize);
+    let mut out = Verdict::with_capacity(GROUPS as usize);
+    for rule in 0..policy.rules.len() {
+        let mut groups = tree();
+        let allocations = judge(&mut judge_, &policy, rule, &mut groups, &mut out);
+        assert!(matches!(out.decision, Decision::Kill(_)), "rule {rule}: {:?}", out.decision);
+        assert!(out.candidates.len() > 15, "rule {rule}: {}", out.candidates.len());
+        assert_eq!(allocations, 0, "rule {rule}");
+    }
+
+    let mut history = History::with_capacity(8);
+    let processes = [ProcessFact { pid: 7, oom_score: Some(1), rss_bytes: Some(1), oom_score_adj: Some(0) }; 100];
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    for id in 0..20 {
+        let (now, id) = (Duration::from_secs(id), GroupId(id));
+        history.deed_began(now, 0, id);
+        history.admit(now, 0, id, &Notice::Event(EventKind::Oom, 0, 1));
+        history.deed_ended(now, 0, id, Duration::ZERO, DeedEnd::Failed);
+        history.take_due(now);
+    }
+    assert_eq!(pick(&processes), Some(0));
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
+
+    // and the counter counts
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let mut small = Judge::with_capacity(0);
+    judge(&mut small, &policy, 0, &mut tree(), &mut out);
+    assert!(ALLOCATIONS.load(Ordering::Relaxed) > before);
+}
