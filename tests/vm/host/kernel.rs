@@ -66,8 +66,8 @@ impl Kernel {
     }
 }
 
-/// Where kernels and the consoles of past boots are kept.
-pub fn cache() -> Outcome<PathBuf> {
+/// Where kernels are kept.
+fn cache() -> Outcome<PathBuf> {
     let own = std::env::var_os("OOMWARDEN_VM_CACHE").map(PathBuf::from);
     let user = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));

@@ -7,12 +7,12 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::kernel::{self, Kernel};
+use super::kernel::Kernel;
 use super::{initramfs, tools};
 use crate::outcome::{Doing, Outcome};
 use crate::scenarios::Scenario;
@@ -55,7 +55,8 @@ impl Vm {
         let socket = directory.path().join("agent");
         let listener = UnixListener::bind(&socket).doing("listen for the agent")?;
         listener.set_nonblocking(true).doing("listen for the agent")?;
-        let console = kernel::cache()?.join(format!("console-{}.log", kernel.series));
+        // Kept after the run, beside what cargo builds, for whoever wants to see more than its end.
+        let console = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("console-{}.log", kernel.series));
         let errors = File::create(directory.path().join("qemu-errors")).doing("make a temporary file")?;
         let accelerator = std::env::var("OOMWARDEN_VM_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".to_owned());
         let began = Instant::now();

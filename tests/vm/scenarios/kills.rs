@@ -56,13 +56,8 @@ rules:
     let a = Group::new("t/tenant/a")?.max(32 * MIB)?.no_swap()?;
     let mut family = Work::start(&a, "grow-one-of of=5 mib=64")?;
     wait::until("all five are there", SOON, || Ok(a.processes()?.len() == 5))?;
-    let mut grower = None;
-    for pid in a.processes()? {
-        if std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "grower") {
-            grower = Some(pid);
-        }
-    }
-    let grower = grower.ok_or("no process is called grower")?;
+    let is_grower = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "grower");
+    let grower = wait::find("one process is called grower", SOON, || Ok(a.processes()?.into_iter().find(is_grower)))?;
     wait::until("the grower waits for its signal", SOON, || blocks(grower, Signal::SIGUSR1))?;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(grower as i32), Signal::SIGUSR1).map_err(|error| error.to_string())?;
     a.wait_empty()?;
