@@ -231,6 +231,9 @@ impl Warden {
             self.judge_pending();
             if tree_moved {
                 self.update_tree();
+                // What inotify brought is judged in this turn: nothing else may wake us.
+                self.senses.arm_troubled(self.clock.now(), &self.policy, &self.poller);
+                self.judge_pending();
             }
             self.publish();
             turned();

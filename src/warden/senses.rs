@@ -33,6 +33,8 @@ use crate::sense::trend::Trends;
 const TIMER: Duration = Duration::from_millis(250);
 /// How often usage is noted where a rule ranks by growth or pressure.
 const TREND: Duration = Duration::from_secs(1);
+/// Groups whose trouble is told in one turn; those beyond tell it again.
+const TROUBLED: usize = 64;
 /// How soon a changed tree shows in a scrape.
 const PUBLISH: Duration = Duration::from_millis(250);
 
@@ -122,7 +124,7 @@ impl Senses {
             changes: Vec::with_capacity(64),
             samples: Vec::new(),
             renewed: Vec::new(),
-            troubled: Vec::new(),
+            troubled: Vec::with_capacity(TROUBLED),
             timer_due: None,
             trend_due: None,
             publish_due: None,
@@ -341,7 +343,8 @@ impl Senses {
                 at = node.parent;
             };
             let Some(subject) = subject else { continue };
-            if matches!(kind, EventKind::High | EventKind::Max | EventKind::Oom) {
+            let tells_trouble = matches!(kind, EventKind::High | EventKind::Max | EventKind::Oom);
+            if tells_trouble && self.troubled.len() < TROUBLED && !self.troubled.contains(&subject) {
                 self.troubled.push(subject);
             }
             for (index, when) in the_rule.when.iter().enumerate() {
