@@ -15,6 +15,7 @@ mod storms;
 
 use std::time::Duration;
 
+use crate::demo;
 use crate::outcome::Outcome;
 
 /// Before a line with numbers that the host prints in any case.
@@ -41,6 +42,7 @@ macro_rules! scenarios {
 /// Every scenario, in the order in which they run.
 pub fn all() -> impl Iterator<Item = Scenario> {
     const ALL: &[Scenario] = scenarios! {
+        demo::{ runs_right_here_and_leaves_nothing }
         harness::{
             a_bare_kernel_does_what_the_scenarios_assume,
             page_cache_thrash_is_pressure_without_shortage,
