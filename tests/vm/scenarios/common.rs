@@ -1,8 +1,12 @@
 //! What many scenarios share: a policy for thrashing groups, and groups that thrash.
 
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+
 use crate::guest::group::{Group, MIB};
+use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
-use crate::outcome::Outcome;
+use crate::outcome::{Doing, Outcome};
 
 /// One rule called `thrash`: a group below /t that stalls dies.
 pub const THRASH: &str = "
@@ -29,4 +33,27 @@ pub fn neighbour(path: &str) -> Outcome<(Group, Work)> {
     let group = Group::new(path)?;
     let work = Work::holding(&group, 8)?;
     Ok((group, work))
+}
+
+/// Five processes in `group`, one of which waits to be told to [`Family::grow`] to 64 MiB.
+pub struct Family {
+    /// The first of them, which started the others.
+    pub first: Work,
+    grower: u32,
+}
+
+impl Family {
+    /// All five are there when this returns.
+    pub fn start(group: &Group) -> Outcome<Family> {
+        let first = Work::start(group, "grow-one-of of=5 mib=64")?;
+        wait::until("all five are there", SOON, || Ok(group.processes()?.len() == 5))?;
+        let is_grower = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "grower\n");
+        let grower = wait::find("one process is called grower", SOON, || Ok(group.processes()?.into_iter().find(is_grower)))?;
+        Ok(Family { first, grower })
+    }
+
+    /// Lets the one grow.
+    pub fn grow(&self) -> Outcome {
+        signal::kill(Pid::from_raw(self.grower as i32), Signal::SIGUSR1).doing("signal the grower")
+    }
 }

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use super::common::{THRASH, hog, narrow, neighbour};
+use super::common::{Family, THRASH, hog, narrow, neighbour};
 use crate::guest::daemon::{Daemon, rung};
 use crate::guest::facts;
 use crate::guest::group::{Group, MIB};
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
 use crate::outcome::Outcome;
-use nix::sys::signal::Signal;
 
 /// A group over memory.high stalls: all of it dies, its neighbour doesn't notice, the kernel's own killer has nothing to do.
 pub fn group_over_high_dies_whole_and_its_neighbour_lives() -> Outcome {
@@ -54,14 +53,10 @@ rules:
     let (_, mut beside) = neighbour("t/tenant/b")?;
     let (_, mut cousin) = neighbour("t/other")?;
     let a = Group::new("t/tenant/a")?.max(32 * MIB)?.no_swap()?;
-    let mut family = Work::start(&a, "grow-one-of of=5 mib=64")?;
-    wait::until("all five are there", SOON, || Ok(a.processes()?.len() == 5))?;
-    let is_grower = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "grower");
-    let grower = wait::find("one process is called grower", SOON, || Ok(a.processes()?.into_iter().find(is_grower)))?;
-    wait::until("the grower waits for its signal", SOON, || blocks(grower, Signal::SIGUSR1))?;
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(grower as i32), Signal::SIGUSR1).map_err(|error| error.to_string())?;
+    let mut family = Family::start(&a)?;
+    family.grow()?;
     a.wait_empty()?;
-    family.must_be_killed()?;
+    family.first.must_be_killed()?;
     ensure!(a.event("oom_kill")? >= 1, "it was not the kernel that began: {}", a.read("memory.events")?);
     ensure!(Group::at("/sys/fs/cgroup/t").event("oom_kill")? >= 1, "the event was not inherited: the scenario proves nothing");
     daemon.killed(&a)?;
@@ -70,12 +65,6 @@ rules:
     wait::stays("the neighbours live", Duration::from_secs(1), || Ok(beside.running()? && cousin.running()?))?;
     ensure!(daemon.kills("finish")? == 1.0, "more than one group was killed: {:?}", daemon.judgements("killed")?);
     daemon.stop()
-}
-
-fn blocks(pid: u32, signal: Signal) -> Outcome<bool> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigBlk:")?.trim(), 16).ok());
-    Ok(mask.is_some_and(|mask| mask & (1 << (signal as i32 - 1)) != 0))
 }
 
 /// Two rules see the same trouble in the same group: one deed, one line.

@@ -2,15 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
 use super::MEASURED;
-use super::common::{THRASH, hog, narrow};
+use super::common::{Family, THRASH, hog, narrow};
 use crate::guest::daemon::Daemon;
 use crate::guest::facts::{self, Effort};
 use crate::guest::group::{Group, MIB};
 use crate::guest::pressure::{Events, Trigger};
-use crate::guest::wait::{self, SOON};
+use crate::guest::wait::SOON;
 use crate::guest::work::Work;
 use crate::outcome::Outcome;
 
@@ -90,26 +88,10 @@ fn kernel_kills_one_of_five(path: &str, oom_group: bool) -> Outcome<Duration> {
     }
     let events = Events::open(&group, "memory.events")?;
     let empty = Events::open(&group, "cgroup.events")?;
-    let _family = Work::start(&group, "grow-one-of of=5 mib=64")?;
-    wait::until("all five are there", SOON, || Ok(group.processes()?.len() == 5))?;
-    for pid in group.processes()? {
-        wait::until("the family has its names", SOON, || Ok(started(pid)))?;
-        if comm(pid) == "grower" {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), Signal::SIGUSR1).map_err(|error| error.to_string())?;
-        }
-    }
+    let family = Family::start(&group)?;
+    family.grow()?;
     let killed = events.when("oom_kill", SOON, |count| count > 0)?;
     Ok(empty.when("populated", SOON, |populated| populated == 0)?.saturating_duration_since(killed))
-}
-
-fn comm(pid: u32) -> String {
-    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
-}
-
-/// Past its beginning: asleep, or waiting for its signal.
-fn started(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('S'))
 }
 
 /// Nothing happens in 10 groups: what does that cost in 10 s.

@@ -20,12 +20,14 @@ pub const HONOURED: i32 = 42;
 
 /// `mib=`: how much; `rate=`: MiB a second, 0 for as fast as it goes; `then=hold|touch|exit`: sleep, write to it for ever, or end;
 /// `term=ignore|exit`: hold SIGTERM off, or exit with [`HONOURED`] (the default is the kernel's);
-/// `usr1=start`: begin only when SIGUSR1 arrives.
+/// `usr1=NAME`: begin only when SIGUSR1 arrives, and be called NAME from the moment on at which it may.
 pub fn run(words: &Words) -> Outcome<ExitCode> {
     let mib = words.number("mib", 64)? as usize;
     let rate = words.number("rate", 0)?;
     on_term(&words.text("term"))?;
-    if words.text("usr1") == "start" {
+    if let Some(name) = words.raw("usr1") {
+        block(Signal::SIGUSR1)?;
+        std::fs::write("/proc/self/comm", name.as_encoded_bytes()).doing("take another name")?;
         wait_for(Signal::SIGUSR1)?;
     }
     let began = Instant::now();
@@ -59,7 +61,7 @@ pub fn fill_tmpfs(words: &Words) -> Outcome<ExitCode> {
 }
 
 /// A family of `of=` processes in the group: this one sleeps and starts the others, of which one grows to `mib=` when it gets
-/// SIGUSR1; each of the others holds 1 MiB.
+/// SIGUSR1 (it may when it is called `grower`); each of the others holds 1 MiB.
 pub fn grow_one_of(words: &Words) -> Outcome<ExitCode> {
     let own = std::env::current_exe().doing("find the own binary")?;
     let mib = words.number("mib", 64)?;
@@ -68,7 +70,7 @@ pub fn grow_one_of(words: &Words) -> Outcome<ExitCode> {
         let mut command = std::process::Command::new(&own);
         command.args(["--workload", "hog"]);
         if at == 1 {
-            command.args([&format!("mib={mib}"), "usr1=start", "comm=grower"]);
+            command.args([&format!("mib={mib}"), "usr1=grower"]);
         } else {
             command.args(["mib=1", "then=hold"]);
         }
