@@ -109,7 +109,6 @@ fn from_notice_to_verified_end_nothing_is_allocated() {
         let warden = Warden::new(Setup {
             root: root_fd,
             policy,
-            observe: false,
             psi_groups: 4,
             descriptors: 1000,
             records,

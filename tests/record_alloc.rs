@@ -1,5 +1,7 @@
 //! Recording allocates nothing on the warden: taking a slot, filling it, submitting it, counting.
 
+#![allow(clippy::expect_used, reason = "helpers of a test may stop at the first surprise")]
+
 mod counting;
 
 use std::sync::Arc;

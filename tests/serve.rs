@@ -2,6 +2,8 @@
 
 mod exposition;
 
+#![allow(clippy::expect_used, clippy::panic, clippy::cast_possible_truncation, reason = "helpers of a test may stop at the first surprise")]
+
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

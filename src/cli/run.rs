@@ -15,7 +15,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::logging::{self, LogFormat, LogLevel};
 use super::{DONE, FAILED, UNSUPPORTED, USAGE};
 use crate::cgroup::root::Root;
-use crate::policy::model::Policy;
+use crate::policy::model::{Mode, Policy};
 use crate::policy::{self, files};
 use crate::record::counters::Counters;
 use crate::record::file::JournalTo;
@@ -102,14 +102,21 @@ pub fn run(args: RunArgs) -> u8 {
     }
 }
 
-fn load(paths: &[PathBuf]) -> Result<Policy, Failure> {
+fn load(paths: &[PathBuf], observe: bool) -> Result<Policy, Failure> {
     let loaded = if paths.is_empty() {
         Policy::builtin()
     } else {
         let sources = files::read_sources(paths).map_err(|error| failed(FAILED)(error.to_string()))?;
         policy::load(&sources)
     };
-    loaded.map(|loaded| loaded.policy).map_err(|diagnostics| {
+    let observed = |mut policy: Policy| {
+        if observe {
+            policy.mode = Mode::Observe;
+            policy.rules.iter_mut().for_each(|rule| rule.mode = Mode::Observe);
+        }
+        policy
+    };
+    loaded.map(|loaded| observed(loaded.policy)).map_err(|diagnostics| {
         let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
         failed(USAGE)(format!("bad policy\n{}", lines.join("\n")))
     })
@@ -117,7 +124,7 @@ fn load(paths: &[PathBuf]) -> Result<Policy, Failure> {
 
 fn start(args: RunArgs) -> Result<(), Failure> {
     let signals = block_signals().map_err(|error| failed(FAILED)(format!("signals: {error}")))?;
-    let policy = Arc::new(load(&args.policy)?);
+    let policy = Arc::new(load(&args.policy, args.observe)?);
     let root = match Root::open(&args.cgroup_root) {
         Ok(root) => root,
         Err(error) if args.on_unsupported == OnUnsupported::Idle => {
@@ -150,7 +157,6 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let warden = Warden::new(Setup {
         root,
         policy: Arc::clone(&policy),
-        observe: args.observe,
         psi_groups: descriptors.triggers,
         descriptors: descriptors.groups,
         records: records.clone(),
@@ -162,7 +168,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     })
     .map_err(|error| failed(FAILED)(format!("{}: {error}", args.cgroup_root.display())))?;
     let paths = args.policy.clone();
-    let again = Box::new(move || load(&paths).map_err(|failure| failure.message));
+    let again = Box::new(move || load(&paths, args.observe).map_err(|failure| failure.message));
     reload::start(mailbox, args.policy, Arc::clone(&policy), Arc::clone(&counters), again)
         .map_err(|error| failed(FAILED)(format!("policy reload: {error}")))?;
     let server = server.spawn(counters, pulse, Limits::default()).map_err(|error| failed(FAILED)(error.to_string()))?;

@@ -34,7 +34,7 @@ use crate::cgroup::root::Root;
 use crate::decide::facts::NodeFacts;
 use crate::decide::history::{Admission, History};
 use crate::decide::verdict::Notice;
-use crate::policy::model::{EventKind, Policy};
+use crate::policy::model::{EventKind, Mode, Policy};
 use crate::record::counters::Counters;
 use crate::record::pool::Pool as Records;
 use crate::record::pulse::Pulse;
@@ -100,8 +100,6 @@ pub struct Setup {
     pub root: Arc<Root>,
     /// The policy to begin with.
     pub policy: Arc<Policy>,
-    /// No deeds at all.
-    pub observe: bool,
     /// Groups with PSI triggers at a time.
     pub psi_groups: usize,
     /// Descriptors that groups may hold.
@@ -144,7 +142,6 @@ pub struct Warden {
     ready: Vec<Ready>,
     announce: Option<fn()>,
     stopping: Option<Duration>,
-    observe: bool,
     overflowed: bool,
 }
 
@@ -154,7 +151,7 @@ impl Warden {
     /// # Errors
     /// What could not be opened or started.
     pub fn new(setup: Setup) -> io::Result<Warden> {
-        let Setup { root, policy, observe, psi_groups, descriptors, records, counters, pulse, mailbox, signals, ready } = setup;
+        let Setup { root, policy, psi_groups, descriptors, records, counters, pulse, mailbox, signals, ready } = setup;
         let clock = Clock::start();
         let mail = mailbox.mail();
         let poller = Poller::new(64)?;
@@ -189,7 +186,6 @@ impl Warden {
             ready: Vec::with_capacity(64),
             announce: Some(ready),
             stopping: None,
-            observe,
             overflowed: false,
             policy,
         };
@@ -296,7 +292,7 @@ impl Warden {
         };
         self.history.renumber(renumbered);
         self.pending.retain_mut(|pending| renumbered(pending.rule).map(|rule| pending.rule = rule).is_some());
-        self.senses.adopt(policy, now, self.observe, &self.poller);
+        self.senses.adopt(policy, now, &self.poller);
         self.tree_changed(now);
     }
 
@@ -315,7 +311,6 @@ impl Warden {
         let (history, climbs) = (&mut self.history, &mut self.climbs);
         self.senses.apply_changes(
             now,
-            self.observe,
             &self.policy,
             &self.rules,
             &self.poller,
@@ -423,7 +418,7 @@ impl Warden {
             record.latency.decide = Some(decided.saturating_sub(arrived));
         }
         let cooldown = the_rule.cooldown;
-        let enforce = !self.observe && the_rule.mode == crate::policy::model::Mode::Enforce;
+        let enforce = the_rule.mode == Mode::Enforce;
         match ruling {
             Ruling::Kill { victim, scope } if enforce => {
                 self.history.deed_began(decided, rule, subject);

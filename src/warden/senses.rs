@@ -148,7 +148,6 @@ impl Senses {
     pub fn apply_changes(
         &mut self,
         now: Duration,
-        observe: bool,
         policy: &Policy,
         rules: &[RuleCounters],
         poller: &Poller,
@@ -168,7 +167,7 @@ impl Senses {
                 }
                 Change::Settled(slot) => {
                     self.arm(slot, now, policy, false, poller);
-                    self.ask_oom_group(slot, policy, observe);
+                    self.ask_oom_group(slot, policy);
                     self.add_samples(slot, policy, now);
                     self.changed_at(now);
                 }
@@ -212,9 +211,9 @@ impl Senses {
         let _ = poller.add_notice(fd, Token::Events(self.tree.key(slot)));
     }
 
-    fn ask_oom_group(&mut self, slot: Slot, policy: &Policy, observe: bool) {
+    fn ask_oom_group(&mut self, slot: Slot, policy: &Policy) {
         let Some(node) = self.tree.get(slot) else { return };
-        if node.class.oom_group && !observe && policy.mode == Mode::Enforce {
+        if node.class.oom_group && policy.mode == Mode::Enforce {
             self.clerk.send(Errand::OomGroup(Arc::clone(&node.group)));
         }
     }
@@ -571,14 +570,14 @@ impl Senses {
     }
 
     /// Takes another policy over.
-    pub fn adopt(&mut self, policy: &Policy, now: Duration, observe: bool, poller: &Poller) {
+    pub fn adopt(&mut self, policy: &Policy, now: Duration, poller: &Poller) {
         self.tree.reclass(policy);
         self.drop_triggers(poller, |_| true);
         let slots: Vec<Slot> = self.tree.slots().collect();
         for slot in slots {
             self.register(slot, poller);
             self.arm(slot, now, policy, false, poller);
-            self.ask_oom_group(slot, policy, observe);
+            self.ask_oom_group(slot, policy);
         }
         self.start_samplers(policy, now);
         self.changed_at(now);
