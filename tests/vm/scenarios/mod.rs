@@ -86,6 +86,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         }
         storms::{
             storm_of_300_groups_hides_nothing,
+            overflowing_queue_of_notices_loses_no_group,
             nine_thousand_groups_in_turn_leak_no_watch: 180,
             fifty_watches_for_200_groups_are_enough,
             sixty_four_descriptors_for_100_groups_are_enough,

@@ -37,6 +37,23 @@ pub fn storm_of_300_groups_hides_nothing() -> Outcome {
     daemon.stop()
 }
 
+/// More notices than the kernel queues: what was lost is found by looking again.
+pub fn overflowing_queue_of_notices_loses_no_group() -> Outcome {
+    system::set("/proc/sys/fs/inotify/max_queued_events", "16")?;
+    let daemon = Daemon::start(THRASH)?;
+    let t = Group::new("t")?;
+    t.child("first")?.remove()?;
+    let elsewhere = Group::new("u/storm")?;
+    let mut storm = Work::start(&elsewhere, &format!("storm groups=300 rounds=3 at={}", t.directory().display()))?;
+    // Made in the middle of it.
+    let group = narrow("t/between")?;
+    storm.must_exit_with(0)?;
+    let mut hog = hog(&group)?;
+    hog.must_be_killed()?;
+    daemon.killed(&group)?;
+    daemon.stop()
+}
+
 /// 9,000 groups made and removed in turn use up no watches, although only 1,000 are allowed; then one more is noticed.
 pub fn nine_thousand_groups_in_turn_leak_no_watch() -> Outcome {
     system::set("/proc/sys/fs/inotify/max_user_watches", "1000")?;
