@@ -53,4 +53,4 @@ test-vm: vm-deps
 # The main job, to look at: on this machine where it can be, else in a virtual machine.
 .PHONY: demo
 demo: vm-deps
-	@$(CARGO) test --quiet --release --test vm -- --demo $(ARGS)
+	@$(CARGO) test --release --test vm -- --demo $(ARGS)

@@ -6,7 +6,9 @@ mod story;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::guest::places;
 use crate::host;
+use crate::outcome::{Doing, Outcome};
 use crate::scenarios::Scenario;
 
 /// The demo as the virtual machine runs it.
@@ -29,4 +31,14 @@ pub fn run(virtual_machine: bool) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// As a scenario: on a machine that can, the demo runs on the machine itself and takes everything away again.
+pub fn runs_right_here_and_leaves_nothing() -> Outcome {
+    here::able()?;
+    here::run()?;
+    let left = std::fs::read_dir(places::CGROUP).doing("list the groups")?.filter_map(Result::ok);
+    let left: Vec<_> = left.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name()).collect();
+    ensure!(left.is_empty(), "groups are left: {left:?}");
+    Ok(())
 }

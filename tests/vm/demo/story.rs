@@ -41,13 +41,14 @@ pub fn tell(top: &str, files: &Path, place: &str) -> Outcome {
     for line in POLICY.lines() {
         println!("    {line}");
     }
-    let tenants = Group::new(&format!("{top}/tenants"))?.high(112 * MIB)?.no_swap()?;
+    let tenants = Group::new(&format!("{top}/tenants"))?.high(104 * MIB)?.no_swap()?;
     let group = |name: &str| Group::new(&format!("{top}/tenants/{name}"));
     let (database, web, batch) = (group("database")?, group("web")?, group("batch")?);
     let mut database_work = Work::holding(&database, 48)?;
     let mut web_work = Work::holding(&web, 12)?;
     let daemon = start(top, files)?;
-    println!("Three tenants share 112 MiB (memory.high, no swap):");
+    println!();
+    println!("Three tenants share 104 MiB (memory.high, no swap):");
     println!("    /tenants/database  holds {:>3} MiB, excluded", database.usage()? / MIB);
     println!("    /tenants/web       holds {:>3} MiB", web.usage()? / MIB);
     println!("    /tenants/batch     is empty, and about to grow");
@@ -72,7 +73,9 @@ pub fn tell(top: &str, files: &Path, place: &str) -> Outcome {
     at(began.elapsed(), "/tenants/database and /tenants/web are still alive");
     println!();
     println!("The journal's line:");
-    println!("    {line}");
+    for part in folded(&daemon.journal_text()) {
+        println!("    {part}");
+    }
     println!();
     println!("What /metrics says:");
     let metrics = daemon.metrics()?;
@@ -130,4 +133,17 @@ fn judgement(line: &Value, clock: jiff::Timestamp, at: &dyn Fn(Duration, &str)) 
     at(after("kill"), "oomwarden has killed it");
     at(after("empty"), "oomwarden has seen that it is empty");
     Ok(())
+}
+
+/// The text in lines of bearable length, broken after commas.
+fn folded(text: &str) -> Vec<String> {
+    const WIDTH: usize = 130;
+    let mut lines = vec![String::new()];
+    for piece in text.trim().split_inclusive(',') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() || line.len() + piece.len() <= WIDTH => line.push_str(piece),
+            _ => lines.push(format!("  {piece}")),
+        }
+    }
+    lines
 }

@@ -162,9 +162,14 @@ impl Daemon {
         Ok(())
     }
 
+    /// The journal as it is written.
+    pub fn journal_text(&self) -> String {
+        std::fs::read_to_string(self.files.join("journal")).unwrap_or_default()
+    }
+
     /// The journal's lines up to now.
     pub fn journal(&self) -> Outcome<Vec<Value>> {
-        let text = std::fs::read_to_string(self.files.join("journal")).unwrap_or_default();
+        let text = self.journal_text();
         // The last line may be half-written.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         whole.lines().map(|line| serde_json::from_str(line).doing(format_args!("understand the journal line {line:?}"))).collect()

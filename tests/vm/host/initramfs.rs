@@ -19,6 +19,7 @@ const INIT: &str = "#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
 /bin/busybox ip link set lo up
+/bin/busybox hostname guest
 for module in $(/bin/busybox cat /modules/order); do /bin/busybox insmod /modules/$module.ko; done
 /bin/busybox stty -F /dev/ttyS1 raw -echo
 /vm --guest

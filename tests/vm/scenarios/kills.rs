@@ -60,10 +60,21 @@ rules:
     ensure!(a.event("oom_kill")? >= 1, "it was not the kernel that began: {}", a.read("memory.events")?);
     ensure!(Group::at("/sys/fs/cgroup/t").event("oom_kill")? >= 1, "the event was not inherited: the scenario proves nothing");
     daemon.killed(&a)?;
-    daemon.journalled("the kernel's own kill", |line| line["kind"] == "kernel_oom")?;
-    daemon.counted("oomwarden_kernel_oom_kills_total", &[("scope", "memcg")], 1.0)?;
     wait::stays("the neighbours live", Duration::from_secs(1), || Ok(beside.running()? && cousin.running()?))?;
     ensure!(daemon.kills("finish")? == 1.0, "more than one group was killed: {:?}", daemon.judgements("killed")?);
+    daemon.stop()
+}
+
+/// A kill by the kernel is recorded and counted, whether a rule follows it up or not.
+pub fn kill_by_the_kernel_is_on_record() -> Outcome {
+    let daemon = Daemon::start(THRASH)?;
+    let a = Group::new("t/a")?.max(32 * MIB)?.no_swap()?;
+    let mut hog = hog(&a)?;
+    hog.must_be_killed()?;
+    daemon.counted("oomwarden_kernel_oom_kills_total", &[("scope", "memcg")], 1.0)?;
+    let line = daemon.journalled("the kernel's own kill", |line| line["kind"] == "kernel_oom")?;
+    ensure!(line.to_string().contains("/t/a"), "the line does not name the group: {line}");
+    ensure!(daemon.kills("thrash")? == 0.0, "oomwarden counts the kernel's kill as its own");
     daemon.stop()
 }
 

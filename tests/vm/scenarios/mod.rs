@@ -15,6 +15,7 @@ mod storms;
 
 use std::time::Duration;
 
+use crate::demo;
 use crate::outcome::Outcome;
 
 /// Before a line with numbers that the host prints in any case.
@@ -41,6 +42,7 @@ macro_rules! scenarios {
 /// Every scenario, in the order in which they run.
 pub fn all() -> impl Iterator<Item = Scenario> {
     const ALL: &[Scenario] = scenarios! {
+        demo::{ runs_right_here_and_leaves_nothing }
         harness::{
             a_bare_kernel_does_what_the_scenarios_assume,
             page_cache_thrash_is_pressure_without_shortage,
@@ -53,6 +55,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         kills::{
             group_over_high_dies_whole_and_its_neighbour_lives,
             kernel_kills_one_of_five_the_rest_goes_and_no_ancestor,
+            kill_by_the_kernel_is_on_record,
             two_rules_for_one_group_are_one_kill,
             observe_does_everything_but_the_deed,
             kernel_oom_group_is_set_where_the_policy_asks,
