@@ -404,7 +404,7 @@ impl Climbs {
         }
         let policy = Arc::clone(&climb.policy);
         let rungs = policy.rules.get(usize::from(climb.rule)).map(|rule| &rule.ladder[..]).unwrap_or_default();
-        let at = climb.since(job.finished.map_or_else(|| clock.now(), |moment| clock.at(moment)));
+        let at = climb.since(job.done.sent.or(job.finished).map_or_else(|| clock.now(), |moment| clock.at(moment)));
         let now = climb.since(clock.now());
         let mut next = climb.ladder.deed_done(rungs, job.done, at, now, &mut climb.rungs);
         if next == Next::Wait && climb.is_gone(senses) {
