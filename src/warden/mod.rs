@@ -5,6 +5,7 @@
 //! from a trigger. With rules that rest on events and PSI there is no turn while nothing happens.
 //!
 //! - [`senses`]: everything held open, and what a notice means: which rule, which subject.
+//! - [`levels`]: what is sampled because the kernel has no notice for it.
 //! - [`court`]: facts gathered for a judgement, and the judgement.
 //! - [`climbs`]: ladders under way.
 //! - [`own`]: which group oomwarden itself runs in.
@@ -13,6 +14,7 @@
 
 pub mod climbs;
 pub mod court;
+pub mod levels;
 pub mod own;
 pub mod published;
 pub mod reload;
