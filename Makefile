@@ -6,6 +6,25 @@ VM_PROGRAMS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static strip:b
 build:
 	$(CARGO) build --release
 
+# Everything: form, lints, tests beside the code and of the whole program, scenarios on two kernels.
+.PHONY: test
+test: lint test-host test-vm
+
+.PHONY: lint
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --quiet -- -D warnings
+
+# All but the virtual machines; with the command alone for documentation's examples, of which there are none yet.
+.PHONY: test-host
+test-host:
+	$(CARGO) test --quiet --lib --bins --test '[a-u]*'
+
+# Licences, sources and unwanted crates (cargo install cargo-deny).
+.PHONY: deny
+deny:
+	$(CARGO) deny check licenses bans sources
+
 # Installs what the virtual machines need and is missing; says what to do where it can't.
 .PHONY: vm-deps
 vm-deps:

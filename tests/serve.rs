@@ -1,8 +1,7 @@
 //! The server over real sockets: every endpoint, and every kind of client that one would rather not have.
+#![allow(clippy::expect_used, clippy::panic, clippy::cast_possible_truncation, reason = "helpers of a test may stop at the first surprise")]
 
 mod exposition;
-
-#![allow(clippy::expect_used, clippy::panic, clippy::cast_possible_truncation, reason = "helpers of a test may stop at the first surprise")]
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};

@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -52,6 +52,8 @@ pub struct Done {
     pub processes: u32,
     /// The last refusal.
     pub errno: Option<Errno>,
+    /// When the last signal was sent, or cgroup.kill was written; releasing memory comes after.
+    pub sent: Option<Instant>,
 }
 
 /// Buffers of one actor.
@@ -109,6 +111,7 @@ impl Workshop {
         match victim.kill() {
             Ok(()) => {
                 done.errno = None;
+                done.sent = Some(Instant::now());
                 self.release_chunk();
                 done
             }
@@ -116,7 +119,7 @@ impl Workshop {
             Err(errno) => {
                 let one_by_one = self.signal_all(targets, Signal::KILL, KILL_PASSES);
                 let errno = if errno == Errno::NOENT { one_by_one.errno } else { one_by_one.errno.or(Some(errno)) };
-                Done { processes: done.processes + one_by_one.processes, errno }
+                Done { processes: done.processes + one_by_one.processes, errno, ..one_by_one }
             }
         }
     }
@@ -222,6 +225,7 @@ impl Workshop {
             match pidfd_send_signal(fd, signal) {
                 Ok(()) => {
                     done.processes += 1;
+                    done.sent = Some(Instant::now());
                     if signal == Signal::KILL {
                         // Refused for a process that is gone already, and before Linux 5.15: its exit frees the memory too.
                         let _ = process_mrelease(fd.as_fd());
@@ -247,11 +251,11 @@ impl Workshop {
     }
 
     fn kill_one(&mut self, targets: &[Arc<Group>], pid: i32, kept: &mut Option<OwnedFd>) -> Done {
-        let gone = Done { processes: 0, errno: Some(Errno::SRCH) };
+        let gone = Done { errno: Some(Errno::SRCH), ..Done::default() };
         let Some(id) = Pid::from_raw(pid) else { return gone };
         let fd = match pidfd_open(id, PidfdFlags::empty()) {
             Ok(fd) => fd,
-            Err(errno) => return Done { processes: 0, errno: Some(errno) },
+            Err(errno) => return Done { errno: Some(errno), ..Done::default() },
         };
         let Workshop { buffer, .. } = self;
         let mut member = false;
@@ -267,12 +271,13 @@ impl Workshop {
         }
         match pidfd_send_signal(&fd, Signal::KILL) {
             Ok(()) => {
+                let sent = Some(Instant::now());
                 // As in `signal_chunk`.
                 let _ = process_mrelease(fd.as_fd());
                 *kept = Some(fd);
-                Done { processes: 1, errno: None }
+                Done { processes: 1, errno: None, sent }
             }
-            Err(errno) => Done { processes: 0, errno: Some(errno) },
+            Err(errno) => Done { errno: Some(errno), ..Done::default() },
         }
     }
 }
@@ -316,7 +321,7 @@ mod tests {
         let (_dir, group) = group(&format!("0\n{}\n", child.id()));
         let done = Workshop::new().perform(Deed::Term, &[group], &mut None);
         // Pid 0 would have been this test's own process group.
-        assert_eq!(done, Done { processes: 1, errno: None });
+        assert_eq!((done.processes, done.errno), (1, None));
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(15));
     }
 
@@ -326,11 +331,11 @@ mod tests {
         let pid = i32::try_from(child.id()).unwrap();
         let (_other_dir, other) = group("");
         let done = Workshop::new().perform(Deed::KillOne(pid), &[other], &mut None);
-        assert_eq!(done, Done { processes: 0, errno: Some(Errno::SRCH) });
+        assert_eq!((done.processes, done.errno), (0, Some(Errno::SRCH)));
         assert!(child.try_wait().unwrap().is_none());
         let (_dir, group) = group(&format!("{pid}\n"));
         let mut kept = None;
-        assert_eq!(Workshop::new().perform(Deed::KillOne(pid), &[group], &mut kept), Done { processes: 1, errno: None });
+        assert_eq!(Workshop::new().perform(Deed::KillOne(pid), &[group], &mut kept).processes, 1);
         assert!(kept.is_some());
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
     }
@@ -341,7 +346,7 @@ mod tests {
         let list: String = children.iter().map(|child| format!("{}\n", child.id())).collect();
         let (_dir, group) = group(&list);
         let done = Workshop::new().perform(Deed::KillGroup { signals_first: false }, &[group], &mut None);
-        assert_eq!(done, Done { processes: 100, errno: None });
+        assert_eq!((done.processes, done.errno), (100, None));
         for child in &mut children {
             assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
         }

@@ -283,7 +283,9 @@ impl fmt::Display for KeyText {
                 write!(f, "{}{}", if value < 0 { "-" } else { "" }, Bytes(value.unsigned_abs()))?;
                 if self.0 == RankKey::Growth { f.write_str("/s") } else { Ok(()) }
             }
-            RankKey::Pressure | RankKey::OomScore | RankKey::Age => write!(f, "{value}"),
+            RankKey::Pressure => write!(f, "{:?}", Duration::from_micros(value.unsigned_abs())),
+            RankKey::Age => write!(f, "{:?}", Duration::from_millis(value.unsigned_abs())),
+            RankKey::OomScore => write!(f, "{value}"),
         }
     }
 }

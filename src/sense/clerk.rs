@@ -126,7 +126,7 @@ impl Told {
     fn widened(&mut self, asked: Psi, armed: Psi) {
         if asked != armed && !std::mem::replace(&mut self.widened, true) {
             tracing::warn!(
-                "the kernel refuses a PSI window of {:?}; {:?} with the same ratio is used (smaller windows need Linux 6.5 or CAP_SYS_RESOURCE)",
+                "the kernel refuses a PSI window of {:?}; {:?} with the same ratio is used (small windows need CAP_SYS_RESOURCE and a newer kernel: 6.1 has no windows below 500 ms, 6.12 has)",
                 asked.window,
                 armed.window
             );

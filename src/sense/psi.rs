@@ -13,7 +13,7 @@ use crate::policy::model::{Psi, PsiKind};
 
 /// Windows that unprivileged users may ask for are multiples of this.
 const UNPRIVILEGED_UNIT: Duration = Duration::from_secs(2);
-/// The smallest window of kernels before 6.5 or so.
+/// The smallest window of older kernels, 6.1 among them; 6.12 takes smaller ones.
 const OLD_SMALLEST: Duration = Duration::from_millis(500);
 
 /// `psi` and, in order, what to try where the kernel refuses it with EINVAL: wider windows with the same ratio of stall to

@@ -60,6 +60,23 @@ pub struct Start<'a> {
     pub record: Option<Box<JudgementRecord>>,
 }
 
+/// What a climb works with; all of it is the warden's.
+#[derive(Debug)]
+pub struct Means<'a> {
+    /// The time.
+    pub clock: &'a Clock,
+    /// Facts and judgements.
+    pub court: &'a mut Court,
+    /// What is held open.
+    pub senses: &'a mut Senses,
+    /// Cool-downs.
+    pub history: &'a mut History,
+    /// Where records go.
+    pub records: &'a Records,
+    /// The epoll set.
+    pub poller: &'a Poller,
+}
+
 /// One ladder under way.
 #[derive(Debug)]
 struct Climb {
@@ -214,28 +231,18 @@ impl Climbs {
     }
 
     /// Begins a ladder.
-    #[expect(clippy::too_many_arguments, reason = "what a climb concerns; a struct of borrows would only rename them")]
-    pub fn begin(
-        &mut self,
-        start: Start<'_>,
-        clock: &Clock,
-        court: &mut Court,
-        senses: &mut Senses,
-        history: &mut History,
-        records: &Records,
-        poller: &Poller,
-    ) {
+    pub fn begin(&mut self, start: Start<'_>, with: &mut Means<'_>) {
         let place = self.places.iter().position(Option::is_none);
-        let victim = senses.tree.get(start.victim).map(|node| Arc::clone(&node.group));
+        let victim = with.senses.tree.get(start.victim).map(|node| Arc::clone(&node.group));
         let (Some(place), Some(victim)) = (place, victim) else {
             if let Some(record) = start.record {
-                records.submit(record);
+                with.records.submit(record);
             }
             return;
         };
-        let subject = senses.tree.slot_of(start.subject).and_then(|slot| court.index_of(slot));
-        let scope = senses.tree.slot_of(start.scope).and_then(|slot| court.index_of(slot));
-        let before = subject.zip(scope).and_then(|(subject, scope)| ScopeFacts::of(&court.facts, &court.node, subject, scope));
+        let subject = with.senses.tree.slot_of(start.subject).and_then(|slot| with.court.index_of(slot));
+        let scope = with.senses.tree.slot_of(start.scope).and_then(|slot| with.court.index_of(slot));
+        let before = subject.zip(scope).and_then(|(subject, scope)| ScopeFacts::of(&with.court.facts, &with.court.node, subject, scope));
         let Some(mut climb) = self.spare.pop() else { return };
         climb.policy = Arc::clone(start.policy);
         (climb.rule, climb.subject, climb.scope, climb.victim) = (start.rule, start.subject, start.scope, victim);
@@ -243,39 +250,29 @@ impl Climbs {
         (climb.before, climb.failed, climb.look_at, climb.attempt) = (before, [None; TRIES], None, 0);
         climb.rungs.clear();
         self.generations[place] = self.generations[place].wrapping_add(1) & 0xff_ffff;
-        let next = self.enter(place, &mut climb, start.victim, clock, court, senses, poller);
-        self.carry_on(place, climb, next, clock, court, senses, history, records, poller);
+        let next = self.enter(place, &mut climb, start.victim, with);
+        self.carry_on(place, climb, next, with);
     }
 
     /// Turns a climb to a victim, its first or the next.
-    #[expect(clippy::too_many_arguments, reason = "as in `begin`")]
-    fn enter(
-        &mut self,
-        place: usize,
-        climb: &mut Climb,
-        victim: Slot,
-        clock: &Clock,
-        court: &mut Court,
-        senses: &mut Senses,
-        poller: &Poller,
-    ) -> Next {
+    fn enter(&mut self, place: usize, climb: &mut Climb, victim: Slot, with: &mut Means<'_>) -> Next {
         let policy = Arc::clone(&climb.policy);
         let Some(rule) = policy.rules.get(usize::from(climb.rule)) else { return Next::End(End::Failed(None)) };
-        climb.usage = court.facts_of(victim).and_then(|facts| facts.memory.usage());
-        climb.processes = court.processes_below(victim);
+        climb.usage = with.court.facts_of(victim).and_then(|facts| facts.memory.usage());
+        climb.processes = with.court.processes_below(victim);
         climb.one = matches!(rule.ladder.last(), Some(Rung::Kill(KillWhat::Process)));
         climb.pidfd = None;
-        let pid = if climb.one { court.pick_process(victim, senses) } else { None };
+        let pid = if climb.one { with.court.pick_process(victim, with.senses) } else { None };
         if climb.one && pid.is_none() {
             return Next::End(End::Failed(None));
         }
-        let whole_node = senses.tree.get(Tree::ROOT).is_some_and(|root| root.group.id == climb.scope);
+        let whole_node = with.senses.tree.get(Tree::ROOT).is_some_and(|root| root.group.id == climb.scope);
         climb.ladder = Ladder::new(whole_node, pid);
         if let (false, Some(fd)) = (climb.one, climb.victim.held(File::GroupEvents)) {
             // EEXIST where another ladder failed on the same group; looking every few milliseconds remains.
-            let _ = poller.add_notice(fd, Token::Populated(self.key(place)));
+            let _ = with.poller.add_notice(fd, Token::Populated(self.key(place)));
         }
-        climb.ladder.begin(&rule.ladder, climb.since(clock.now()))
+        climb.ladder.begin(&rule.ladder, climb.since(with.clock.now()))
     }
 
     fn key(&self, place: usize) -> Key {
@@ -283,43 +280,31 @@ impl Climbs {
     }
 
     /// Does what the ladder says next and puts the climb back in its place, or ends it.
-    #[expect(clippy::too_many_arguments, reason = "as in `begin`")]
-    fn carry_on(
-        &mut self,
-        place: usize,
-        mut climb: Box<Climb>,
-        mut next: Next,
-        clock: &Clock,
-        court: &mut Court,
-        senses: &mut Senses,
-        history: &mut History,
-        records: &Records,
-        poller: &Poller,
-    ) {
+    fn carry_on(&mut self, place: usize, mut climb: Box<Climb>, mut next: Next, with: &mut Means<'_>) {
         loop {
-            let now = clock.now();
+            let now = with.clock.now();
             let policy = Arc::clone(&climb.policy);
             let rungs = policy.rules.get(usize::from(climb.rule)).map(|rule| &rule.ladder[..]).unwrap_or_default();
             match next {
                 Next::Wait => break,
                 Next::Do(deed) => {
-                    self.send(place, &mut climb, deed, senses);
+                    self.send(place, &mut climb, deed, with.senses);
                     break;
                 }
                 Next::AskRecovered => {
-                    let over = self.is_over(&climb, now, court, senses);
+                    let over = self.is_over(&climb, now, with);
                     let since = climb.since(now);
                     next = climb.ladder.judged(rungs, over, since, &mut climb.rungs);
                 }
-                Next::End(End::Failed(_)) => match self.next_victim(&mut climb, now, court, senses, poller) {
-                    Some(victim) => next = self.enter(place, &mut climb, victim, clock, court, senses, poller),
-                    None => return self.end(climb, Outcome::Failed, now, senses, history, records, poller),
+                Next::End(End::Failed(_)) => match self.next_victim(&mut climb, now, with) {
+                    Some(victim) => next = self.enter(place, &mut climb, victim, with),
+                    None => return self.end(climb, Outcome::Failed, now, with),
                 },
-                Next::End(End::Recovered) => return self.end(climb, Outcome::Recovered, now, senses, history, records, poller),
-                Next::End(End::Gone) => return self.end(climb, Outcome::Killed, now, senses, history, records, poller),
+                Next::End(End::Recovered) => return self.end(climb, Outcome::Recovered, now, with),
+                Next::End(End::Gone) => return self.end(climb, Outcome::Killed, now, with),
             }
         }
-        climb.look_at = climb.ladder.is_killing().then(|| clock.now() + LOOK);
+        climb.look_at = climb.ladder.is_killing().then(|| with.clock.now() + LOOK);
         self.places[place] = Some(climb);
     }
 
@@ -343,21 +328,13 @@ impl Climbs {
     }
 
     /// Feeds all ladders what has happened.
-    pub fn advance(
-        &mut self,
-        clock: &Clock,
-        court: &mut Court,
-        senses: &mut Senses,
-        history: &mut History,
-        records: &Records,
-        poller: &Poller,
-    ) {
+    pub fn advance(&mut self, with: &mut Means<'_>) {
         while let Some(mut job) = self.actors.finished() {
-            self.done(&mut job, clock, court, senses, history, records, poller);
+            self.done(&mut job, with);
             self.actors.give_back(job);
         }
         for place in 0..CLIMBS {
-            let now = clock.now();
+            let now = with.clock.now();
             let Some(climb) = &self.places[place] else { continue };
             let due = climb.look_at.is_some_and(|at| at <= now);
             let late = climb.arrived + climb.ladder.deadline() <= now;
@@ -368,28 +345,18 @@ impl Climbs {
             let policy = Arc::clone(&climb.policy);
             let rungs = policy.rules.get(usize::from(climb.rule)).map(|rule| &rule.ladder[..]).unwrap_or_default();
             let since = climb.since(now);
-            let next = if climb.is_gone(senses) {
+            let next = if climb.is_gone(with.senses) {
                 climb.ladder.gone(since, &mut climb.rungs)
             } else if late {
                 climb.ladder.deadline_passed(rungs, since, &mut climb.rungs)
             } else {
                 Next::Wait
             };
-            self.carry_on(place, climb, next, clock, court, senses, history, records, poller);
+            self.carry_on(place, climb, next, with);
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "as in `begin`")]
-    fn done(
-        &mut self,
-        job: &mut Job,
-        clock: &Clock,
-        court: &mut Court,
-        senses: &mut Senses,
-        history: &mut History,
-        records: &Records,
-        poller: &Poller,
-    ) {
+    fn done(&mut self, job: &mut Job, with: &mut Means<'_>) {
         let place = job.ladder.slot as usize;
         let Some(mut climb) = self.places.get_mut(place).and_then(Option::take) else { return };
         if job.ladder.generation != climb.attempt ^ (self.generations[place] << 8) {
@@ -399,34 +366,34 @@ impl Climbs {
         }
         if let Some(pidfd) = job.pidfd.take() {
             // Without it the victim is looked at every few milliseconds.
-            let _ = poller.add_readable(&pidfd, Token::Pid(self.key(place)));
+            let _ = with.poller.add_readable(&pidfd, Token::Pid(self.key(place)));
             climb.pidfd = Some(pidfd);
         }
         let policy = Arc::clone(&climb.policy);
         let rungs = policy.rules.get(usize::from(climb.rule)).map(|rule| &rule.ladder[..]).unwrap_or_default();
-        let at = climb.since(job.finished.map_or_else(|| clock.now(), |moment| clock.at(moment)));
-        let now = climb.since(clock.now());
+        let at = climb.since(job.done.sent.or(job.finished).map_or_else(|| with.clock.now(), |moment| with.clock.at(moment)));
+        let now = climb.since(with.clock.now());
         let mut next = climb.ladder.deed_done(rungs, job.done, at, now, &mut climb.rungs);
-        if next == Next::Wait && climb.is_gone(senses) {
-            next = climb.ladder.gone(climb.since(clock.now()), &mut climb.rungs);
+        if next == Next::Wait && climb.is_gone(with.senses) {
+            next = climb.ladder.gone(climb.since(with.clock.now()), &mut climb.rungs);
         }
-        self.carry_on(place, climb, next, clock, court, senses, history, records, poller);
+        self.carry_on(place, climb, next, with);
     }
 
     /// Whether the trouble that began this ladder is over.
-    fn is_over(&self, climb: &Climb, now: Duration, court: &mut Court, senses: &mut Senses) -> bool {
+    fn is_over(&self, climb: &Climb, now: Duration, with: &mut Means<'_>) -> bool {
         let (Some(rule), Some(before)) = (climb.rule(), climb.before) else { return false };
-        let Some(subject) = senses.tree.slot_of(climb.subject) else { return false };
-        court.gather(&climb.policy, usize::from(climb.rule), subject, now, senses, self);
-        let scope = senses.tree.slot_of(climb.scope).and_then(|slot| court.index_of(slot));
-        let facts = court.index_of(subject).zip(scope);
-        let facts = facts.and_then(|(subject, scope)| ScopeFacts::of(&court.facts, &court.node, subject, scope));
+        let Some(subject) = with.senses.tree.slot_of(climb.subject) else { return false };
+        with.court.gather(&climb.policy, usize::from(climb.rule), subject, now, with.senses, self);
+        let scope = with.senses.tree.slot_of(climb.scope).and_then(|slot| with.court.index_of(slot));
+        let facts = with.court.index_of(subject).zip(scope);
+        let facts = facts.and_then(|(subject, scope)| ScopeFacts::of(&with.court.facts, &with.court.node, subject, scope));
         facts.is_some_and(|facts| recovered(&climb.notice, rule, &before, &facts))
     }
 
     /// The victim can't be killed: who is next?
-    fn next_victim(&mut self, climb: &mut Climb, now: Duration, court: &mut Court, senses: &mut Senses, poller: &Poller) -> Option<Slot> {
-        self.unwatch(climb, poller);
+    fn next_victim(&mut self, climb: &mut Climb, now: Duration, with: &mut Means<'_>) -> Option<Slot> {
+        self.unwatch(climb, with.poller);
         *climb.failed.iter_mut().find(|place| place.is_none())? = Some(climb.victim.id);
         if climb.failed.iter().all(Option::is_some) {
             return None;
@@ -437,16 +404,16 @@ impl Climbs {
             failed[tried] = *id;
             tried += 1;
         }
-        let subject = senses.tree.slot_of(climb.subject)?;
+        let subject = with.senses.tree.slot_of(climb.subject)?;
         let rule = usize::from(climb.rule);
-        match court.judge(&climb.policy, rule, subject, &climb.notice, &failed[..tried], now, senses, self)? {
+        match with.court.judge(&climb.policy, rule, subject, &climb.notice, &failed[..tried], now, with.senses, self)? {
             Ruling::Kill { victim, scope } => {
-                if self.conflicts(&senses.tree, scope, victim) {
+                if self.conflicts(&with.senses.tree, scope, victim) {
                     return None;
                 }
-                climb.victim = Arc::clone(&senses.tree.get(victim)?.group);
+                climb.victim = Arc::clone(&with.senses.tree.get(victim)?.group);
                 if let Some(record) = &mut climb.record {
-                    record.set_candidates(&court.verdict, &court.facts);
+                    record.set_candidates(&with.court.verdict, &with.court.facts);
                 }
                 Some(victim)
             }
@@ -463,19 +430,9 @@ impl Climbs {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "as in `begin`")]
-    fn end(
-        &mut self,
-        climb: Box<Climb>,
-        outcome: Outcome,
-        now: Duration,
-        senses: &mut Senses,
-        history: &mut History,
-        records: &Records,
-        poller: &Poller,
-    ) {
-        self.unwatch(&climb, poller);
-        let left = usage_left(&climb.victim, senses);
+    fn end(&mut self, climb: Box<Climb>, outcome: Outcome, now: Duration, with: &mut Means<'_>) {
+        self.unwatch(&climb, with.poller);
+        let left = usage_left(&climb.victim, with.senses);
         let freed = climb.usage.zip(left).map(|(before, left)| before.saturating_sub(left));
         let cooldown = climb.rule().map_or(Duration::ZERO, |rule| rule.cooldown);
         let end = match outcome {
@@ -483,11 +440,11 @@ impl Climbs {
             Outcome::Recovered => DeedEnd::Recovered,
             _ => DeedEnd::Failed,
         };
-        history.deed_ended(now, climb.rule, climb.subject, cooldown, end);
+        with.history.deed_ended(now, climb.rule, climb.subject, cooldown, end);
         if self.relieved.len() < self.relieved.capacity() {
             self.relieved.push(climb.scope);
         }
-        self.submit(climb, outcome, freed, now, records);
+        self.submit(climb, outcome, freed, now, with.records);
     }
 
     /// Completes the record and takes the climb back.

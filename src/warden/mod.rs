@@ -5,6 +5,7 @@
 //! from a trigger. With rules that rest on events and PSI there is no turn while nothing happens.
 //!
 //! - [`senses`]: everything held open, and what a notice means: which rule, which subject.
+//! - [`levels`]: what is sampled because the kernel has no notice for it.
 //! - [`court`]: facts gathered for a judgement, and the judgement.
 //! - [`climbs`]: ladders under way.
 //! - [`own`]: which group oomwarden itself runs in.
@@ -13,6 +14,7 @@
 
 pub mod climbs;
 pub mod court;
+pub mod levels;
 pub mod own;
 pub mod published;
 pub mod reload;
@@ -42,7 +44,7 @@ use crate::record::rules::RuleCounters;
 use crate::sense::poller::{Poller, Ready, Token};
 use crate::sense::tree::Tree;
 
-use climbs::Climbs;
+use climbs::{Climbs, Means};
 use court::{Court, Ruling};
 use reload::Mailbox;
 use senses::Senses;
@@ -350,7 +352,8 @@ impl Warden {
 
     /// Feeds the ladders: finished deeds, victims that are gone, deadlines.
     fn supervise(&mut self) {
-        self.climbs.advance(&self.clock, &mut self.court, &mut self.senses, &mut self.history, &self.records, &self.poller);
+        let Warden { clock, court, senses, history, records, poller, climbs, .. } = self;
+        climbs.advance(&mut Means { clock, court, senses, history, records, poller });
         // What was noticed in a scope before its victim was gone is no fresh evidence; a kill by the kernel stays one.
         while let Some(scope) = self.climbs.take_relieved() {
             let tree = &self.senses.tree;
@@ -423,7 +426,8 @@ impl Warden {
             Ruling::Kill { victim, scope } if enforce => {
                 self.history.deed_began(decided, rule, subject);
                 let start = climbs::Start { policy: &self.policy, rule, subject, victim, scope, notice, arrived, record };
-                self.climbs.begin(start, &self.clock, &mut self.court, &mut self.senses, &mut self.history, &self.records, &self.poller);
+                let Warden { clock, court, senses, history, records, poller, climbs, .. } = self;
+                climbs.begin(start, &mut Means { clock, court, senses, history, records, poller });
             }
             Ruling::Kill { .. } => {
                 if let Some(mut record) = record {

@@ -8,11 +8,11 @@ fn at(millis: u64) -> Duration {
 }
 
 fn ok(processes: u32) -> Done {
-    Done { processes, errno: None }
+    Done { processes, ..Done::default() }
 }
 
 fn refused(errno: Errno) -> Done {
-    Done { processes: 0, errno: Some(errno) }
+    Done { errno: Some(errno), ..Done::default() }
 }
 
 fn outcomes(records: &[RungRecord]) -> Vec<(RungName, RungOutcome)> {

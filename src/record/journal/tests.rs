@@ -61,8 +61,8 @@ fn every_candidate_has_its_reason() {
     assert_eq!(
         told,
         [
-            (Some(1), "ranked 1: age 5, the next one's 6"),
-            (Some(2), "ranked 2: age 6, the victim's 5"),
+            (Some(1), "ranked 1: age 5ms, the next one's 6ms"),
+            (Some(2), "ranked 2: age 6ms, the victim's 5ms"),
             (Some(3), "ranked 3: usage 100MiB, the victim's 512MiB"),
             (Some(4), "ranked 4: as the victim's, in importance and every key"),
             (Some(5), "ranked 5: importance 0, the victim's -100"),

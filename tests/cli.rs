@@ -1,0 +1,127 @@
+//! What users type: exit codes, and one line that says what is wrong and what to do.
+#![allow(clippy::unwrap_used, reason = "helpers of a test may stop at the first surprise")]
+
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+
+fn oomwarden() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oomwarden"));
+    // Nothing of the caller's environment is meant for these tests.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OOMWARDEN_")) {
+        command.env_remove(name);
+    }
+    command.timeout(std::time::Duration::from_secs(60));
+    command
+}
+
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    messages: String,
+}
+
+fn run(args: &[&str]) -> Ran {
+    let output = oomwarden().args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code(), out: text(output.stdout), messages: text(output.stderr) }
+}
+
+fn policy(dir: &Path, text: &str) -> String {
+    let path = dir.join("policy.yaml");
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn ready_policies_are_sound_and_say_so_on_standard_output() {
+    let ran = run(&["check", "policies/default.yaml", "policies/server.yaml", "policies/batch.yaml"]);
+    assert_eq!((ran.code, ran.messages.as_str()), (Some(0), ""));
+    assert_eq!(ran.out.lines().count(), 3);
+}
+
+#[test]
+fn a_bad_policy_is_refused_with_every_error_and_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = policy(dir.path(), "version: 1\nrules:\n  - name: a\n    wach: /t\n    watch: /t\n    when:\n      - psi: full 100/500ms\n");
+    for args in [&["check", &path][..], &["run", "--policy", &path, "--listen", "none"]] {
+        let ran = run(args);
+        assert_eq!(ran.code, Some(2), "{}", ran.messages);
+        assert!(ran.messages.contains(&format!("{path}:4:5: error: ")), "{}", ran.messages);
+        assert!(ran.messages.contains("watch"), "a hint with the nearest key: {}", ran.messages);
+        assert!(ran.messages.contains(&format!("{path}:7:")), "all errors at once: {}", ran.messages);
+        assert!(ran.out.is_empty());
+    }
+}
+
+#[test]
+fn keys_of_later_versions_are_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = policy(dir.path(), "version: 1\nlimits: {kills: 5 per 10m}\nrules: []\n");
+    let ran = run(&["check", &path]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.messages.contains("limits"), "{}", ran.messages);
+}
+
+#[test]
+fn a_policy_that_is_not_there_says_which() {
+    for args in [&["check", "/nowhere/policy.yaml"][..], &["run", "--policy", "/nowhere/policy.yaml"]] {
+        let ran = run(args);
+        assert_eq!(ran.code, Some(1), "{}", ran.messages);
+        assert!(ran.messages.contains("/nowhere/policy.yaml"), "{}", ran.messages);
+    }
+}
+
+#[test]
+fn a_root_that_is_not_cgroup2_is_said_in_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    for root in [dir.path().to_str().unwrap(), "/nowhere"] {
+        let ran = run(&["run", "--cgroup-root", root, "--listen", "none"]);
+        assert_eq!(ran.code, Some(3), "{}", ran.messages);
+        assert_eq!(ran.messages.lines().count(), 1, "{}", ran.messages);
+        assert!(ran.messages.contains(root) && ran.messages.contains("--cgroup-root"), "{}", ran.messages);
+    }
+}
+
+#[test]
+fn idle_waits_for_a_signal_where_cgroup2_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_oomwarden"))
+        .args(["run", "--on-unsupported=idle", "--listen", "none", "--cgroup-root"])
+        .arg(dir.path())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut messages = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("idle until stopped") {
+        assert!(std::io::BufRead::read_line(&mut messages, &mut line).unwrap() > 0, "ended: {line}");
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn wrong_usage_is_2_and_help_is_0() {
+    for args in [&[][..], &["--bogus"], &["run", "--listen", "nonsense"], &["run", "--psi-groups", "x"], &["check"]] {
+        let ran = run(args);
+        assert_eq!(ran.code, Some(2), "{args:?}: {}", ran.messages);
+        assert!(!ran.messages.is_empty() && !ran.messages.contains("panicked"), "{args:?}");
+    }
+    for args in [&["--help"][..], &["--version"], &["run", "--help"], &["doctor", "--help"]] {
+        assert_eq!(run(args).code, Some(0), "{args:?}");
+    }
+}
+
+#[test]
+fn doctor_tells_people_and_programs_the_same() {
+    let people = run(&["doctor"]);
+    let programs = run(&["doctor", "--json"]);
+    assert_eq!(people.code, programs.code);
+    let parsed: serde_json::Value = serde_json::from_str(&programs.out).unwrap();
+    assert!(parsed.to_string().contains("cgroup"), "{parsed}");
+    assert!(people.out.lines().count() > 5, "{}", people.out);
+    assert!(!people.messages.contains("panicked"));
+}
