@@ -65,19 +65,6 @@ rules:
     daemon.stop()
 }
 
-/// A kill by the kernel is recorded and counted, whether a rule follows it up or not.
-pub fn kill_by_the_kernel_is_on_record() -> Outcome {
-    let daemon = Daemon::start(THRASH)?;
-    let a = Group::new("t/a")?.max(32 * MIB)?.no_swap()?;
-    let mut hog = hog(&a)?;
-    hog.must_be_killed()?;
-    daemon.counted("oomwarden_kernel_oom_kills_total", &[("scope", "memcg")], 1.0)?;
-    let line = daemon.journalled("the kernel's own kill", |line| line["kind"] == "kernel_oom")?;
-    ensure!(line.to_string().contains("/t/a"), "the line does not name the group: {line}");
-    ensure!(daemon.kills("thrash")? == 0.0, "oomwarden counts the kernel's kill as its own");
-    daemon.stop()
-}
-
 /// Two rules see the same trouble in the same group: one deed, one line.
 pub fn two_rules_for_one_group_are_one_kill() -> Outcome {
     let policy = "

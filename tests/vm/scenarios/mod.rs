@@ -55,7 +55,6 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         kills::{
             group_over_high_dies_whole_and_its_neighbour_lives,
             kernel_kills_one_of_five_the_rest_goes_and_no_ancestor,
-            kill_by_the_kernel_is_on_record,
             two_rules_for_one_group_are_one_kill,
             observe_does_everything_but_the_deed,
             kernel_oom_group_is_set_where_the_policy_asks,
