@@ -108,6 +108,22 @@ impl Actors {
         self.shared.more.notify_one();
     }
 
+    /// Takes back what was handed over for the ladder at `place` and no actor has begun: what is stuck behind others must
+    /// not be done when its ladder has long gone on.
+    pub fn recall(&mut self, place: u32) {
+        let mut waiting = lock(&self.shared.waiting);
+        for _ in 0..waiting.len() {
+            match waiting.pop_front() {
+                Some(mut job) if job.ladder.slot == place => {
+                    job.targets.clear();
+                    self.spare.push(job);
+                }
+                Some(job) => waiting.push_back(job),
+                None => break,
+            }
+        }
+    }
+
     /// The next finished job; to be given back by [`Actors::give_back`].
     #[must_use]
     pub fn finished(&self) -> Option<Box<Job>> {

@@ -24,10 +24,12 @@ const REMEMBERED: usize = 4096;
 const TERM_PASSES: usize = 5;
 /// Passes over a group's list where cgroup.kill is not to be had.
 const KILL_PASSES: usize = 200;
+/// Chunks of one such pass: a bomb that forks faster is met again in the next.
+const PASS_CHUNKS: usize = REMEMBERED / CHUNK;
 /// Between two of them.
 const PASS_PAUSE: Duration = Duration::from_millis(1);
-/// Passes of signals before cgroup.kill under a shortage of the whole node.
-const FIRST_PASSES: usize = 1;
+/// Chunks that are signalled before cgroup.kill under a shortage of the whole node; what is left, or forks, is for that write.
+const FIRST_CHUNKS: usize = 8;
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,8 +92,8 @@ impl Workshop {
     pub fn perform(&mut self, deed: Deed, targets: &[Arc<Group>], kept: &mut Option<OwnedFd>) -> Done {
         self.signalled.clear();
         match deed {
-            Deed::Term => self.signal_all(targets, Signal::TERM, TERM_PASSES),
-            Deed::KillProcesses => self.signal_all(targets, Signal::KILL, KILL_PASSES),
+            Deed::Term => self.signal_all(targets, Signal::TERM, TERM_PASSES, usize::MAX),
+            Deed::KillProcesses => self.signal_all(targets, Signal::KILL, KILL_PASSES, PASS_CHUNKS),
             Deed::KillGroup { signals_first } => self.kill_group(targets, signals_first),
             Deed::KillOne(pid) => self.kill_one(targets, pid, kept),
         }
@@ -101,7 +103,7 @@ impl Workshop {
         let Some(victim) = targets.first() else { return Done::default() };
         let mut done = Done::default();
         if signals_first {
-            done = self.signal_all(targets, Signal::KILL, FIRST_PASSES);
+            done = self.signal_all(targets, Signal::KILL, 1, FIRST_CHUNKS);
         }
         // The pidfds must be opened while the processes live; releasing works only once they are dying.
         self.chunk.clear();
@@ -117,15 +119,16 @@ impl Workshop {
             }
             // Before Linux 5.14, or refused: one by one.
             Err(errno) => {
-                let one_by_one = self.signal_all(targets, Signal::KILL, KILL_PASSES);
+                let one_by_one = self.signal_all(targets, Signal::KILL, KILL_PASSES, PASS_CHUNKS);
                 let errno = if errno == Errno::NOENT { one_by_one.errno } else { one_by_one.errno.or(Some(errno)) };
                 Done { processes: done.processes + one_by_one.processes, errno, ..one_by_one }
             }
         }
     }
 
-    /// Signals every process of the groups, reading the lists again until nobody is new, at most `passes` times.
-    fn signal_all(&mut self, targets: &[Arc<Group>], signal: Signal, passes: usize) -> Done {
+    /// Signals every process of the groups, reading the lists again until nobody is new: at most `passes` times, and at
+    /// most `chunks` at a time.
+    fn signal_all(&mut self, targets: &[Arc<Group>], signal: Signal, passes: usize, chunks: usize) -> Done {
         let mut done = Done::default();
         for pass in 0..passes {
             if signal == Signal::KILL && pass > 0 {
@@ -136,8 +139,10 @@ impl Workshop {
             }
             let (mut news, before) = (false, done.processes);
             done.processes = 0;
+            let mut left = chunks;
             for group in targets {
-                loop {
+                while left > 0 {
+                    left -= 1;
                     self.chunk.clear();
                     match self.open_chunk(group) {
                         Opened::Nobody => break,
@@ -155,7 +160,7 @@ impl Workshop {
             // Passes see the same dying processes again: the fullest tells how many there were.
             done.processes = done.processes.max(before);
             // Nobody new stands in any list. For SIGKILL the dying stay listed for a while, which is not news.
-            if !news || (signal == Signal::KILL && passes > FIRST_PASSES && targets.first().is_some_and(|victim| self.is_empty(victim))) {
+            if !news || (signal == Signal::KILL && passes > 1 && targets.first().is_some_and(|victim| self.is_empty(victim))) {
                 break;
             }
         }
@@ -226,10 +231,6 @@ impl Workshop {
                 Ok(()) => {
                     done.processes += 1;
                     done.sent = Some(Instant::now());
-                    if signal == Signal::KILL {
-                        // Refused for a process that is gone already, and before Linux 5.15: its exit frees the memory too.
-                        let _ = process_mrelease(fd.as_fd());
-                    }
                 }
                 Err(Errno::SRCH) => {}
                 Err(errno) => done.errno = Some(errno),
@@ -241,11 +242,15 @@ impl Workshop {
                 self.signalled.drain(..REMEMBERED / 2);
             }
         }
+        // All are dying by now; releasing one takes its time and must not keep the next from its signal.
+        if signal == Signal::KILL {
+            self.release_chunk();
+        }
     }
 
     fn release_chunk(&mut self) {
         for (_, fd) in self.chunk.drain(..) {
-            // As in `signal_chunk`.
+            // Refused for a process that is gone already, and before Linux 5.15: its exit frees the memory too.
             let _ = process_mrelease(fd.as_fd());
         }
     }
@@ -272,7 +277,7 @@ impl Workshop {
         match pidfd_send_signal(&fd, Signal::KILL) {
             Ok(()) => {
                 let sent = Some(Instant::now());
-                // As in `signal_chunk`.
+                // As in `release_chunk`.
                 let _ = process_mrelease(fd.as_fd());
                 *kept = Some(fd);
                 Done { processes: 1, errno: None, sent }

@@ -192,7 +192,13 @@ impl Ladder {
             }
             State::Grace => Next::AskRecovered,
             State::Killing { second: false } if self.one.is_none() => self.second_try(None, now, records),
-            State::Killing { .. } | State::Verifying => {
+            // SIGKILL is on its way, and releasing memory takes its time: wait for the end, don't turn to another.
+            State::Killing { .. } => {
+                self.note(records, RungOutcome::Deadline, now);
+                (self.state, self.since, self.deadline) = (State::Verifying, now, now + VERIFY_DEADLINE);
+                Next::Wait
+            }
+            State::Verifying => {
                 self.note(records, RungOutcome::Deadline, now);
                 Next::End(End::Failed(self.refused))
             }

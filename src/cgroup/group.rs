@@ -45,6 +45,8 @@ pub enum File {
     Pressure,
     /// cgroup.events
     GroupEvents,
+    /// cgroup.stat
+    GroupStat,
     /// cgroup.type
     Type,
     /// cgroup.procs
@@ -72,6 +74,7 @@ impl File {
             File::OomGroup => c"memory.oom.group",
             File::Pressure => c"memory.pressure",
             File::GroupEvents => c"cgroup.events",
+            File::GroupStat => c"cgroup.stat",
             File::Type => c"cgroup.type",
             File::Procs => c"cgroup.procs",
             File::Kill => c"cgroup.kill",
@@ -257,6 +260,25 @@ impl Group {
         self.dir = None;
     }
 
+    /// The same group with nothing held: every read opens by path and checks the identity. For readers that must not share
+    /// a descriptor with the warden.
+    #[must_use]
+    pub fn unheld(&self) -> Group {
+        Group {
+            id: self.id,
+            path: self.path.clone(),
+            root: Arc::clone(&self.root),
+            dir: None,
+            held: [const { OnceLock::new() }; File::COUNT],
+        }
+    }
+
+    /// Whether the group was removed. Any other trouble with looking is no proof of that.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        matches!(self.reopen_dir(), Err(Errno::NOENT | Errno::NODEV | Errno::NOTDIR))
+    }
+
     /// Holds `file` open from now on. A file that does not exist is not held, which is no error.
     ///
     /// # Errors
@@ -330,7 +352,8 @@ impl Group {
     ) -> Result<Option<T>, ReadError> {
         let fd = match self.opened(file) {
             Ok(fd) => fd,
-            Err(Errno::NOENT) => return Ok(None),
+            // These every group has, whatever the kernel: not there means that the group is not.
+            Err(Errno::NOENT) if !matches!(file, File::GroupEvents | File::Procs) => return Ok(None),
             Err(errno) => return Err(self.error(file, Cause::Errno(errno))),
         };
         let text = buffer.pread(&fd).map_err(|errno| self.error(file, Cause::Errno(errno)))?;

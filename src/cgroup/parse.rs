@@ -183,6 +183,20 @@ pub fn populated(text: &[u8]) -> Result<Option<bool>, ParseError> {
     Ok(populated)
 }
 
+/// cgroup.stat: how many groups stand below, dying ones left out.
+///
+/// # Errors
+/// A broken line.
+pub fn descendants(text: &[u8]) -> Result<Option<u64>, ParseError> {
+    let mut descendants = None;
+    flat_keyed(text, |key, value| {
+        if key == b"nr_descendants" {
+            descendants = Some(value);
+        }
+    })?;
+    Ok(descendants)
+}
+
 /// Stall totals of a pressure file, microseconds. Averages are left out on purpose: they lag by seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pressure {

@@ -15,7 +15,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::logging::{self, LogFormat, LogLevel};
 use super::{DONE, FAILED, UNSUPPORTED, USAGE};
 use crate::cgroup::root::Root;
-use crate::policy::model::{Mode, Policy};
+use crate::policy::model::{Mode, Policy, Psi, Trigger};
 use crate::policy::{self, files};
 use crate::record::counters::Counters;
 use crate::record::file::JournalTo;
@@ -143,7 +143,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let server = Server::bind(&args.listen).map_err(|error| failed(FAILED)(error.to_string()))?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let log = logging::start(args.log_format, args.log_level, colours).map_err(|error| failed(FAILED)(format!("log: {error}")))?;
-    let descriptors = descriptors(args.psi_groups.max(1));
+    let descriptors = descriptors(args.psi_groups.max(1), &policy);
     prepare_self();
 
     let counters = Arc::new(Counters::new().map_err(|error| failed(FAILED)(format!("metrics: {error}")))?);
@@ -157,7 +157,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let warden = Warden::new(Setup {
         root,
         policy: Arc::clone(&policy),
-        psi_groups: descriptors.triggers,
+        psi_groups: descriptors.psi_groups,
         descriptors: descriptors.groups,
         records: records.clone(),
         counters: Arc::clone(&counters),
@@ -250,20 +250,29 @@ fn lock_state(directory: &Path) -> Result<Flock<File>, Failure> {
 /// How descriptors are shared out.
 struct Descriptors {
     groups: usize,
-    triggers: usize,
+    psi_groups: usize,
 }
 
 /// Raises RLIMIT_NOFILE to what is allowed and shares it out: what the daemon needs for itself, the server's connections
 /// (it takes an eighth at the most), triggers, groups, and a rest for files that are opened for one use.
-fn descriptors(psi_groups: usize) -> Descriptors {
+fn descriptors(psi_groups: usize, policy: &Policy) -> Descriptors {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((256, 256));
     let wanted = hard.min(MOST_DESCRIPTORS).max(soft);
     let limit = if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() { wanted } else { soft };
     let limit = usize::try_from(limit.min(MOST_DESCRIPTORS)).unwrap_or(256);
     let spare = limit.saturating_sub(OWN_DESCRIPTORS + limit / 8);
-    let triggers = psi_groups.min(spare / 4).max(1);
-    let rest = (spare / 4).min(64);
-    Descriptors { groups: spare.saturating_sub(triggers + rest), triggers }
+    // A group may have as many triggers as the policy has different ones.
+    let mut kinds: Vec<Psi> = Vec::new();
+    for when in policy.rules.iter().flat_map(|rule| &rule.when) {
+        match when {
+            Trigger::Psi(psi) if !kinds.contains(psi) => kinds.push(*psi),
+            _ => {}
+        }
+    }
+    let each = kinds.len().max(1);
+    let psi_groups = psi_groups.min(spare / 4 / each).max(1);
+    let rest = (spare / 4).min(256);
+    Descriptors { groups: spare.saturating_sub(psi_groups * each + rest), psi_groups }
 }
 
 /// Whether we may end processes here at all: as root, with CAP_KILL, or in a subtree that was delegated to us.

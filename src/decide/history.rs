@@ -183,6 +183,13 @@ impl History {
         entry.rests(now).then(|| entry.until.unwrap_or(Duration::MAX))
     }
 
+    /// Forgets what was kept for these subjects: it concerns what is no more.
+    pub fn drop_pending(&mut self, concerns: impl Fn(GroupId) -> bool) {
+        for entry in self.entries.iter_mut().filter(|entry| concerns(entry.key.subject)) {
+            entry.pending = None;
+        }
+    }
+
     /// The group was removed: nothing about it is needed any more.
     pub fn forget(&mut self, subject: GroupId) {
         self.entries.retain(|entry| entry.key.subject != subject);

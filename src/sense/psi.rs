@@ -16,6 +16,11 @@ const UNPRIVILEGED_UNIT: Duration = Duration::from_secs(2);
 /// The smallest window of older kernels, 6.1 among them; 6.12 takes smaller ones.
 const OLD_SMALLEST: Duration = Duration::from_millis(500);
 
+/// How long a group keeps its triggers at the least, however many others are in trouble.
+const SHORTEST_STAY: Duration = Duration::from_secs(2);
+/// How soon a refused trigger is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
 /// `psi` and, in order, what to try where the kernel refuses it with EINVAL: wider windows with the same ratio of stall to
 /// window, so that none is more sensitive than what was asked for.
 pub fn attempts(psi: Psi) -> impl Iterator<Item = Psi> {
@@ -67,6 +72,7 @@ pub struct Entry {
     pub psi: Psi,
     state: State,
     troubled: Duration,
+    asked: Duration,
 }
 
 /// All triggers.
@@ -155,10 +161,12 @@ impl Pool {
         groups < self.limit
     }
 
-    /// The group whose last trouble lies farthest back.
+    /// The group whose last trouble lies farthest back, if that is long enough ago: a trigger that is taken down again
+    /// before its window is over tells nothing to anybody.
     #[must_use]
-    pub fn least_troubled(&self) -> Option<GroupId> {
-        self.with_slots().min_by_key(|(_, entry)| entry.troubled).map(|(_, entry)| entry.group)
+    pub fn least_troubled(&self, now: Duration) -> Option<GroupId> {
+        let rested = |entry: &Entry| now.saturating_sub(entry.troubled) >= SHORTEST_STAY.max(entry.psi.window);
+        self.with_slots().filter(|(_, entry)| rested(entry)).min_by_key(|(_, entry)| entry.troubled).map(|(_, entry)| entry.group)
     }
 
     /// Notes trouble of a group.
@@ -170,7 +178,7 @@ impl Pool {
 
     /// Makes room for a trigger that the clerk is to arm; its key goes along with the errand.
     pub fn ask(&mut self, group: GroupId, psi: Psi, now: Duration) -> Key {
-        let entry = Entry { group, psi, state: State::Asked, troubled: now };
+        let entry = Entry { group, psi, state: State::Asked, troubled: now, asked: now };
         let slot = self.entries.iter().position(Option::is_none).unwrap_or_else(|| {
             self.entries.push(None);
             self.generations.push(0);
@@ -194,6 +202,16 @@ impl Pool {
             }
             None => Some(fd),
         }
+    }
+
+    /// The next trigger on a timer that is to be tried again, if its last trial is long enough ago.
+    pub fn retry(&mut self, now: Duration) -> Option<(Key, GroupId, Psi)> {
+        let late = |entry: &Entry| matches!(entry.state, State::Timer(_)) && now.saturating_sub(entry.asked) >= RETRY;
+        let slot = self.entries.iter().position(|entry| entry.as_ref().is_some_and(late))?;
+        let entry = self.entries.get_mut(slot)?.as_mut()?;
+        (entry.state, entry.asked) = (State::Asked, now);
+        let (group, psi) = (entry.group, entry.psi);
+        Some((self.key(u32::try_from(slot).ok()?), group, psi))
     }
 
     /// The clerk could not arm it: it is read on a timer from now on.

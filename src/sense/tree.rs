@@ -58,6 +58,9 @@ pub struct Tree {
     pub budget: Budget,
     buffer: ReadBuf,
     degraded: usize,
+    /// A group could not be looked at although it is there.
+    incomplete: bool,
+    arrivals: u64,
     /// Groups that have not settled yet, the oldest first.
     young: VecDeque<(Duration, Key)>,
 }
@@ -84,6 +87,8 @@ impl Tree {
             budget: Budget { limit: descriptors, used: 0 },
             buffer: ReadBuf::new(),
             degraded: 0,
+            incomplete: false,
+            arrivals: 0,
             young: VecDeque::new(),
         };
         let group = Group::open(&root, None, GroupPath::root())?;
@@ -139,6 +144,18 @@ impl Tree {
         self.by_id.len()
     }
 
+    /// Whether a group stands at a path that the tree has not been told of yet.
+    #[must_use]
+    pub fn is_unseen(&self, path: &GroupPath) -> bool {
+        self.slot_at(path).is_none() && Group::open(&self.root, None, path.clone()).is_ok()
+    }
+
+    /// How many groups have come so far.
+    #[must_use]
+    pub fn arrivals(&self) -> u64 {
+        self.arrivals
+    }
+
     /// How many slots there are, used or free.
     #[must_use]
     pub fn places(&self) -> usize {
@@ -155,6 +172,38 @@ impl Tree {
     #[must_use]
     pub fn degraded(&self) -> usize {
         self.degraded
+    }
+
+    /// Whether the timer has something to do here: groups without notices, or that could not be looked at.
+    #[must_use]
+    pub fn needs_timer(&self) -> bool {
+        self.degraded > 0 || self.incomplete
+    }
+
+    /// How many groups stand below one.
+    #[must_use]
+    pub fn count_below(&self, top: Slot) -> u64 {
+        let (mut count, mut next) = (0, self.next_in_preorder(top, top));
+        while let Some(slot) = next {
+            count += 1;
+            next = self.next_in_preorder(top, slot);
+        }
+        count
+    }
+
+    /// Compares what stands below one group with what is there.
+    pub fn rescan_below(&mut self, top: Slot, policy: &Policy) {
+        let (mut gone, mut next) = (Vec::new(), self.next_in_preorder(top, top));
+        while let Some(slot) = next {
+            if self.get(slot).is_some_and(|node| node.group.is_removed()) {
+                gone.push(slot);
+            }
+            next = self.next_in_preorder(top, slot);
+        }
+        for slot in gone {
+            self.remove(slot);
+        }
+        self.scan_children(top, policy, None);
     }
 
     /// The groups that are read on a timer.
@@ -203,7 +252,7 @@ impl Tree {
                 Notice::Created(parent, name) => self.created(*parent, name, policy, now),
                 Notice::Removed(parent, name) => self.removed(*parent, name),
                 Notice::Changed(slot, name) => self.changed(*slot, *name),
-                Notice::Overflow => self.rescan(policy, now),
+                Notice::Overflow => self.rescan(policy),
             }
         }
         self.notices = notices;
@@ -226,7 +275,7 @@ impl Tree {
     /// Looks at what stands under a name. A notice of a removal may be older than the group that stands there now.
     fn removed(&mut self, parent: Slot, name: &[u8]) {
         let Some(slot) = self.child_at(parent, name) else { return };
-        if self.get(slot).is_some_and(|node| node.group.reopen_dir().is_err()) {
+        if self.get(slot).is_some_and(|node| node.group.is_removed()) {
             self.remove(slot);
         }
     }
@@ -242,26 +291,31 @@ impl Tree {
     }
 
     /// Compares the whole tree with what is there: after lost notices, and on a timer where there are none.
-    pub fn rescan(&mut self, policy: &Policy, now: Duration) {
-        let gone: Vec<Slot> = self.slots().filter(|slot| self.get(*slot).is_some_and(|node| node.group.reopen_dir().is_err())).collect();
+    pub fn rescan(&mut self, policy: &Policy) {
+        self.incomplete = false;
+        let gone: Vec<Slot> = self.slots().filter(|slot| self.get(*slot).is_some_and(|node| node.group.is_removed())).collect();
         for slot in gone {
             self.remove(slot);
         }
-        self.scan_children(Tree::ROOT, policy, Some(now));
+        // Not born before our eyes: what their counters say by now may be old.
+        self.scan_children(Tree::ROOT, policy, None);
     }
 
     /// Rescans below the groups that have no watch.
-    pub fn rescan_unwatched(&mut self, policy: &Policy, now: Duration) {
+    pub fn rescan_unwatched(&mut self, policy: &Policy) {
+        if std::mem::take(&mut self.incomplete) {
+            self.scan_children(Tree::ROOT, policy, None);
+        }
         let unwatched: Vec<Slot> = self.slots().filter(|slot| self.get(*slot).is_some_and(|node| node.watch.is_none())).collect();
         for slot in unwatched {
             let Some(node) = self.get(slot) else { continue };
-            if slot != Tree::ROOT && node.group.reopen_dir().is_err() {
+            if slot != Tree::ROOT && node.group.is_removed() {
                 self.remove(slot);
                 continue;
             }
             // A watch may have become free meanwhile.
             self.watch(slot);
-            self.scan_level(slot, policy, Some(now), &mut Vec::new());
+            self.scan_children(slot, policy, None);
         }
     }
 
@@ -275,7 +329,11 @@ impl Tree {
 
     /// Finds the children of one group; removes those that are gone, and names all that are there.
     fn scan_level(&mut self, slot: Slot, policy: &Policy, born: Option<Duration>, found: &mut Vec<Slot>) {
-        let Some(names) = self.get(slot).and_then(|node| child_names(&node.group)) else { return };
+        let Some(node) = self.get(slot) else { return };
+        let Some(names) = child_names(&node.group) else {
+            self.incomplete |= !node.group.is_removed();
+            return;
+        };
         for name in names {
             if let Some((child, _)) = self.discover(slot, &name, policy, born) {
                 found.push(child);
@@ -287,7 +345,15 @@ impl Tree {
     fn discover(&mut self, parent: Slot, name: &[u8], policy: &Policy, born: Option<Duration>) -> Option<(Slot, bool)> {
         let node = self.get(parent)?;
         let path = node.group.path.child(name);
-        let group = Group::open(&self.root, Some((&node.group, &CString::new(name).ok()?)), path).ok()?;
+        let group = match Group::open(&self.root, Some((&node.group, &CString::new(name).ok()?)), path) {
+            Ok(group) => group,
+            Err(Errno::NOENT | Errno::NODEV | Errno::NOTDIR) => return None,
+            // Out of descriptors or memory: it is there, so the timer looks again.
+            Err(_) => {
+                self.incomplete = true;
+                return None;
+            }
+        };
         if let Some(known) = self.slot_of(group.id) {
             return Some((known, false));
         }
@@ -340,6 +406,7 @@ impl Tree {
         if let Some(place) = self.nodes.get_mut(slot as usize) {
             *place = Some(node);
         }
+        self.arrivals += 1;
         self.budget.used += descriptors;
         self.by_id.insert(id, slot);
         self.by_path.insert(path, slot);
@@ -410,7 +477,7 @@ impl Tree {
             self.hold(&group, File::Current, Need::Reading);
         }
         if let Some(node) = self.get_mut(slot) {
-            node.has_memory = slot == Tree::ROOT || group.held(File::Current).is_some() || group.held(File::EventsLocal).is_some();
+            node.has_memory |= slot == Tree::ROOT || group.held(File::Current).is_some() || group.held(File::EventsLocal).is_some();
         }
         self.judge_sensing(slot);
     }
@@ -447,8 +514,9 @@ impl Tree {
     fn judge_sensing(&mut self, slot: Slot) {
         let Some(node) = self.get_mut(slot) else { return };
         let notified = !node.counted || node.group.held(File::EventsLocal).is_some() || node.group.held(File::Events).is_some();
-        // A group without the memory controller has no events to hold.
-        let sensing = if node.watch.is_some() && (notified || !node.has_memory) { Sensing::Notices } else { Sensing::Timer };
+        // A group without the memory controller has no events to hold, and neither has the real root.
+        let has_events = node.has_memory && slot != Tree::ROOT;
+        let sensing = if node.watch.is_some() && (notified || !has_events) { Sensing::Notices } else { Sensing::Timer };
         let before = std::mem::replace(&mut node.sensing, sensing);
         match (before, sensing) {
             (Sensing::Notices, Sensing::Timer) => self.degraded += 1,
@@ -572,6 +640,7 @@ impl Tree {
                 }
                 self.watch(slot);
                 self.open_files(slot);
+                self.learn_kind(slot);
                 if counted && !was_counted {
                     self.baseline(slot);
                 }

@@ -97,6 +97,10 @@ struct Climb {
     one: bool,
     pidfd: Option<OwnedFd>,
     failed: [Option<GroupId>; TRIES],
+    /// The rule's index in the policy in force, for its cool-down; `None` once a reload dropped the rule.
+    key: Option<u16>,
+    /// Another policy is in force: this one's indices mean nothing to the groups any more.
+    superseded: bool,
     look_at: Option<Duration>,
 }
 
@@ -124,13 +128,24 @@ impl Climb {
     }
 }
 
+/// A scope whose trouble has just been dealt with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relieved {
+    /// The scope.
+    pub scope: GroupId,
+    /// The victim, if it was a whole group and is gone.
+    pub gone: Option<GroupId>,
+}
+
 /// All ladders.
 #[derive(Debug)]
 pub struct Climbs {
     places: [Option<Box<Climb>>; CLIMBS],
     generations: [u32; CLIMBS],
     actors: Actors,
-    relieved: Vec<GroupId>,
+    relieved: Vec<Relieved>,
+    /// What a climb that is not under way points at, so that it keeps nothing of its last victim open.
+    blank: (Arc<Policy>, Arc<Group>),
     #[expect(clippy::vec_box, reason = "a climb goes from here to its place and back by its box: that allocates nothing")]
     spare: Vec<Box<Climb>>,
 }
@@ -160,6 +175,8 @@ impl Climbs {
                 one: false,
                 pidfd: None,
                 failed: [None; TRIES],
+                key: None,
+                superseded: false,
                 look_at: None,
             })
         };
@@ -168,6 +185,7 @@ impl Climbs {
             generations: [0; CLIMBS],
             actors: Actors::start(mail, JOBS, groups.max(64))?,
             relieved: Vec::with_capacity(CLIMBS * TRIES),
+            blank: (Arc::clone(policy), Arc::clone(root)),
             spare: (0..CLIMBS).map(|_| blank()).collect(),
         })
     }
@@ -219,14 +237,23 @@ impl Climbs {
         }
     }
 
+    /// Another policy took over. Ladders under way end by the one that began them, but turn to no further victim: groups are
+    /// classed by the new one.
+    pub fn policy_replaced(&mut self, renumbered: impl Fn(u16) -> Option<u16>) {
+        for climb in self.places.iter_mut().flatten() {
+            climb.key = climb.key.and_then(&renumbered);
+            climb.superseded = true;
+        }
+    }
+
     /// When the next ladder must be looked at.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
         self.climbs().map(|climb| climb.look_at.unwrap_or(Duration::MAX).min(climb.arrived + climb.ladder.deadline())).min()
     }
 
-    /// A scope whose trouble has just been dealt with.
-    pub fn take_relieved(&mut self) -> Option<GroupId> {
+    /// The next scope whose trouble has just been dealt with.
+    pub fn take_relieved(&mut self) -> Option<Relieved> {
         self.relieved.pop()
     }
 
@@ -248,6 +275,7 @@ impl Climbs {
         (climb.rule, climb.subject, climb.scope, climb.victim) = (start.rule, start.subject, start.scope, victim);
         (climb.notice, climb.arrived, climb.record) = (start.notice, start.arrived, start.record);
         (climb.before, climb.failed, climb.look_at, climb.attempt) = (before, [None; TRIES], None, 0);
+        (climb.key, climb.superseded) = (Some(start.rule), false);
         climb.rungs.clear();
         self.generations[place] = self.generations[place].wrapping_add(1) & 0xff_ffff;
         let next = self.enter(place, &mut climb, start.victim, with);
@@ -298,10 +326,10 @@ impl Climbs {
                 }
                 Next::End(End::Failed(_)) => match self.next_victim(&mut climb, now, with) {
                     Some(victim) => next = self.enter(place, &mut climb, victim, with),
-                    None => return self.end(climb, Outcome::Failed, now, with),
+                    None => return self.end(place, climb, Outcome::Failed, now, with),
                 },
-                Next::End(End::Recovered) => return self.end(climb, Outcome::Recovered, now, with),
-                Next::End(End::Gone) => return self.end(climb, Outcome::Killed, now, with),
+                Next::End(End::Recovered) => return self.end(place, climb, Outcome::Recovered, now, with),
+                Next::End(End::Gone) => return self.end(place, climb, Outcome::Killed, now, with),
             }
         }
         climb.look_at = climb.ladder.is_killing().then(|| with.clock.now() + LOOK);
@@ -310,6 +338,7 @@ impl Climbs {
 
     fn send(&mut self, place: usize, climb: &mut Climb, deed: Deed, senses: &Senses) {
         climb.attempt = climb.attempt.wrapping_add(1);
+        self.actors.recall(u32::try_from(place).unwrap_or(u32::MAX));
         // All jobs stuck: the deadline of the rung goes on to the next, and by then one may be free.
         let Some(mut job) = self.actors.take() else { return };
         job.ladder = Key { slot: u32::try_from(place).unwrap_or(u32::MAX), generation: climb.attempt ^ (self.generations[place] << 8) };
@@ -394,6 +423,9 @@ impl Climbs {
     /// The victim can't be killed: who is next?
     fn next_victim(&mut self, climb: &mut Climb, now: Duration, with: &mut Means<'_>) -> Option<Slot> {
         self.unwatch(climb, with.poller);
+        if climb.superseded {
+            return None;
+        }
         *climb.failed.iter_mut().find(|place| place.is_none())? = Some(climb.victim.id);
         if climb.failed.iter().all(Option::is_some) {
             return None;
@@ -430,7 +462,8 @@ impl Climbs {
         }
     }
 
-    fn end(&mut self, climb: Box<Climb>, outcome: Outcome, now: Duration, with: &mut Means<'_>) {
+    fn end(&mut self, place: usize, climb: Box<Climb>, outcome: Outcome, now: Duration, with: &mut Means<'_>) {
+        self.actors.recall(u32::try_from(place).unwrap_or(u32::MAX));
         self.unwatch(&climb, with.poller);
         let left = usage_left(&climb.victim, with.senses);
         let freed = climb.usage.zip(left).map(|(before, left)| before.saturating_sub(left));
@@ -440,9 +473,12 @@ impl Climbs {
             Outcome::Recovered => DeedEnd::Recovered,
             _ => DeedEnd::Failed,
         };
-        with.history.deed_ended(now, climb.rule, climb.subject, cooldown, end);
+        if let Some(key) = climb.key {
+            with.history.deed_ended(now, key, climb.subject, cooldown, end);
+        }
         if self.relieved.len() < self.relieved.capacity() {
-            self.relieved.push(climb.scope);
+            let gone = (outcome == Outcome::Killed && !climb.one).then_some(climb.victim.id);
+            self.relieved.push(Relieved { scope: climb.scope, gone });
         }
         self.submit(climb, outcome, freed, now, with.records);
     }
@@ -463,6 +499,7 @@ impl Climbs {
             records.submit(record);
         }
         climb.pidfd = None;
+        (climb.policy, climb.victim) = (Arc::clone(&self.blank.0), Arc::clone(&self.blank.1));
         self.spare.push(climb);
     }
 

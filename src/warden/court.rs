@@ -292,6 +292,7 @@ fn look(node: &Node, is_root: bool, reads: Reads, buffer: &mut ReadBuf) -> Optio
         }
         match group.read(File::OomGroup, buffer, parse::flag) {
             Ok(oom_group) => facts.oom_group = oom_group.unwrap_or(false),
+            Err(error) if error.is_gone() => return None,
             // Whether it is a unit can't be told, so it can't be judged.
             Err(_) => facts.populated = None,
         }

@@ -36,7 +36,7 @@ use crate::cgroup::root::Root;
 use crate::decide::facts::NodeFacts;
 use crate::decide::history::{Admission, History};
 use crate::decide::verdict::Notice;
-use crate::policy::model::{EventKind, Mode, Policy};
+use crate::policy::model::{EventKind, Mode, Policy, Trigger};
 use crate::record::counters::Counters;
 use crate::record::pool::Pool as Records;
 use crate::record::pulse::Pulse;
@@ -44,7 +44,7 @@ use crate::record::rules::RuleCounters;
 use crate::sense::poller::{Poller, Ready, Token};
 use crate::sense::tree::Tree;
 
-use climbs::{Climbs, Means};
+use climbs::{Climbs, Means, Relieved};
 use court::{Court, Ruling};
 use reload::Mailbox;
 use senses::Senses;
@@ -293,6 +293,7 @@ impl Warden {
             u16::try_from(index).ok()
         };
         self.history.renumber(renumbered);
+        self.climbs.policy_replaced(renumbered);
         self.pending.retain_mut(|pending| renumbered(pending.rule).map(|rule| pending.rule = rule).is_some());
         self.senses.adopt(policy, now, &self.poller);
         self.tree_changed(now);
@@ -303,7 +304,7 @@ impl Warden {
         let now = self.clock.now();
         if let Err(error) = self.senses.tree.update(&self.policy, now) {
             tracing::error!("inotify: {error}: the tree of groups is read anew");
-            self.senses.tree.rescan(&self.policy, now);
+            self.senses.tree.rescan(&self.policy);
         }
         self.tree_changed(now);
     }
@@ -355,7 +356,14 @@ impl Warden {
         let Warden { clock, court, senses, history, records, poller, climbs, .. } = self;
         climbs.advance(&mut Means { clock, court, senses, history, records, poller });
         // What was noticed in a scope before its victim was gone is no fresh evidence; a kill by the kernel stays one.
-        while let Some(scope) = self.climbs.take_relieved() {
+        while let Some(Relieved { scope, gone }) = self.climbs.take_relieved() {
+            if let Some(gone) = gone {
+                // Whatever was counted in the victim concerns the dead, not who starts there next.
+                self.senses.recount_below(gone);
+                let tree = &self.senses.tree;
+                self.history.drop_pending(|subject| senses::below(tree, subject, gone));
+                self.pending.retain(|pending| !senses::below(tree, pending.subject, gone));
+            }
             let tree = &self.senses.tree;
             self.pending.retain(|pending| breaks_group(&pending.notice) || !senses::below(tree, pending.subject, scope));
             self.senses.renew_triggers(scope, self.clock.now(), &self.poller);
@@ -390,7 +398,13 @@ impl Warden {
         let Pending { rule, subject, notice, arrived, .. } = pending;
         // Removed meanwhile; who stands under its name by now is somebody else.
         let Some(slot) = self.senses.tree.slot_of(subject) else { return };
-        let Some(the_rule) = self.policy.rules.get(usize::from(rule)) else { return };
+        let policy = Arc::clone(&self.policy);
+        let Some(the_rule) = policy.rules.get(usize::from(rule)) else { return };
+        // A notice from before a reload, for a group or of a kind that the rule no longer names.
+        let names_it = self.senses.tree.get(slot).is_some_and(|node| node.class.subject_of.contains(usize::from(rule)));
+        if !names_it || !the_rule.when.iter().any(|when| is_of(&notice, when)) {
+            return;
+        }
         if !breaks_group(&notice) && self.history.resting_until(begun, rule, subject).is_some() {
             return;
         }
@@ -398,7 +412,18 @@ impl Warden {
             return;
         }
         let ruling = self.court.judge(&self.policy, usize::from(rule), slot, &notice, &[], begun, &mut self.senses, &self.climbs);
-        let Some(ruling) = ruling else { return };
+        let Some(mut ruling) = ruling else { return };
+        if let Ruling::Kill { victim, .. } = ruling
+            && !self.senses.knows_all_below(victim)
+        {
+            // Groups came that the tree has not been told of yet; one of them may have to live.
+            self.senses.tree.rescan_below(victim, &self.policy);
+            self.tree_changed(begun);
+            let Some(slot) = self.senses.tree.slot_of(subject) else { return };
+            let again = self.court.judge(&self.policy, usize::from(rule), slot, &notice, &[], begun, &mut self.senses, &self.climbs);
+            let Some(again) = again else { return };
+            ruling = again;
+        }
         if let Ruling::Kill { victim, scope } = ruling
             && self.climbs.conflicts(&self.senses.tree, scope, victim)
         {
@@ -507,6 +532,17 @@ impl Warden {
 
 /// How soon a kept notice is judged again when a ladder elsewhere on its line was in the way.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// Whether a notice may come of a trigger.
+fn is_of(notice: &Notice, when: &Trigger) -> bool {
+    match (notice, when) {
+        (Notice::Psi(psi), Trigger::Psi(asked)) => psi == asked,
+        (Notice::Event(kind, ..), Trigger::Event(asked)) => kind == asked,
+        (Notice::Usage(test, _), Trigger::Usage(asked, _)) => test == asked,
+        (Notice::Available(..), Trigger::Available(..)) | (Notice::SwapFree(..), Trigger::SwapFree(..)) => true,
+        _ => false,
+    }
+}
 
 /// Whether the notice says that a group is no longer whole, which does not pass by itself.
 fn breaks_group(notice: &Notice) -> bool {

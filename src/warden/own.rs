@@ -31,6 +31,7 @@ pub struct Finder {
     file: OwnedFd,
     last: Vec<u8>,
     own: Own,
+    seen: u64,
 }
 
 impl Finder {
@@ -40,18 +41,30 @@ impl Finder {
     /// The errno.
     pub fn open() -> rustix::io::Result<Finder> {
         let file = open("/proc/self/cgroup", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Finder { file, last: Vec::with_capacity(4096), own: Own::Unknown })
+        Ok(Finder { file, last: Vec::with_capacity(4096), own: Own::Unknown, seen: 0 })
+    }
+
+    /// Whether the last answer still holds for an unchanged path: inside, as long as that group is there; outside, as long
+    /// as no group has come.
+    fn is_settled(&self, tree: &Tree) -> bool {
+        match self.own {
+            Own::Inside(id) => tree.slot_of(id).is_some(),
+            Own::Outside => self.seen == tree.arrivals(),
+            Own::Unknown => false,
+        }
     }
 
     /// Our own group now. Allocates only when we were moved since.
     pub fn find(&mut self, tree: &Tree, buffer: &mut ReadBuf) -> Own {
         match buffer.pread(&self.file) {
-            Ok(text) if text == self.last => {}
+            // Unchanged, and the group is still the one that we found.
+            Ok(text) if text == self.last && self.is_settled(tree) => {}
             Ok(text) => {
                 self.last.clear();
                 self.last.extend_from_slice(text);
                 let named = parse::own_group(text).map(GroupPath::from_bytes);
                 self.own = look(tree, named.as_ref(), buffer);
+                self.seen = tree.arrivals();
                 // Not found is looked for again at the next judgement.
                 if self.own == Own::Unknown {
                     self.last.clear();
@@ -87,7 +100,7 @@ fn look(tree: &Tree, named: Option<&GroupPath>, buffer: &mut ReadBuf) -> Own {
     {
         return Own::Inside(node.group.id);
     }
-    let mut doubt = false;
+    let mut doubt = named.is_some_and(|path| tree.is_unseen(path));
     for node in tree.slots().filter_map(|slot| tree.get(slot)) {
         match holds_us(&node.group, buffer) {
             Some(true) => return Own::Inside(node.group.id),

@@ -1,7 +1,6 @@
 //! The groups that a scrape shows: read by the server thread, so that a scrape costs the warden nothing.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 
 use crate::cgroup::group::{File, Group, ReadBuf, ReadError};
 use crate::cgroup::parse::{self, ParseError};
@@ -12,13 +11,14 @@ thread_local! {
     static BUFFER: RefCell<ReadBuf> = RefCell::new(ReadBuf::new());
 }
 
-/// A watched subject with the groups above it, whose limits count too.
+/// A watched subject with the groups above it, whose limits count too. Nothing is held: a read of a file that the warden
+/// holds would keep it from reading meanwhile.
 #[derive(Debug)]
 pub struct Subject {
     /// The subject.
-    pub group: Arc<Group>,
+    pub group: Group,
     /// Its ancestors.
-    pub above: Vec<Arc<Group>>,
+    pub above: Vec<Group>,
 }
 
 fn read<T>(group: &Group, file: File, parse: fn(&[u8]) -> Result<T, ParseError>) -> Option<T> {

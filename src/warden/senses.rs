@@ -188,7 +188,7 @@ impl Senses {
     }
 
     fn plan_timer(&mut self, now: Duration) {
-        let needed = self.tree.degraded() > 0 || self.pool.timed() > 0;
+        let needed = self.tree.needs_timer() || self.pool.timed() > 0;
         self.timer_due = needed.then(|| self.timer_due.unwrap_or(now + TIMER));
     }
 
@@ -221,7 +221,7 @@ impl Senses {
             return;
         }
         if !self.pool.has_room() {
-            match self.pool.least_troubled() {
+            match self.pool.least_troubled(now) {
                 Some(least) if troubled => self.drop_triggers(poller, |entry| entry == least),
                 _ => return,
             }
@@ -273,10 +273,11 @@ impl Senses {
         let tree = &self.tree;
         let inside = |group: GroupId| below(tree, group, scope);
         renewed.extend(self.pool.all().filter(|(group, _)| inside(*group)));
-        let clerk = &self.clerk;
+        // Closing one waits for the kernel's readers, so the new ones are armed first.
+        let mut old = Vec::with_capacity(renewed.len());
         let close = |fd: OwnedFd| {
             poller.remove(&fd);
-            clerk.send(Errand::Close(fd));
+            old.push(fd);
         };
         self.pool.take(|entry| inside(entry.group), close);
         for (id, psi) in &renewed {
@@ -286,6 +287,33 @@ impl Senses {
             }
         }
         self.renewed = renewed;
+        for fd in old {
+            self.clerk.send(Errand::Close(fd));
+        }
+    }
+
+    /// Takes the counters of a group and all below it as they are: what they told is dealt with.
+    pub fn recount_below(&mut self, top: GroupId) {
+        let Senses { tree, buffer, .. } = self;
+        let Some(top) = tree.slot_of(top) else { return };
+        let mut next = Some(top);
+        while let Some(slot) = next {
+            next = tree.next_in_preorder(top, slot);
+            if let Some(node) = tree.get_mut(slot).filter(|node| node.counted)
+                && let Ok(Some(events)) = counters::read(&node.group, node.first_child.is_some(), buffer)
+            {
+                node.events = events;
+            }
+        }
+    }
+
+    /// Whether the tree has as many groups below one as the kernel says. Where that can't be read it is not assumed.
+    pub fn knows_all_below(&mut self, top: Slot) -> bool {
+        let Senses { tree, buffer, .. } = self;
+        let Some(node) = tree.get(top) else { return true };
+        // Kernels before 4.14 have no such file.
+        let counted = node.group.read(File::GroupStat, buffer, parse::descendants);
+        counted.is_ok_and(|count| count.flatten().is_none_or(|count| count == tree.count_below(top)))
     }
 
     /// Reads a group's counters and makes notices of those that rose.
@@ -407,8 +435,8 @@ impl Senses {
 
     /// Reads what has no notices: groups without a watch, counters without a held file, triggers that the kernel refused.
     pub fn read_unnoticed(&mut self, now: Duration, policy: &Policy, rules: &[RuleCounters], pending: &mut Vec<Pending>) {
-        if self.tree.degraded() > 0 {
-            self.tree.rescan_unwatched(policy, now);
+        if self.tree.needs_timer() {
+            self.tree.rescan_unwatched(policy);
             let unnoticed: Vec<Slot> = self.tree.degraded_slots().collect();
             for slot in unnoticed {
                 self.events(self.tree.key(slot), now, policy, rules, pending);
@@ -428,6 +456,13 @@ impl Senses {
             pool.tick(now, total, |group, psi| fired.push((group, psi)));
             for (group, psi) in fired {
                 self.stalled(group, psi, now, policy, rules, pending);
+            }
+        }
+        // What refused a trigger may take one by now: a group's owner can switch its pressure off and on.
+        while let Some((key, group, psi)) = self.pool.retry(now) {
+            match self.tree.slot_of(group).and_then(|slot| self.tree.get(slot)) {
+                Some(node) => self.clerk.send(Errand::Arm(key, Arc::clone(&node.group), psi)),
+                None => self.pool.refused(key),
             }
         }
         self.timer_due = Some(now + TIMER);
@@ -477,7 +512,7 @@ impl Senses {
             return;
         }
         self.publish_due = None;
-        let timed = self.tree.degraded();
+        let timed = self.tree.degraded().max(self.pool.timed());
         counters.set_groups(Gauge::Timer, timed);
         counters.set_groups(Gauge::Trigger, self.tree.len().saturating_sub(timed));
         counters.set_psi_triggers(self.pool.armed());
@@ -485,10 +520,10 @@ impl Senses {
             let node = self.tree.get(slot).filter(|node| !node.class.subject_of.is_empty() && slot != Tree::ROOT)?;
             let (mut above, mut at) = (Vec::new(), node.parent);
             while let Some(node) = at.and_then(|slot| self.tree.get(slot)) {
-                above.push(Arc::clone(&node.group));
+                above.push(node.group.unheld());
                 at = node.parent;
             }
-            Some(Arc::new(Subject { group: Arc::clone(&node.group), above }) as Arc<dyn GroupReader>)
+            Some(Arc::new(Subject { group: node.group.unheld(), above }) as Arc<dyn GroupReader>)
         };
         counters.published().publish(self.tree.slots().filter_map(subject).collect());
     }

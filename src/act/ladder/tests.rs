@@ -83,8 +83,12 @@ fn a_failed_or_stuck_rung_goes_on_to_the_next() {
 fn a_stuck_kill_is_tried_another_way_then_fails() {
     let (mut ladder, _, mut records) = start(&[KILL]);
     assert_eq!(ladder.deadline_passed(&[KILL], at(1000), &mut records), Next::Do(Deed::KillProcesses));
-    assert_eq!(ladder.deadline_passed(&[KILL], at(2000), &mut records), Next::End(End::Failed(None)));
-    assert_eq!(outcomes(&records), [(RungName::Kill, RungOutcome::Deadline), (RungName::Kill, RungOutcome::Deadline)]);
+    // What was sent may yet arrive: nobody else is killed for it.
+    assert_eq!(ladder.deadline_passed(&[KILL], at(2000), &mut records), Next::Wait);
+    assert_eq!(ladder.deadline(), at(7000));
+    assert_eq!(ladder.deadline_passed(&[KILL], at(7000), &mut records), Next::End(End::Failed(None)));
+    let deadline = |name| (name, RungOutcome::Deadline);
+    assert_eq!(outcomes(&records), [deadline(RungName::Kill), deadline(RungName::Kill), deadline(RungName::Verify)]);
 }
 
 #[test]
@@ -102,6 +106,16 @@ fn a_victim_that_cannot_die_fails_in_time() {
     assert_eq!(ladder.deadline(), at(5001));
     assert_eq!(ladder.deadline_passed(&[KILL], at(5001), &mut records), Next::End(End::Failed(None)));
     assert_eq!(outcomes(&records), [(RungName::Kill, RungOutcome::Done), (RungName::Verify, RungOutcome::Deadline)]);
+}
+
+#[test]
+fn a_single_process_whose_memory_takes_long_is_waited_for() {
+    let rungs = [Rung::Kill(KillWhat::Process)];
+    let mut ladder = Ladder::new(false, Some(7));
+    let mut records = Vec::with_capacity(16);
+    ladder.begin(&rungs, at(0));
+    assert_eq!(ladder.deadline_passed(&rungs, at(1000), &mut records), Next::Wait);
+    assert_eq!(ladder.gone(at(1400), &mut records), Next::End(End::Gone));
 }
 
 #[test]

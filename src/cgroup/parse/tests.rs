@@ -53,6 +53,7 @@ fn pressure_totals() {
 fn group_state() {
     assert_eq!(populated(b"populated 1\nfrozen 0\n"), Ok(Some(true)));
     assert_eq!(populated(b"frozen 0\n"), Ok(None));
+    assert_eq!(descendants(b"nr_descendants 3\nnr_dying_descendants 9\n"), Ok(Some(3)));
     assert_eq!(kind(b"domain\n"), Ok(Kind::Domain));
     assert_eq!(kind(b"domain threaded\n"), Ok(Kind::Domain));
     assert_eq!(kind(b"threaded\n"), Ok(Kind::Threaded));

@@ -56,9 +56,20 @@ fn the_budget_counts_groups_and_names_the_one_to_leave() {
     assert!(pool.has_room());
     pool.ask(group(2), psi(100, 500), NOW + NOW);
     assert!(!pool.has_room());
-    assert_eq!(pool.least_troubled(), Some(group(1)));
+    assert_eq!(pool.least_troubled(NOW * 2), None, "all in trouble a moment ago: nobody leaves before a window is over");
+    assert_eq!(pool.least_troubled(NOW * 3), Some(group(1)));
     pool.touch(group(1), NOW * 3);
-    assert_eq!(pool.least_troubled(), Some(group(2)));
+    assert_eq!(pool.least_troubled(NOW * 9), Some(group(2)));
+}
+
+#[test]
+fn a_refused_trigger_is_tried_again_after_a_while() {
+    let mut pool = Pool::new(2);
+    let key = pool.ask(group(1), psi(100, 500), NOW);
+    pool.refused(key);
+    assert_eq!(pool.retry(NOW * 5), None);
+    assert_eq!(pool.retry(NOW * 20), Some((key, group(1), psi(100, 500))));
+    assert_eq!(pool.retry(NOW * 20), None, "once");
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn a_rescan_finds_what_notices_lost() {
     let mut tree = start(dir.path());
     fs::remove_dir_all(dir.path().join("a")).unwrap();
     fs::create_dir_all(dir.path().join("c/d")).unwrap();
-    tree.rescan(&policy(), Duration::ZERO);
+    tree.rescan(&policy());
     assert_eq!(paths(&tree), ["/", "/c", "/c/d"]);
     settle(&mut tree);
     assert_eq!(paths(&tree), ["/", "/c", "/c/d"], "the notices that come late change nothing");
