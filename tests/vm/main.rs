@@ -1,7 +1,7 @@
 //! oomwarden on real kernels, in throw-away virtual machines.
 //!
 //! One binary, four roles, told apart by the first argument, so that what runs inside needs no second build:
-//! the host's harness (the default: each scenario is a named test `KERNEL::SCENARIO` in cargo's own output), the agent inside the
+//! the host's harness (the default: each scenario is a named test `KERNEL::TOPIC::SCENARIO` in cargo's own output), the agent inside the
 //! virtual machine (`--guest`), one scenario inside it (`--scenario NAME`), and the workloads that get groups into trouble
 //! (`--workload NAME key=value...`). `--demo` shows the main job from end to end.
 //!
