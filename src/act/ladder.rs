@@ -9,8 +9,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::deed::{Deed, Done};
+use super::rung::{RungName, RungOutcome, RungRecord};
 use crate::policy::model::{KillWhat, Rung};
-use crate::record::model::{RungName, RungOutcome, RungRecord};
 
 /// How long signalling may take before the next rung follows.
 const TERM_DEADLINE: Duration = Duration::from_secs(1);

@@ -3,6 +3,7 @@
 //! A group is its kernfs id plus a directory descriptor ([`group::Group`]), since a path, a descriptor's number and a pid
 //! can all be recycled. Nothing here decides, and nothing allocates once a group is open.
 
+pub mod buffer;
 pub mod group;
 pub mod parse;
 pub mod path;

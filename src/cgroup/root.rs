@@ -8,7 +8,7 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, FsType, fstatfs};
 use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::io::Errno;
 
-use super::group::ReadBuf;
+use super::buffer::ReadBuf;
 
 /// TMPFS_MAGIC of linux/magic.h: what stands at /sys/fs/cgroup on v1 and hybrid machines.
 const TMPFS: FsType = FsType(0x0102_1994);

@@ -208,8 +208,9 @@ impl Counters {
 
     /// A policy was refused after the start; the old one stays.
     pub fn policy_refused(&self) {
-        self.reload_failures.inc();
+        // The count last: who sees it rise finds the state already told.
         self.reload_successful.set(0);
+        self.reload_failures.inc();
     }
 
     /// How many groups are sensed that way. Allocates nothing.

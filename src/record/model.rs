@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::rules::RuleCounters;
+pub use crate::act::rung::{RungName, RungOutcome, RungRecord};
 use crate::cgroup::path::GroupPath;
 use crate::decide::facts::{GroupFacts, GroupId};
 use crate::decide::verdict::{Decision, Evidence, Notice, Standing, Strike, Verdict};
@@ -53,49 +54,6 @@ impl Outcome {
     pub const fn index(self) -> usize {
         self as usize
     }
-}
-
-/// A rung's name in the journal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RungName {
-    /// SIGTERM and grace.
-    Term,
-    /// SIGKILL.
-    Kill,
-    /// Waiting for `populated 0`.
-    Verify,
-}
-
-/// How a rung ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RungOutcome {
-    /// It did what it is for.
-    Done,
-    /// The victim is empty, or gone.
-    Empty,
-    /// The trouble is over.
-    Recovered,
-    /// Its time ran out.
-    Deadline,
-    /// The system refused: an errno.
-    Errno(i32),
-    /// The daemon was told to stop.
-    Interrupted,
-}
-
-/// One rung as it went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RungRecord {
-    /// Which.
-    pub name: RungName,
-    /// How it ended.
-    pub outcome: RungOutcome,
-    /// Begin, counted from the notice.
-    pub at: Duration,
-    /// How long it took.
-    pub took: Duration,
-    /// Processes signalled by it, where it signals.
-    pub processes: Option<u32>,
 }
 
 /// Times from the notice's arrival (epoll returned) to each phase's end; for `notice`: from the arrival to the begin of the judgement.
