@@ -18,7 +18,7 @@ lint:
 # All but the virtual machines; with the command alone for documentation's examples, of which there are none yet.
 .PHONY: test-host
 test-host:
-	$(CARGO) test --quiet --lib --bins --test '[a-u]*'
+	$(CARGO) test --quiet --lib --bins --test '[a-u]*' --test 'warden'
 
 # Licences, sources and unwanted crates (cargo install cargo-deny).
 .PHONY: deny

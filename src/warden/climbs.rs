@@ -121,6 +121,10 @@ impl Climb {
             let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
             return poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0);
         }
+        // A directory can only be removed when nobody is left in it.
+        if senses.tree.slot_of(self.victim.id).is_none() {
+            return true;
+        }
         match self.victim.read(File::GroupEvents, &mut senses.buffer, parse::populated) {
             Ok(populated) => populated.flatten() == Some(false),
             Err(error) => error.is_gone(),

@@ -144,3 +144,51 @@ fn preorder_stays_below_its_top() {
     seen.sort();
     assert_eq!(seen, ["/a", "/a/b", "/a/b/c", "/a/d"]);
 }
+
+fn watching(glob: &str) -> Policy {
+    let text = format!("version: 1\nrules:\n  - name: r\n    watch: {glob}\n    when:\n      - event: oom_kill\n");
+    crate::policy::load(&[crate::policy::Source::new("test", text)]).unwrap().policy
+}
+
+#[test]
+fn a_rule_on_the_root_needs_no_timer() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tree = start(dir.path());
+    tree.reclass(&watching("/"));
+    assert!(!tree.needs_timer(), "the real root has no memory.events to wait for");
+}
+
+#[test]
+fn what_a_rescan_finds_counts_from_what_is_read_and_what_was_born_before_our_eyes_from_zero() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tree = start(dir.path());
+    let policy = watching("/*");
+    tree.reclass(&policy);
+    let make = |name: &str| {
+        // Moved in as a whole, so that its files are there when it is noticed.
+        let made = tempfile::tempdir().unwrap().keep();
+        fs::write(made.join("memory.events.local"), "oom_kill 7\n").unwrap();
+        fs::rename(made, dir.path().join(name)).unwrap();
+    };
+    make("found");
+    tree.rescan(&policy);
+    let found = tree.get(tree.slot_at(&GroupPath::from_bytes(b"/found")).unwrap()).unwrap();
+    assert_eq!(found.events.oom_kill, Some(7), "old news");
+    make("born");
+    tree.created(Tree::ROOT, b"born", &policy, Duration::ZERO);
+    let born = tree.get(tree.slot_at(&GroupPath::from_bytes(b"/born")).unwrap()).unwrap();
+    assert_eq!(born.events.oom_kill, None, "yet to be told");
+}
+
+#[test]
+fn another_policy_forgets_no_memory_controller() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("a")).unwrap();
+    fs::write(dir.path().join("a/memory.current"), "1\n").unwrap();
+    let mut tree = start(dir.path());
+    let slot = tree.slot_at(&GroupPath::from_bytes(b"/a")).unwrap();
+    assert!(tree.get(slot).unwrap().has_memory);
+    tree.budget.limit = 0;
+    tree.reclass(&watching("/a/*"));
+    assert!(tree.get(slot).unwrap().has_memory);
+}

@@ -1,0 +1,152 @@
+//! A tree of ordinary files that stands in for a cgroup file system, and the warden on it: inotify brings the notices, as it
+//! does there.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "helpers of a test may stop at the first surprise")]
+#![allow(dead_code, reason = "each test uses a part")]
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use oomwarden::cgroup::root::Root;
+use oomwarden::policy::{self, Source};
+use oomwarden::record::counters::Counters;
+use oomwarden::record::file::JournalTo;
+use oomwarden::record::journal::Context;
+use oomwarden::record::pool::Pool;
+use oomwarden::record::pulse::Pulse;
+use oomwarden::record::recorder::Recorder;
+use oomwarden::warden::reload::{self, Mailbox};
+use oomwarden::warden::{Setup, Warden};
+
+/// Makes a group, or puts one back to how it began.
+pub fn group(root: &Path, path: &str, anon: u64) {
+    let dir = root.join(path);
+    fs::create_dir_all(&dir).unwrap();
+    for (file, text) in [
+        ("cgroup.type", "domain\n"),
+        ("cgroup.events", "populated 1\nfrozen 0\n"),
+        ("cgroup.procs", ""),
+        ("cgroup.kill", ""),
+        ("memory.events.local", "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n"),
+        ("memory.current", &format!("{anon}\n")),
+        ("memory.stat", &format!("anon {anon}\nfile 0\nshmem 0\ninactive_file 0\n")),
+        ("memory.swap.current", "0\n"),
+        ("memory.max", "max\n"),
+        ("memory.high", "max\n"),
+        ("memory.oom.group", "0\n"),
+    ] {
+        fs::write(dir.join(file), text).unwrap();
+    }
+}
+
+/// In place and in one write, as the kernel's files change.
+pub fn change(path: &Path, text: &str) {
+    use std::os::unix::fs::FileExt as _;
+    File::options().write(true).open(path).unwrap().write_all_at(text.as_bytes(), 0).unwrap();
+}
+
+/// Waits for a condition.
+pub fn wait(what: &str, mut ready: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !ready() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A warden at work on a tree.
+pub struct Machine {
+    pub root: PathBuf,
+    pub journal: PathBuf,
+    pub policy: PathBuf,
+    mailbox: Mailbox,
+    pulse: Arc<Pulse>,
+    counters: Arc<Counters>,
+    thread: nix::sys::pthread::Pthread,
+    worker: std::thread::JoinHandle<()>,
+    recorder: Recorder,
+}
+
+impl Machine {
+    /// Starts the warden on the groups in `root`; `turned` is called on its thread after every turn of its loop.
+    pub fn start(root: &Path, text: &str, turned: impl FnMut() + Send + 'static) -> Machine {
+        let fd = rustix::fs::open(root, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).unwrap();
+        let policy = Arc::new(policy::load(&[Source::new("test", text)]).unwrap().policy);
+        let counters = Arc::new(Counters::new().unwrap());
+        let records = Pool::new(16, 64, counters.journal_dropped());
+        let journal = root.join("journal");
+        let to = JournalTo::File(journal.clone());
+        let recorder = Recorder::spawn(&records, to, Context::of_this_process(None), counters.journal_dropped()).unwrap();
+        let pulse = Arc::new(Pulse::new().unwrap());
+        let mailbox = Mailbox::new().unwrap();
+        let policy_file = root.join("policy.yaml");
+        let file = policy_file.clone();
+        let load = move || {
+            let text = fs::read_to_string(&file).map_err(|error| error.to_string())?;
+            policy::load(&[Source::new("test", text)]).map(|loaded| loaded.policy).map_err(|_| "bad policy".to_owned())
+        };
+        reload::start(mailbox.clone(), vec![], Arc::clone(&policy), Arc::clone(&counters), Box::new(load)).unwrap();
+        let (sender, thread) = std::sync::mpsc::channel();
+        let setup = (Arc::new(Root { path: root.into(), dir: fd }), records, Arc::clone(&counters), Arc::clone(&pulse), mailbox.clone());
+        let worker = std::thread::spawn(move || {
+            let mut set = SigSet::empty();
+            set.add(Signal::SIGTERM);
+            set.thread_block().unwrap();
+            let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).unwrap();
+            let (root, records, counters, pulse, mailbox) = setup;
+            let descriptors = 1000;
+            let setup = Setup { root, policy, psi_groups: 4, descriptors, records, counters, pulse, mailbox, signals, ready: || {} };
+            let warden = Warden::new(setup).unwrap();
+            sender.send(nix::sys::pthread::pthread_self()).unwrap();
+            warden.run_watched(turned).unwrap();
+        });
+        let thread = thread.recv().unwrap();
+        let machine = Machine { root: root.into(), journal, policy: policy_file, mailbox, pulse, counters, thread, worker, recorder };
+        wait("the groups are armed", || machine.pulse.is_armed());
+        machine
+    }
+
+    /// Waits until the warden has gone through a turn.
+    pub fn turn(&self) {
+        // The answer comes in mid-turn; one more turn and the first is over.
+        for _ in 0..2 {
+            let question = self.pulse.ask();
+            wait("a turn", || self.pulse.is_answered(question));
+        }
+    }
+
+    /// Whether cgroup.kill of a group was written.
+    pub fn killed(&self, group: &str) -> bool {
+        fs::read_to_string(self.root.join(group).join("cgroup.kill")).is_ok_and(|text| text == "1")
+    }
+
+    /// The journal's lines.
+    pub fn lines(&self) -> Vec<String> {
+        fs::read_to_string(&self.journal).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> String {
+        self.counters.encode().unwrap()
+    }
+
+    /// Puts another policy in force.
+    pub fn reload(&self, text: &str) {
+        fs::write(&self.policy, text).unwrap();
+        let reloads = || self.metrics().lines().find(|line| line.starts_with("oomwarden_policy_reloads_total ")).map(str::to_owned);
+        let before = reloads();
+        self.mailbox.ask();
+        wait("the reload", || reloads() != before);
+        self.turn();
+    }
+
+    /// Stops the warden.
+    pub fn stop(self) {
+        nix::sys::pthread::pthread_kill(self.thread, Signal::SIGTERM).unwrap();
+        self.worker.join().unwrap();
+        assert!(self.recorder.shutdown(Duration::from_secs(10)));
+    }
+}

@@ -1,0 +1,141 @@
+//! The warden's whole way, on a tree of ordinary files: what must not be taken for fresh evidence, or for another group.
+#![allow(clippy::unwrap_used, reason = "helpers of a test may stop at the first surprise")]
+
+mod stand_in;
+
+use std::fs;
+use std::time::Duration;
+
+use stand_in::{Machine, change, group, wait};
+
+const FINISH: &str = "
+version: 1
+defaults: {cooldown: 300ms}
+rules:
+  - name: finish
+    watch: /t/*
+    when:
+      - event: oom_kill
+";
+
+fn oom_kills(count: u32) -> String {
+    format!("low 0\nhigh 0\nmax 0\noom 0\noom_kill {count}\n")
+}
+
+/// Longer than the cool-down of these policies, after which a notice that was kept would be judged.
+fn past_the_cooldown(machine: &Machine) {
+    std::thread::sleep(Duration::from_millis(600));
+    machine.turn();
+}
+
+#[test]
+fn what_the_kernel_counted_in_the_dead_is_not_held_against_who_starts_there_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    group(root, "t", 1000);
+    group(root, "t/a", 1_000_000);
+    let machine = Machine::start(root, FINISH, || {});
+    change(&root.join("t/a/memory.events.local"), &oom_kills(1));
+    wait("the kill", || machine.killed("t/a"));
+    // While the victim dies the kernel kills another of its processes.
+    change(&root.join("t/a/memory.events.local"), &oom_kills(2));
+    machine.turn();
+    change(&root.join("t/a/cgroup.events"), "populated 0\n");
+    wait("the journal's line", || machine.lines().len() == 1);
+    // A supervisor starts it again in the same group.
+    fs::write(root.join("t/a/cgroup.kill"), "").unwrap();
+    change(&root.join("t/a/cgroup.events"), "populated 1\n");
+    past_the_cooldown(&machine);
+    assert!(!machine.killed("t/a"), "{:?}", machine.lines());
+    // And what happens to it is judged again.
+    change(&root.join("t/a/memory.events.local"), &oom_kills(3));
+    wait("the second kill", || machine.killed("t/a"));
+    machine.stop();
+}
+
+#[test]
+fn a_notice_kept_over_a_reload_is_void_for_groups_that_the_rule_no_longer_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    group(root, "t", 1000);
+    group(root, "t/a", 1_000_000);
+    let machine = Machine::start(root, &format!("{FINISH}    mode: observe\n"), || {});
+    change(&root.join("t/a/memory.events.local"), &oom_kills(1));
+    wait("the observation", || machine.lines().len() == 1);
+    // Within the cool-down: kept.
+    change(&root.join("t/a/memory.events.local"), &oom_kills(2));
+    machine.turn();
+    machine.reload(&FINISH.replace("/t/*", "/elsewhere/*"));
+    past_the_cooldown(&machine);
+    assert!(!machine.killed("t/a"), "{:?}", machine.lines());
+    machine.stop();
+}
+
+#[test]
+fn a_reload_in_mid_ladder_leaves_the_rule_able_to_act_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    group(root, "t", 1000);
+    group(root, "t/a", 1_000_000);
+    let machine = Machine::start(root, FINISH, || {});
+    change(&root.join("t/a/memory.events.local"), &oom_kills(1));
+    wait("the kill", || machine.killed("t/a"));
+    // Another rule stands before it now: the rule's index changes while its ladder is under way.
+    let before = "rules:\n  - name: other\n    watch: /other/*\n    when:\n      - event: oom_kill\n";
+    machine.reload(&FINISH.replace("rules:\n", before));
+    change(&root.join("t/a/cgroup.events"), "populated 0\n");
+    wait("the journal's line", || machine.lines().len() == 1);
+    fs::write(root.join("t/a/cgroup.kill"), "").unwrap();
+    change(&root.join("t/a/cgroup.events"), "populated 1\n");
+    past_the_cooldown(&machine);
+    change(&root.join("t/a/memory.events.local"), &oom_kills(2));
+    wait("the second kill", || machine.killed("t/a"));
+    machine.stop();
+}
+
+#[test]
+fn a_victim_whose_group_is_removed_at_once_is_gone_and_nobody_else_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    group(root, "t", 1000);
+    for (name, anon) in [("t/a", 3_000_000), ("t/b", 2_000_000)] {
+        group(root, name, anon);
+    }
+    let policy = "
+version: 1
+rules:
+  - name: choose
+    watch: /t
+    when:
+      - event: oom
+    victim: {among: /t/*}
+";
+    let machine = Machine::start(root, policy, || {});
+    change(&root.join("t/memory.events.local"), "low 0\nhigh 0\nmax 0\noom 1\n");
+    wait("the kill", || machine.killed("t/a"));
+    fs::remove_dir_all(root.join("t/a")).unwrap();
+    // An ordinary directory's held files stay readable; the kernel's answer ENODEV. The removal itself must do.
+    wait("the end of the ladder", || !machine.lines().is_empty());
+    assert!(machine.lines()[0].contains(r#""victim":"/t/a""#), "{:?}", machine.lines());
+    assert!(!machine.killed("t/b"));
+    machine.stop();
+}
+
+#[test]
+fn an_excluded_group_that_the_tree_has_not_been_told_of_is_not_taken_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    group(root, "t", 1000);
+    group(root, "t/a", 1_000_000);
+    fs::write(root.join("t/a/cgroup.stat"), "nr_descendants 0\n").unwrap();
+    let machine = Machine::start(root, &format!("{FINISH}exclude:\n  - /t/a/keep\n"), || {});
+    // Moved in, which inotify does not report here: as if its notice were still in the queue.
+    let elsewhere = tempfile::tempdir_in(root.parent().unwrap()).unwrap();
+    group(elsewhere.path(), "keep", 1000);
+    fs::rename(elsewhere.path().join("keep"), root.join("t/a/keep")).unwrap();
+    fs::write(root.join("t/a/cgroup.stat"), "nr_descendants 1\n").unwrap();
+    change(&root.join("t/a/memory.events.local"), &oom_kills(1));
+    wait("the verdict", || !machine.lines().is_empty());
+    assert!(!machine.killed("t/a"), "{:?}", machine.lines());
+    machine.stop();
+}
