@@ -139,3 +139,50 @@ fn an_excluded_group_that_the_tree_has_not_been_told_of_is_not_taken_along() {
     assert!(!machine.killed("t/a"), "{:?}", machine.lines());
     machine.stop();
 }
+
+/// A real process, listed in a group that is not.
+fn sleeper() -> std::process::Child {
+    std::process::Command::new("sleep").arg("1000").stdin(std::process::Stdio::null()).spawn().unwrap()
+}
+
+#[test]
+fn kill_process_ends_a_single_one_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let (mut one, mut other) = (sleeper(), sleeper());
+    group(root, "t", 1000);
+    group(root, "t/a", 1_000_000);
+    fs::write(root.join("t/a/cgroup.procs"), format!("{}\n{}\n", one.id(), other.id())).unwrap();
+    let machine = Machine::start(root, &format!("{FINISH}    then:\n      - kill: process\n"), || {});
+    change(&root.join("t/a/memory.events.local"), &oom_kills(1));
+    wait("a process's end", || one.try_wait().unwrap().is_some() || other.try_wait().unwrap().is_some());
+    wait("the journal's line", || !machine.lines().is_empty());
+    let lines = machine.lines();
+    assert!(lines[0].contains(r#""outcome":"killed""#) && lines[0].contains(r#""processes_killed":1"#), "{lines:?}");
+    assert!(!machine.killed("t/a"), "the group as a whole lives");
+    let ended = [&mut one, &mut other].into_iter().filter_map(|child| child.try_wait().unwrap()).count();
+    assert_eq!(ended, 1, "one of two");
+    machine.stop();
+    for mut child in [one, other] {
+        // One of them has ended already.
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_group_with_a_process_that_cannot_be_seen_lives_and_the_journal_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    group(root, "t", 1000);
+    group(root, "t/a", 1_000_000);
+    let machine = Machine::start(root, FINISH, || {});
+    // The kernel prints 0 for a process of another pid namespace.
+    fs::write(root.join("t/a/cgroup.procs"), "0\n").unwrap();
+    change(&root.join("t/a/memory.events.local"), &oom_kills(1));
+    wait("the journal's line", || !machine.lines().is_empty());
+    let lines = machine.lines();
+    assert!(lines[0].contains(r#""outcome":"no_victim""#), "{lines:?}");
+    assert!(!machine.killed("t/a"));
+    machine.stop();
+}
