@@ -18,6 +18,14 @@ rules:
       - event: oom_kill
 ";
 
+/// A tree with the subject /t/a.
+fn one_subject() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    group(dir.path(), "t", 1000);
+    group(dir.path(), "t/a", 1_000_000);
+    dir
+}
+
 fn oom_kills(count: u32) -> String {
     format!("low 0\nhigh 0\nmax 0\noom 0\noom_kill {count}\n")
 }
@@ -30,10 +38,8 @@ fn past_the_cooldown(machine: &Machine) {
 
 #[test]
 fn what_the_kernel_counted_in_the_dead_is_not_held_against_who_starts_there_next() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = one_subject();
     let root = dir.path();
-    group(root, "t", 1000);
-    group(root, "t/a", 1_000_000);
     let machine = Machine::start(root, FINISH, || {});
     change(&root.join("t/a/memory.events.local"), &oom_kills(1));
     wait("the kill", || machine.killed("t/a"));
@@ -55,10 +61,8 @@ fn what_the_kernel_counted_in_the_dead_is_not_held_against_who_starts_there_next
 
 #[test]
 fn a_notice_kept_over_a_reload_is_void_for_groups_that_the_rule_no_longer_names() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = one_subject();
     let root = dir.path();
-    group(root, "t", 1000);
-    group(root, "t/a", 1_000_000);
     let machine = Machine::start(root, &format!("{FINISH}    mode: observe\n"), || {});
     change(&root.join("t/a/memory.events.local"), &oom_kills(1));
     wait("the observation", || machine.lines().len() == 1);
@@ -73,10 +77,8 @@ fn a_notice_kept_over_a_reload_is_void_for_groups_that_the_rule_no_longer_names(
 
 #[test]
 fn a_reload_in_mid_ladder_leaves_the_rule_able_to_act_again() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = one_subject();
     let root = dir.path();
-    group(root, "t", 1000);
-    group(root, "t/a", 1_000_000);
     let machine = Machine::start(root, FINISH, || {});
     change(&root.join("t/a/memory.events.local"), &oom_kills(1));
     wait("the kill", || machine.killed("t/a"));
@@ -123,10 +125,8 @@ rules:
 
 #[test]
 fn an_excluded_group_that_the_tree_has_not_been_told_of_is_not_taken_along() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = one_subject();
     let root = dir.path();
-    group(root, "t", 1000);
-    group(root, "t/a", 1_000_000);
     fs::write(root.join("t/a/cgroup.stat"), "nr_descendants 0\n").unwrap();
     let machine = Machine::start(root, &format!("{FINISH}exclude:\n  - /t/a/keep\n"), || {});
     // Moved in, which inotify does not report here: as if its notice were still in the queue.
@@ -172,10 +172,8 @@ fn kill_process_ends_a_single_one_and_says_so() {
 
 #[test]
 fn a_group_with_a_process_that_cannot_be_seen_lives_and_the_journal_says_why() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = one_subject();
     let root = dir.path();
-    group(root, "t", 1000);
-    group(root, "t/a", 1_000_000);
     let machine = Machine::start(root, FINISH, || {});
     // The kernel prints 0 for a process of another pid namespace.
     fs::write(root.join("t/a/cgroup.procs"), "0\n").unwrap();

@@ -265,7 +265,11 @@ impl Climbs {
     pub fn begin(&mut self, start: Start<'_>, with: &mut Means<'_>) {
         let place = self.places.iter().position(Option::is_none);
         let victim = with.senses.tree.get(start.victim).map(|node| Arc::clone(&node.group));
-        let (Some(place), Some(victim)) = (place, victim) else {
+        let means = place.zip(victim).and_then(|(place, victim)| Some((place, victim, self.spare.pop()?)));
+        let Some((place, victim, mut climb)) = means else {
+            // Nothing was begun, so the rule must not wait for an end.
+            let cooldown = start.policy.rules.get(usize::from(start.rule)).map_or(Duration::ZERO, |rule| rule.cooldown);
+            with.history.deed_ended(with.clock.now(), start.rule, start.subject, cooldown, DeedEnd::Failed);
             if let Some(record) = start.record {
                 with.records.submit(record);
             }
@@ -274,7 +278,6 @@ impl Climbs {
         let subject = with.senses.tree.slot_of(start.subject).and_then(|slot| with.court.index_of(slot));
         let scope = with.senses.tree.slot_of(start.scope).and_then(|slot| with.court.index_of(slot));
         let before = subject.zip(scope).and_then(|(subject, scope)| ScopeFacts::of(&with.court.facts, &with.court.node, subject, scope));
-        let Some(mut climb) = self.spare.pop() else { return };
         climb.policy = Arc::clone(start.policy);
         (climb.rule, climb.subject, climb.scope, climb.victim) = (start.rule, start.subject, start.scope, victim);
         (climb.notice, climb.arrived, climb.record) = (start.notice, start.arrived, start.record);

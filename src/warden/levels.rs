@@ -69,10 +69,11 @@ impl Senses {
         let node = self.read_node();
         let mut samples = std::mem::take(&mut self.samples);
         for sample in samples.iter_mut().filter(|sample| sample.due <= now) {
+            // Whatever comes of this look, the next one is not now.
+            sample.due = now + crate::sense::sample::LATEST;
             let Some(when) = policy.rules.get(usize::from(sample.rule)).and_then(|rule| rule.when.get(sample.trigger)) else { continue };
             let Some((distance, span, lasting)) = self.distance(when, sample.subject, &node) else {
                 // Nothing to compare with: no limit, no such group any more, or a failed read.
-                sample.due = now + crate::sense::sample::LATEST;
                 continue;
             };
             let look = sample.sampler.look(now, distance, span, lasting);
