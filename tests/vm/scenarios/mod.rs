@@ -16,6 +16,7 @@ mod storms;
 use std::time::Duration;
 
 use crate::demo;
+use crate::host::Machine;
 use crate::outcome::Outcome;
 
 /// Before a line with numbers that the host prints in any case.
@@ -28,15 +29,24 @@ pub struct Scenario {
     pub name: &'static str,
     /// How long it may take before it is ended.
     pub limit: Duration,
+    /// What it runs on.
+    pub machine: Machine,
     /// What it does.
     pub run: fn() -> Outcome,
 }
 
-/// Scenarios named after their module and function; 60 seconds long at most unless said otherwise.
+/// Scenarios named after their module and function; on the plain machine and 60 seconds long at most unless said otherwise.
 macro_rules! scenarios {
-    ($($module:ident :: { $($name:ident $(: $seconds:literal)?),+ $(,)? })+) => {
-        &[$($(Scenario { name: concat!(stringify!($module), "::", stringify!($name)), limit: Duration::from_secs(60 $(- 60 + $seconds)?), run: $module::$name }),+),+]
+    ($($module:ident :: { $($name:ident $(: $seconds:literal)? $(on $machine:ident)?),+ $(,)? })+) => {
+        &[$($(Scenario {
+            name: concat!(stringify!($module), "::", stringify!($name)),
+            limit: Duration::from_secs(60 $(- 60 + $seconds)?),
+            machine: scenarios!(@machine $($machine)?),
+            run: $module::$name,
+        }),+),+]
     };
+    (@machine) => { Machine::PLAIN };
+    (@machine $machine:ident) => { Machine::$machine };
 }
 
 /// Every scenario, in the order in which they run.
