@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::kernel_log::KernelLog;
 use super::places;
+use crate::outcome::Outcome;
 use crate::scenarios;
 
 /// Before the sentence that says why a scenario failed.
@@ -21,13 +23,24 @@ pub fn run(name: Option<OsString>) -> ExitCode {
         println!("{FAILED}could not create {}: {error}", places::FILES);
         return ExitCode::FAILURE;
     }
+    let log = KernelLog::from_now();
     match (scenario.run)() {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             show_files();
+            show_kernel_log(log);
             println!("{FAILED}{}", why.replace('\n', " | "));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The last lines that the kernel wrote meanwhile.
+fn show_kernel_log(log: Outcome<KernelLog>) {
+    let lines = log.and_then(|mut log| log.lines()).unwrap_or_else(|why| vec![why]);
+    println!("--- kernel ({} lines)", lines.len());
+    for line in &lines[lines.len().saturating_sub(100)..] {
+        println!("{line}");
     }
 }
 

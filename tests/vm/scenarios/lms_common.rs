@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::MEASURED;
 use crate::guest::facts;
 use crate::guest::group::{Group, MIB};
 use crate::guest::lms::{self, State};
@@ -17,7 +18,7 @@ pub const EXCITABLE: &str = "interval_ms=50";
 pub const ROUNDS: u32 = 50;
 
 /// What is available at the beginning of a round, in MiB: used up in a moment.
-const LEFT: u64 = 110;
+const LEFT: u64 = 85;
 
 /// Waits until a process sleeps in poll or epoll.
 pub fn asleep_in_poll(work: &Work) -> Outcome {
@@ -71,12 +72,17 @@ pub fn rounds(parameters: &str, number: u32, mut round: impl FnMut(u32) -> Outco
     lms::load(&format!("{EXCITABLE} {parameters}"))?;
     let _ballast = leave_available(LEFT)?;
     let available = facts::meminfo_mib("MemAvailable")?;
+    let mut at_oom = Vec::new();
     for at in 1..=number {
         let before = Counters::now()?;
         round(at).map_err(|why| format!("round {at} of {number}: {why} ({})", before.story()))?;
+        at_oom.extend(State::now()?.number("oom_available_kb"));
         let well = || Ok(State::now()?.level() != "oom" && facts::meminfo_mib("MemAvailable")? + 20 > available);
         wait::until("the machine is well again", SOON, well).map_err(|why| format!("after round {at}: {why} ({})", before.story()))?;
     }
+    at_oom.sort_unstable();
+    let (least, most) = (at_oom.first().unwrap_or(&0), at_oom.last().unwrap_or(&0));
+    println!("{MEASURED}available at an OOM: {least} to {most} kB, floor {} kB", State::now()?.number("floor_kb")?);
     Ok(())
 }
 
