@@ -164,6 +164,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         pulse: Arc::clone(&pulse),
         mailbox: mailbox.clone(),
         signals,
+        low_memory: lms::PATH.into(),
         ready: announce,
     })
     .map_err(|error| failed(FAILED)(format!("{}: {error}", args.cgroup_root.display())))?;

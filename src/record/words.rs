@@ -137,6 +137,7 @@ pub fn rung_outcome(outcome: RungOutcome) -> String {
         RungOutcome::Recovered => "recovered".into(),
         RungOutcome::Deadline => "deadline".into(),
         RungOutcome::Interrupted => "interrupted".into(),
+        RungOutcome::Overtaken => "overtaken".into(),
         RungOutcome::Errno(errno) => match Errno::from_raw(errno) {
             Errno::UnknownErrno => format!("errno {errno}"),
             known => format!("{known:?}"),

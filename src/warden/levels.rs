@@ -47,7 +47,7 @@ impl Senses {
         let subject = node.group.id;
         for rule in node.class.subject_of.iter() {
             for (trigger, when) in policy.rules.get(rule).map(|rule| &rule.when[..]).unwrap_or_default().iter().enumerate() {
-                let level = matches!(when, Trigger::Usage(..) | Trigger::Available(..) | Trigger::SwapFree(..));
+                let level = matches!(when, Trigger::Usage(..) | Trigger::Available(..) | Trigger::SwapFree(..) | Trigger::Lms(_));
                 let rule = rule_index(rule);
                 let known = |sample: &Sample| sample.rule == rule && sample.trigger == trigger && sample.subject == subject;
                 if level && !self.samples.iter().any(known) {
@@ -72,6 +72,10 @@ impl Senses {
             // Whatever comes of this look, the next one is not now.
             sample.due = now + crate::sense::sample::LATEST;
             let Some(when) = policy.rules.get(usize::from(sample.rule)).and_then(|rule| rule.when.get(sample.trigger)) else { continue };
+            if matches!(when, Trigger::Lms(_)) {
+                // The module tells when it changes.
+                sample.due = Duration::MAX;
+            }
             let Some((distance, span, lasting)) = self.distance(when, sample.subject, &node) else {
                 // Nothing to compare with: no limit, no such group any more, or a failed read.
                 continue;
@@ -83,6 +87,7 @@ impl Senses {
                 Trigger::Usage(test, _) => Notice::Usage(*test, held),
                 Trigger::Available(level, _) => Notice::Available(level.bytes(node.total_bytes), held),
                 Trigger::SwapFree(level, _) => Notice::SwapFree(level.bytes(node.swap_total_bytes), held),
+                Trigger::Lms(level) => Notice::Lms(*level),
                 Trigger::Psi(_) | Trigger::Event(_) => continue,
             };
             if let Some(counters) = rules.get(usize::from(sample.rule)) {
@@ -117,7 +122,18 @@ impl Senses {
                 let usage = self.charged_at_least(slot, threshold, node)?;
                 Some((if usage > threshold { 0 } else { threshold - usage + 1 }, threshold, *lasting))
             }
+            Trigger::Lms(level) => (node.lms?.level? >= *level).then_some((0, 0, Duration::ZERO)),
             Trigger::Psi(_) | Trigger::Event(_) => None,
+        }
+    }
+
+    /// The kernel module's level changed: whatever asks for it is looked at in this turn.
+    pub fn signal_changed(&mut self, policy: &Policy, now: Duration) {
+        for sample in &mut self.samples {
+            let when = policy.rules.get(usize::from(sample.rule)).and_then(|rule| rule.when.get(sample.trigger));
+            if matches!(when, Some(Trigger::Lms(_))) {
+                sample.due = now;
+            }
         }
     }
 
