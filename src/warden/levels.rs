@@ -83,7 +83,7 @@ impl Senses {
                 Trigger::Usage(test, _) => Notice::Usage(*test, held),
                 Trigger::Available(level, _) => Notice::Available(level.bytes(node.total_bytes), held),
                 Trigger::SwapFree(level, _) => Notice::SwapFree(level.bytes(node.swap_total_bytes), held),
-                Trigger::Psi(_) | Trigger::Event(_) => continue,
+                Trigger::Psi(_) | Trigger::Event(_) | Trigger::Lms(_) => continue,
             };
             if let Some(counters) = rules.get(usize::from(sample.rule)) {
                 counters.trigger_event(sample.trigger);
@@ -117,7 +117,7 @@ impl Senses {
                 let usage = self.charged_at_least(slot, threshold, node)?;
                 Some((if usage > threshold { 0 } else { threshold - usage + 1 }, threshold, *lasting))
             }
-            Trigger::Psi(_) | Trigger::Event(_) => None,
+            Trigger::Psi(_) | Trigger::Event(_) | Trigger::Lms(_) => None,
         }
     }
 
