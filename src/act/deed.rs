@@ -130,14 +130,7 @@ impl Workshop {
 
     /// Signals every process of the groups, reading the lists again until nobody is new: at most `passes` times, and at
     /// most `chunks` at a time.
-    fn signal_all(
-        &mut self,
-        targets: &[Arc<Group>],
-        signal: Signal,
-        passes: usize,
-        chunks: usize,
-        dying: &mut dyn FnMut(),
-    ) -> Done {
+    fn signal_all(&mut self, targets: &[Arc<Group>], signal: Signal, passes: usize, chunks: usize, dying: &mut dyn FnMut()) -> Done {
         let mut done = Done::default();
         for pass in 0..passes {
             if signal == Signal::KILL && pass > 0 {

@@ -23,6 +23,7 @@ use crate::record::journal::Context;
 use crate::record::pool::Pool as Records;
 use crate::record::pulse::Pulse;
 use crate::record::recorder::Recorder;
+use crate::sense::lms;
 use crate::serve::{Limits, ListenAddr, Server};
 use crate::warden::reload::{self, Mailbox};
 use crate::warden::{Setup, Warden};

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::cgroup::path::GroupPath;
-use crate::policy::model::{EntrySet, GroupClass};
+use crate::policy::model::{EntrySet, GroupClass, LmsLevel};
 
 pub use crate::cgroup::{GroupId, Limit};
 
@@ -20,6 +20,31 @@ pub struct NodeFacts {
     pub swap_total_bytes: u64,
     /// SwapFree.
     pub swap_free_bytes: Option<u64>,
+    /// What the kernel module reports; `None` where there is none, or where it could not be read.
+    pub lms: Option<LmsFacts>,
+}
+
+/// The kernel module's low memory signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LmsFacts {
+    /// The level now; `None` is `ok`.
+    pub level: Option<LmsLevel>,
+    /// MemAvailable below which the level is `warn`.
+    pub warn_bytes: u64,
+    /// MemAvailable below which the level is `kill`.
+    pub kill_bytes: u64,
+}
+
+impl LmsFacts {
+    /// MemAvailable that the node has again when it has left `level`. An OOM has no threshold of its own: it is over when
+    /// the node is no longer short, not when one allocation went well.
+    #[must_use]
+    pub fn threshold_bytes(&self, level: LmsLevel) -> u64 {
+        match level {
+            LmsLevel::Warn => self.warn_bytes,
+            LmsLevel::Kill | LmsLevel::Oom => self.kill_bytes,
+        }
+    }
 }
 
 /// Memory of one group, bytes.

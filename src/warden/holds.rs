@@ -6,11 +6,11 @@
 
 use std::time::Duration;
 
+use super::Warden;
 use super::climbs::{self, Means};
 use super::court::Ruling;
 use super::senses::below;
 use super::signal::answering;
-use super::Warden;
 use crate::cgroup::GroupId;
 use crate::decide::history::Admission;
 use crate::decide::verdict::Notice;
@@ -95,7 +95,8 @@ impl Warden {
                 let record = self.write_down(notice, arrived, begun, decided);
                 self.history.deed_began(decided, rule, root);
                 let policy = std::sync::Arc::clone(&self.policy);
-                let start = climbs::Start { policy: &policy, rule, subject: root, victim, scope, notice, arrived, record, hold: Some(hold) };
+                let start =
+                    climbs::Start { policy: &policy, rule, subject: root, victim, scope, notice, arrived, record, hold: Some(hold) };
                 let Warden { clock, court, senses, history, records, poller, climbs, .. } = self;
                 climbs.begin(start, &mut Means { clock, court, senses, history, records, poller });
                 true

@@ -71,7 +71,7 @@ pub fn push(pending: &mut Vec<Pending>, one: Pending) {
     let room = pending.len() < pending.capacity();
     let known = pending.iter_mut().find(|other| other.rule == one.rule && other.subject == one.subject);
     match known {
-        Some(other) if super::breaks_group(&one.notice) => *other = one,
+        Some(other) if super::breaks_group(&one.notice) || is_worse(&one.notice, &other.notice) => *other = one,
         Some(_) => {}
         None if room => pending.push(one),
         None if super::breaks_group(&one.notice) => {
@@ -81,6 +81,11 @@ pub fn push(pending: &mut Vec<Pending>, one: Pending) {
         }
         None => {}
     }
+}
+
+/// Whether one level of the kernel module's is worse than another.
+fn is_worse(one: &Notice, other: &Notice) -> bool {
+    matches!((one, other), (Notice::Lms(one), Notice::Lms(other)) if one > other)
 }
 
 /// Whether a group is `top` or stands below it. A group that has left the tree is below nothing but itself.
