@@ -1,6 +1,6 @@
 CARGO ?= cargo
 # What the virtual machines need, beside the Rust toolchain: program, and Debian's package of it.
-VM_PROGRAMS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static strip:binutils
+VM_PROGRAMS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static strip:binutils gcc:gcc make:make sparse:sparse
 
 .PHONY: build
 build:

@@ -23,6 +23,7 @@ mod demo;
 mod guest;
 mod host;
 mod scenarios;
+mod sys;
 mod workload;
 
 use std::process::ExitCode;

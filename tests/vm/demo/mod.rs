@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::guest::places;
-use crate::host;
+use crate::host::{self, Machine};
 use crate::outcome::{Doing, Outcome};
 use crate::scenarios::Scenario;
 
 /// The demo as the virtual machine runs it.
-pub const SCENARIO: Scenario = Scenario { name: "demo", limit: Duration::from_secs(120), run: story::in_the_virtual_machine };
+pub const SCENARIO: Scenario =
+    Scenario { name: "demo", limit: Duration::from_secs(120), machine: Machine::PLAIN, run: story::in_the_virtual_machine };
 
 /// Here if this machine can, else in a virtual machine. `--vm` after `--demo` takes the virtual machine in any case.
 pub fn run(virtual_machine: bool) -> ExitCode {

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 
 use super::child::FAILED;
 use super::clean::Baseline;
+use super::kernel_log::KernelLog;
 use super::places;
 use crate::outcome::{Doing, Outcome};
 
@@ -59,10 +60,15 @@ fn serve() -> Outcome {
         let words: Vec<&str> = line.split_whitespace().collect();
         let ["run", name, seconds] = words[..] else { continue };
         let limit = Duration::from_secs(seconds.parse().unwrap_or(60));
+        let mut log = KernelLog::from_now()?;
         let run = Run::begin(&host, name);
         let ended = run.map(|mut run| (end(&mut run.child, limit), run));
         let restored = baseline.restore();
         let ended = ended.and_then(|(status, run)| run.verdict(status, restored.is_ok()));
+        let restored = match log.complaint()? {
+            Some(complaint) => Err(format!("a kernel that complains: {complaint}; cleaned up: {restored:?}")),
+            None => restored,
+        };
         match (ended, restored) {
             (Ok(()), Ok(())) => host.say("ok"),
             (Err(why), Ok(())) => host.say(&format!("fail {why}")),

@@ -1,4 +1,4 @@
-//! After each scenario: nothing runs, no group is left, no swap, no mount, settings as they were. If that can't be had the guest
+//! After each scenario: nothing runs, no group is left, no swap, no mount, no module of ours, settings as they were. If that can't be had the guest
 //! is not used any more.
 
 use std::path::Path;
@@ -8,8 +8,9 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 use super::facts;
+use super::lms;
 use super::places;
-use super::system::{self, SETTINGS};
+use super::system::{self, SCENARIOS_OWN, SETTINGS};
 use super::wait;
 use crate::outcome::{Doing, Outcome};
 
@@ -36,7 +37,12 @@ impl Baseline {
     pub fn restore(&self) -> Outcome {
         let root = Path::new(places::CGROUP);
         end_processes(root)?;
+        unload()?;
         remove_groups(root)?;
+        for controller in SCENARIOS_OWN {
+            // Refused where it is not handed down.
+            drop(std::fs::write(root.join("cgroup.subtree_control"), format!("-{controller}")));
+        }
         unmount()?;
         swap_off()?;
         for (setting, value) in &self.settings {
@@ -121,6 +127,11 @@ fn remove_groups(root: &Path) -> Outcome {
         }
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// What held it open has ended; its last use may end a moment later.
+fn unload() -> Outcome {
+    wait::until("our kernel module can be unloaded", Duration::from_secs(10), || Ok(!lms::is_loaded() || lms::unload().is_ok()))
 }
 
 fn unmount() -> Outcome {

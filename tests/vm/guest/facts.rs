@@ -48,6 +48,16 @@ impl Effort {
     }
 }
 
+/// The pid of a kernel thread.
+pub fn kernel_thread(name: &str) -> Outcome<u32> {
+    let pids = std::fs::read_dir("/proc").doing("list /proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let is_it = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line == format!("Name:\t{name}")) && status.lines().any(|line| line == "PPid:\t2")
+    };
+    pids.into_iter().find(is_it).ok_or_else(|| format!("there is no kernel thread {name}"))
+}
+
 /// Resident memory of a process in KiB.
 pub fn resident_kib(pid: u32) -> Outcome<u64> {
     keyed(format!("/proc/{pid}/status"), "VmRSS:")

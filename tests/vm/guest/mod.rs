@@ -7,6 +7,8 @@ pub mod daemon;
 pub mod facts;
 pub mod group;
 pub mod http;
+pub mod kernel_log;
+pub mod lms;
 pub mod metrics;
 pub mod places;
 pub mod pressure;

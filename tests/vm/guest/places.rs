@@ -6,6 +6,8 @@ pub const SELF: &str = "/vm";
 pub const OOMWARDEN: &str = "/oomwarden";
 /// busybox.
 pub const BUSYBOX: &str = "/bin/busybox";
+/// Our kernel module, which only scenarios load.
+pub const MODULE: &str = "/modules/oomwarden_lms.ko";
 /// The cgroup root.
 pub const CGROUP: &str = "/sys/fs/cgroup";
 /// A scenario's files; emptied after each.

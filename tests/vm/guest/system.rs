@@ -23,6 +23,16 @@ pub fn set(setting: &str, value: &str) -> Outcome {
     std::fs::write(setting, value).doing(format_args!("set {setting} to {value}"))
 }
 
+/// Controllers that are handed down to groups only in scenarios that ask for it.
+pub const SCENARIOS_OWN: [&str; 1] = ["cpuset"];
+
+/// Hands one of them down to the groups below the root.
+pub fn hand_down(controller: &str) -> Outcome {
+    ensure!(SCENARIOS_OWN.contains(&controller), "{controller} would not be taken back: add it to SCENARIOS_OWN");
+    let file = Path::new(places::CGROUP).join("cgroup.subtree_control");
+    std::fs::write(file, format!("+{controller}")).doing(format_args!("hand down {controller}"))
+}
+
 /// Mounts a tmpfs of at most so many MiB and says where.
 pub fn tmpfs(name: &str, mib: u64) -> Outcome<PathBuf> {
     let place = Path::new(places::MOUNT).join(name);

@@ -23,6 +23,11 @@ impl Work {
     /// Starts a workload in `group`: `what` is its name and `key=value` words, as in `hog mib=64 then=hold comm=postgres adj=-1000`.
     /// It has joined the group when this returns.
     pub fn start(group: &Group, what: &str) -> Outcome<Work> {
+        Work::start_with(group, what, Stdio::null())
+    }
+
+    /// As [`Work::start`], with something on standard input.
+    pub fn start_with(group: &Group, what: &str, input: impl Into<Stdio>) -> Outcome<Work> {
         let mut join = OsString::from("join=");
         join.push(group.directory());
         let mut words = what.split_whitespace();
@@ -31,7 +36,7 @@ impl Work {
             .args(["--workload", name])
             .arg(join)
             .args(words)
-            .stdin(Stdio::null())
+            .stdin(input)
             .spawn()
             .doing(format_args!("start {what}"))?;
         let mut work = Work { child, what: what.to_owned(), status: None };

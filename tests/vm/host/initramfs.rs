@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::cpio::Archive;
 use super::kernel::Kernel;
-use super::{modules, tools};
+use super::{kmod, modules, tools};
 use crate::guest::places;
 use crate::outcome::{Doing, Outcome};
 
@@ -59,10 +59,15 @@ pub fn build(kernel: &Kernel) -> Outcome<Vec<u8>> {
     for module in &modules {
         archive.file(&Path::new("/modules").join(format!("{}.ko", module.name)), &module.content);
     }
+    match kmod::build(kernel) {
+        Ok(module) => archive.file(Path::new(places::MODULE), &stripped(&module)?),
+        // Most scenarios do without it; those that load it fail, and a test of its own tells of the build.
+        Err(why) => println!("vm: without our kernel module: {}", why.lines().next().unwrap_or_default()),
+    }
     Ok(archive.finish())
 }
 
-/// A binary without its debug information, which would only fill the guest's memory; as it is where `strip` is missing.
+/// An ELF file without its debug information, which would only fill the guest's memory; as it is where `strip` is missing.
 fn stripped(binary: &Path) -> Outcome<Vec<u8>> {
     let Ok(strip) = tools::find("strip") else {
         return std::fs::read(binary).doing(format_args!("read {}", binary.display()));

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::packages::{self, Unpacking};
 use super::tools;
 use crate::outcome::{Doing, Outcome};
 
@@ -64,10 +65,16 @@ impl Kernel {
             .ok_or_else(|| format!("{} holds no vmlinuz: remove {} and try again", boot.display(), package.display()))?;
         Ok(Kernel { series, package, image })
     }
+
+    /// Its full version, as in `6.12.117+deb12-cloud-amd64`.
+    pub fn version(&self) -> String {
+        let package = self.package.file_name().unwrap_or_default().to_string_lossy();
+        package.trim_start_matches("linux-image-").to_owned()
+    }
 }
 
-/// Where kernels are kept.
-fn cache() -> Outcome<PathBuf> {
+/// Where kernels and their headers are kept.
+pub fn cache() -> Outcome<PathBuf> {
     let own = std::env::var_os("OOMWARDEN_VM_CACHE").map(PathBuf::from);
     let user = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
@@ -84,48 +91,16 @@ fn newest_cached(cache: &Path, series: Series) -> Option<PathBuf> {
 }
 
 fn fetch(cache: &Path, series: Series) -> Outcome<PathBuf> {
-    tools::find("dpkg-deb").map_err(|_| "this is not a Debian system (no dpkg-deb)".to_owned())?;
+    let unpacking = Unpacking::begin(cache)?;
     let name = match search(series)? {
         Some(name) => name,
         None => {
-            // A fresh container has no package lists.
-            tools::output(Command::new("apt-get").args(["update", "-qq"]))?;
+            packages::refresh_lists()?;
             search(series)?.ok_or("the package lists know no such kernel")?
         }
     };
-    println!("vm: fetching {name} into {}", cache.display());
-    let work = cache.join(format!("fetching-{}", std::process::id()));
-    let unpacked = work.join("unpacked");
-    std::fs::create_dir_all(&unpacked).doing(format_args!("create {}", unpacked.display()))?;
-    let done = download(&work, &unpacked, &name).and_then(|()| {
-        let package = cache.join(&name);
-        match std::fs::rename(&unpacked, &package) {
-            // Another run of the tests may have been faster.
-            Err(error) if !package.is_dir() => Err(format!("could not move the kernel to {}: {error}", package.display())),
-            _ => Ok(package),
-        }
-    });
-    // What is left in there is only of use to nobody.
-    drop(std::fs::remove_dir_all(&work));
-    done
-}
-
-fn download(work: &Path, unpacked: &Path, name: &str) -> Outcome {
-    // As root apt would switch to its own user, who can't write here; it warns and goes on.
-    let fetched = tools::output(Command::new("apt-get").args(["download", "-qq", name]).current_dir(work));
-    if fetched.is_err() {
-        // The lists may be older than the archive: once more with fresh ones.
-        tools::output(Command::new("apt-get").args(["update", "-qq"]))?;
-        tools::output(Command::new("apt-get").args(["download", "-qq", name]).current_dir(work))?;
-    }
-    let packages = std::fs::read_dir(work).doing(format_args!("list {}", work.display()))?;
-    let deb = packages
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .ok_or("apt-get download left no package")?;
-    tools::output(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(unpacked))?;
-    Ok(())
+    unpacking.add(&name)?;
+    unpacking.keep(&name)
 }
 
 /// The newest package of the line by name.

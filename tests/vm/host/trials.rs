@@ -6,9 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use super::kernel::{Kernel, Series};
+use super::kmod;
+use super::machine::Machine;
 use super::vm::{Ended, Vm};
 use crate::outcome::Outcome;
 use crate::scenarios::{self, Scenario};
+
+/// A test that needs a kernel's package and no machine.
+type HostTest = fn(&Kernel) -> Outcome;
+
+const HOST_TESTS: [(&str, HostTest); 2] =
+    [("module::builds_without_a_warning", |kernel| kmod::build(kernel).map(drop)), ("module::sparse_is_clean", kmod::sparse)];
 
 /// The tests.
 pub fn run() -> ExitCode {
@@ -22,7 +30,12 @@ pub fn run() -> ExitCode {
     let stage = Arc::new(Mutex::new(Stage::default()));
     let mut trials = Vec::new();
     for series in Series::ALL {
-        for scenario in scenarios::all() {
+        for (name, test) in HOST_TESTS {
+            let run = move || Kernel::find(series).and_then(|kernel| test(&kernel)).map_err(Failed::from);
+            trials.push(Trial::test(format!("{series}::{name}"), run).with_ignored_flag(skip));
+        }
+        let by_machine = Machine::ALL.iter().flat_map(|machine| scenarios::all().filter(move |scenario| scenario.machine == *machine));
+        for scenario in by_machine {
             let stage = Arc::clone(&stage);
             let run = move || {
                 let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
@@ -40,7 +53,7 @@ pub fn run() -> ExitCode {
 /// Boots `series` and runs one scenario with all that it prints, for the demo.
 pub fn show(series: Series, scenario: Scenario) -> Outcome {
     let kernel = Kernel::find(series)?;
-    let mut vm = Vm::boot(&kernel)?;
+    let mut vm = Vm::boot(&kernel, scenario.machine)?;
     match vm.run(&scenario, &mut |line| println!("{line}")) {
         Ended::Well => Ok(()),
         Ended::Badly(message) | Ended::Unusable(message) => Err(message),
@@ -50,16 +63,16 @@ pub fn show(series: Series, scenario: Scenario) -> Outcome {
 /// The machine that is up, if any, and what could not be had.
 #[derive(Default)]
 struct Stage {
-    machine: Option<(Series, Vm)>,
+    machine: Option<(Series, Machine, Vm)>,
     /// A kernel that could not be found or booted is not tried again for every scenario.
-    unavailable: Vec<(Series, String)>,
+    unavailable: Vec<(Series, Machine, String)>,
 }
 
 impl Stage {
     fn run(&mut self, series: Series, scenario: Scenario) -> Outcome {
         let mut said = Vec::new();
         let ended = {
-            let vm = self.machine(series)?;
+            let vm = self.machine(series, scenario.machine)?;
             vm.run(&scenario, &mut |line| {
                 if let Some(numbers) = line.strip_prefix(scenarios::MEASURED) {
                     println!("[{series} {}] {numbers}", scenario.name);
@@ -70,7 +83,7 @@ impl Stage {
         let (message, console) = match ended {
             Ended::Well => return Ok(()),
             Ended::Badly(message) => (message, None),
-            Ended::Unusable(message) => (message, self.machine.take().map(|(_, vm)| vm.console_tail())),
+            Ended::Unusable(message) => (message, self.machine.take().map(|(.., vm)| vm.console_tail())),
         };
         let mut text = message;
         if !said.is_empty() {
@@ -84,22 +97,22 @@ impl Stage {
         Err(text)
     }
 
-    fn machine(&mut self, series: Series) -> Outcome<&mut Vm> {
-        if let Some((_, why)) = self.unavailable.iter().find(|(known, _)| *known == series) {
+    fn machine(&mut self, series: Series, machine: Machine) -> Outcome<&mut Vm> {
+        if let Some((.., why)) = self.unavailable.iter().find(|(kernel, kind, _)| (*kernel, *kind) == (series, machine)) {
             return Err(why.clone());
         }
-        if self.machine.as_ref().is_none_or(|(up, _)| *up != series) {
+        if self.machine.as_ref().is_none_or(|(kernel, kind, _)| (*kernel, *kind) != (series, machine)) {
             self.machine = None;
-            match Kernel::find(series).and_then(|kernel| Vm::boot(&kernel)) {
-                Ok(vm) => self.machine = Some((series, vm)),
+            match Kernel::find(series).and_then(|kernel| Vm::boot(&kernel, machine)) {
+                Ok(vm) => self.machine = Some((series, machine, vm)),
                 Err(why) => {
-                    self.unavailable.push((series, why.clone()));
+                    self.unavailable.push((series, machine, why.clone()));
                     return Err(why);
                 }
             }
         }
         match &mut self.machine {
-            Some((_, vm)) => Ok(vm),
+            Some((.., vm)) => Ok(vm),
             None => Err("no virtual machine".to_owned()),
         }
     }

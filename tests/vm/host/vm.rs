@@ -13,6 +13,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::kernel::Kernel;
+use super::machine::Machine;
 use super::{initramfs, tools};
 use crate::outcome::{Doing, Outcome};
 use crate::scenarios::Scenario;
@@ -47,7 +48,7 @@ pub struct Vm {
 
 impl Vm {
     /// Boots `kernel` and waits for the agent.
-    pub fn boot(kernel: &Kernel) -> Outcome<Vm> {
+    pub fn boot(kernel: &Kernel, machine: Machine) -> Outcome<Vm> {
         let program = tools::find("qemu-system-x86_64")?;
         let directory = tempfile::Builder::new().prefix("oomwarden-vm-").tempdir().doing("make a temporary directory")?;
         let initrd = directory.path().join("initramfs");
@@ -56,12 +57,13 @@ impl Vm {
         let listener = UnixListener::bind(&socket).doing("listen for the agent")?;
         listener.set_nonblocking(true).doing("listen for the agent")?;
         // Kept after the run, beside what cargo builds, for whoever wants to see more than its end.
-        let console = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("console-{}.log", kernel.series));
+        let console = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("console-{}{}.log", kernel.series, machine.suffix));
         let errors = File::create(directory.path().join("qemu-errors")).doing("make a temporary file")?;
         let accelerator = std::env::var("OOMWARDEN_VM_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".to_owned());
         let began = Instant::now();
         let child = Command::new(program)
-            .args(["-accel", &accelerator, "-m", "512", "-smp", "2", "-display", "none", "-no-reboot", "-nodefaults", "-no-user-config"])
+            .args(["-accel", &accelerator, "-display", "none", "-no-reboot", "-nodefaults", "-no-user-config"])
+            .args(machine.arguments())
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
             .arg("-serial")
@@ -73,7 +75,7 @@ impl Vm {
             .arg(&kernel.image)
             .arg("-initrd")
             .arg(&initrd)
-            .args(["-append", "console=ttyS0 quiet panic=-1 transparent_hugepage=never"])
+            .args(["-append", "console=ttyS0 quiet panic=-1 transparent_hugepage=never log_buf_len=1M"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors)

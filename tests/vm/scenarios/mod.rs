@@ -7,6 +7,12 @@ mod evidence;
 mod harness;
 mod kills;
 mod ladder;
+mod lms_common;
+mod lms_file;
+mod lms_foreign;
+mod lms_hold;
+mod lms_levels;
+mod lms_table;
 mod node;
 mod refusals;
 mod reload;
@@ -16,6 +22,7 @@ mod storms;
 use std::time::Duration;
 
 use crate::demo;
+use crate::host::Machine;
 use crate::outcome::Outcome;
 
 /// Before a line with numbers that the host prints in any case.
@@ -28,15 +35,24 @@ pub struct Scenario {
     pub name: &'static str,
     /// How long it may take before it is ended.
     pub limit: Duration,
+    /// What it runs on.
+    pub machine: Machine,
     /// What it does.
     pub run: fn() -> Outcome,
 }
 
-/// Scenarios named after their module and function; 60 seconds long at most unless said otherwise.
+/// Scenarios named after their module and function; on the plain machine and 60 seconds long at most unless said otherwise.
 macro_rules! scenarios {
-    ($($module:ident :: { $($name:ident $(: $seconds:literal)?),+ $(,)? })+) => {
-        &[$($(Scenario { name: concat!(stringify!($module), "::", stringify!($name)), limit: Duration::from_secs(60 $(- 60 + $seconds)?), run: $module::$name }),+),+]
+    ($($module:ident :: { $($name:ident $(: $seconds:literal)? $(on $machine:ident)?),+ $(,)? })+) => {
+        &[$($(Scenario {
+            name: concat!(stringify!($module), "::", stringify!($name)),
+            limit: Duration::from_secs(60 $(- 60 + $seconds)?),
+            machine: scenarios!(@machine $($machine)?),
+            run: $module::$name,
+        }),+),+]
     };
+    (@machine) => { Machine::PLAIN };
+    (@machine $machine:ident) => { Machine::$machine };
 }
 
 /// Every scenario, in the order in which they run.
@@ -109,6 +125,44 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             cgroup_root_that_is_none,
             no_rights,
             second_oomwarden_refuses,
+        }
+        lms_file::{
+            fifty_times_loaded_and_unloaded_under_sleepers: 120,
+            unload_waits_for_the_handler,
+            parameters_out_of_range_are_refused,
+            bad_writes_change_nothing,
+            thousands_of_random_writes_do_no_harm,
+            nobody_without_rights_is_heard,
+            end_of_a_handler_is_its_release,
+            kept_table_outlives_its_writer_for_a_time,
+            ten_idle_seconds_cost_next_to_nothing,
+        }
+        lms_levels::{
+            levels_follow_a_hog_down_and_up_again,
+            thresholds_follow_their_parameters,
+            each_open_file_has_its_own_notice,
+            free_swap_keeps_the_level_up,
+        }
+        lms_hold::{
+            without_handler_and_table_the_kernel_acts_at_once: 300,
+            handler_that_kills_spares_the_kernel_the_choice: 300,
+            ack_without_a_kill_ends_with_the_bound: 300,
+            pass_lets_the_kernel_go_ahead: 300,
+            handler_that_runs_out_itself_waits_for_nobody: 300,
+            unload_in_the_middle_of_a_shortage: 300,
+        }
+        lms_table::{
+            silent_handlers_table_decides_who_dies: 300,
+            handler_killed_in_a_hold_leaves_its_table: 300,
+            kept_table_stands_in_for_a_dead_handler: 300,
+            without_keep_nothing_stands_in: 300,
+            herd_of_processes_dies_whole_while_groups_come_and_go: 300,
+        }
+        lms_foreign::{
+            shortage_of_one_node_is_left_to_the_kernel on TWO_NODES,
+            shortage_of_one_cpuset_is_left_to_the_kernel on TWO_NODES,
+            sysrq_f_is_left_to_the_kernel,
+            limit_reached_elsewhere_is_not_kept_waiting_by_a_hold: 120,
         }
         speed::{
             speed_of_a_psi_kill: 120,

@@ -40,13 +40,21 @@ pub fn run(words: &Words) -> Outcome<ExitCode> {
     match words.text("then").as_str() {
         "hold" => Ok(bystanders::sleep()),
         "exit" => Ok(ExitCode::SUCCESS),
-        _ => loop {
-            for chunk in &mut memory {
-                for page in chunk.chunks_mut(PAGE) {
-                    page[0] = page[0].wrapping_add(1);
-                }
-            }
-        },
+        _ => touch(&mut memory),
+    }
+}
+
+/// So many MiB as fast as it goes; then touches them for ever.
+pub fn fill(mib: u64) -> ! {
+    let mut memory: Vec<_> = (0..mib).map(chunk).collect();
+    touch(&mut memory)
+}
+
+fn touch(memory: &mut [Vec<u8>]) -> ! {
+    loop {
+        for page in memory.iter_mut().flat_map(|chunk| chunk.chunks_mut(PAGE)) {
+            page[0] = page[0].wrapping_add(1);
+        }
     }
 }
 
@@ -74,6 +82,19 @@ pub fn grow_one_of(words: &Words) -> Outcome<ExitCode> {
         } else {
             command.args(["mib=1", "then=hold"]);
         }
+        children.push(command.spawn().doing("start a child")?);
+    }
+    Ok(bystanders::sleep())
+}
+
+/// `of=` processes beside this one, which sleeps; each fills `mib=`.
+pub fn herd(words: &Words) -> Outcome<ExitCode> {
+    let own = std::env::current_exe().doing("find the own binary")?;
+    let mib = words.number("mib", 64)?;
+    let mut children = Vec::new();
+    for _ in 0..words.number("of", 10)? {
+        let mut command = std::process::Command::new(&own);
+        command.args(["--workload", "hog", &format!("mib={mib}"), "then=hold"]);
         children.push(command.spawn().doing("start a child")?);
     }
     Ok(bystanders::sleep())

@@ -3,6 +3,7 @@
 mod bystanders;
 mod fork;
 mod hog;
+pub mod lms;
 mod page_cache;
 mod start;
 mod storm;
@@ -32,6 +33,7 @@ fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
         "hog" => hog::run(&words),
         "tmpfs" => hog::fill_tmpfs(&words),
         "grow-one-of" => hog::grow_one_of(&words),
+        "herd" => hog::herd(&words),
         "page-cache" => page_cache::run(&words),
         "relay" => fork::relay(&words),
         "sleep" => Ok(bystanders::sleep()),
@@ -40,6 +42,9 @@ fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
         "read-pressure" => bystanders::read_pressure(&words),
         "thread-in" => bystanders::thread_in(&words),
         "storm" => storm::run(&words),
+        "lms-reader" => lms::reader(&words),
+        "lms-handler" => lms::handler(&words),
+        "lms-without-rights" => lms::without_rights(),
         unknown => Err(format!("there is no workload {unknown:?}")),
     }
 }

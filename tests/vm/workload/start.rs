@@ -1,4 +1,5 @@
-//! What every workload understands: `join=DIRECTORY` (a group), `comm=NAME`, `adj=N` (oom_score_adj), `nofile=N`, `uid=N`.
+//! What every workload understands: `join=DIRECTORY` (a group), `comm=NAME`, `adj=N` (oom_score_adj), `nofile=N`, `uid=N`,
+//! `node=N` (memory from that NUMA node only).
 //!
 //! Joining is the process's own first act, so what it allocates later is charged where it belongs, and nobody needs to fork
 //! by hand.
@@ -13,6 +14,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 
 use crate::outcome::{Doing, Outcome};
+use crate::sys;
 
 /// `key=value` words, and after `--` a command.
 pub struct Words {
@@ -78,6 +80,9 @@ pub fn prepare(words: &Words) -> Outcome {
     if words.raw("nofile").is_some() {
         let limit = words.number("nofile", 0)?;
         setrlimit(Resource::RLIMIT_NOFILE, limit, limit).doing("limit descriptors")?;
+    }
+    if words.raw("node").is_some() {
+        sys::bind_memory(words.number("node", 0)? as u32).doing("bind memory to a node")?;
     }
     if words.raw("uid").is_some() {
         let id = words.number("uid", 0)? as u32;

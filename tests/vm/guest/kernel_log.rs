@@ -1,0 +1,67 @@
+//! The kernel's log from a moment on.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+
+use crate::outcome::{Doing, Outcome};
+
+/// What no healthy kernel says. Reports of an OOM, with their stack traces, hold none of these.
+const COMPLAINTS: [&str; 15] = [
+    "WARNING:",
+    "BUG:",
+    "kernel BUG at",
+    "Oops",
+    "general protection",
+    "unable to handle",
+    "refcount_t",
+    "list_add corruption",
+    "list_del corruption",
+    "self-detected stall",
+    "detected stalls on CPUs",
+    "rcu_tasks_wait_gp",
+    "blocked for more than",
+    "soft lockup",
+    "hard LOCKUP",
+];
+
+/// A place in the log.
+pub struct KernelLog(File);
+
+impl KernelLog {
+    /// Behind the last line that is there now.
+    pub fn from_now() -> Outcome<KernelLog> {
+        let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg").doing("open /dev/kmsg")?;
+        file.seek(SeekFrom::End(0)).doing("go to the end of the kernel's log")?;
+        Ok(KernelLog(file))
+    }
+
+    /// The lines that came since the last call.
+    pub fn lines(&mut self) -> Outcome<Vec<String>> {
+        let mut lines = Vec::new();
+        let mut record = [0; 8192];
+        loop {
+            match self.0.read(&mut record) {
+                Ok(length) => {
+                    let text = String::from_utf8_lossy(&record[..length]);
+                    // `facility * 8 + level,number,time,flags;text`, further lines begin with a space. What programs write is not
+                    // of the kernel's facility, 0.
+                    let (head, text) = text.split_once(';').unwrap_or(("", &text));
+                    let by_kernel = head.split(',').next().and_then(|number| number.parse::<u32>().ok()).is_some_and(|number| number < 8);
+                    lines.extend(text.lines().next().filter(|_| by_kernel).map(str::to_owned));
+                }
+                // What was not read in time was overwritten; the next read goes on with what is there.
+                Err(error) if error.raw_os_error() == Some(libc::EPIPE) => lines.push("(lines of the kernel's log were lost)".to_owned()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(lines),
+                Err(error) => return Err(format!("could not read the kernel's log: {error}")),
+            }
+        }
+    }
+
+    /// The first of those that came since the last call that no healthy kernel says, with a few that follow it.
+    pub fn complaint(&mut self) -> Outcome<Option<String>> {
+        let lines = self.lines()?;
+        let first = lines.iter().position(|line| COMPLAINTS.iter().any(|complaint| line.contains(complaint)));
+        Ok(first.map(|at| lines[at..lines.len().min(at + 12)].join(" | ")))
+    }
+}

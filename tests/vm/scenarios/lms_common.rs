@@ -1,0 +1,102 @@
+//! What the scenarios of the low memory signal share: memory that is soon used up, and fifty rounds of it.
+
+use std::time::Duration;
+
+use crate::guest::facts;
+use crate::guest::group::{Group, MIB};
+use crate::guest::lms::{self, State};
+use crate::guest::wait::{self, SOON};
+use crate::guest::work::Work;
+use crate::outcome::{Doing, Outcome};
+use crate::workload::lms::READY;
+
+/// Parameters with which memory is looked at often.
+pub const EXCITABLE: &str = "interval_ms=50";
+
+/// How often a scenario with a hold is repeated.
+pub const ROUNDS: u32 = 50;
+
+/// What is available at the beginning of a round, in MiB: used up in a moment.
+const LEFT: u64 = 110;
+
+/// Waits until a process sleeps in poll or epoll.
+pub fn asleep_in_poll(work: &Work) -> Outcome {
+    let wchan = format!("/proc/{}/wchan", work.pid());
+    wait::until("the reader is asleep", SOON, || Ok(std::fs::read_to_string(&wchan).doing("ask where it sleeps")?.contains("poll")))
+}
+
+/// Holds memory so that only so many MiB stay available. Nobody's victim.
+pub fn leave_available(mib: u64) -> Outcome<Work> {
+    let group = Group::new("ballast")?;
+    let hold = facts::meminfo_mib("MemAvailable")?.saturating_sub(mib);
+    let work = Work::start(&group, &format!("hog mib={hold} then=hold adj=-1000"))?;
+    group.wait_usage(hold * MIB)?;
+    Ok(work)
+}
+
+/// Kernel kills and the module's counters, before something and after.
+pub struct Counters {
+    kernel_kills: u64,
+    state: State,
+}
+
+impl Counters {
+    /// Now.
+    pub fn now() -> Outcome<Counters> {
+        Ok(Counters { kernel_kills: facts::vmstat("oom_kill")?, state: State::now()? })
+    }
+
+    /// How many processes the kernel killed since.
+    pub fn kernel_kills(&self) -> Outcome<u64> {
+        Ok(facts::vmstat("oom_kill")? - self.kernel_kills)
+    }
+
+    /// By how much a counter of the module rose since.
+    pub fn of(&self, counter: &str) -> Outcome<u64> {
+        State::now()?.since(&self.state, counter)
+    }
+
+    /// Both, for messages.
+    pub fn story(&self) -> String {
+        let module: Vec<String> = ["holds", "holds_resolved", "holds_expired", "holds_passed", "table_kills", "passes"]
+            .iter()
+            .map(|counter| format!("{counter} {}", self.of(counter).map_or_else(|why| why, |number| number.to_string())))
+            .collect();
+        format!("oom_kill {:?}, {}", self.kernel_kills(), module.join(", "))
+    }
+}
+
+/// Loads the module, uses most memory up, and runs `round` [`ROUNDS`] times, each with fresh groups below /t and a machine that is well again.
+pub fn rounds(parameters: &str, number: u32, mut round: impl FnMut(u32) -> Outcome) -> Outcome {
+    lms::load(&format!("{EXCITABLE} {parameters}"))?;
+    let _ballast = leave_available(LEFT)?;
+    let available = facts::meminfo_mib("MemAvailable")?;
+    for at in 1..=number {
+        let before = Counters::now()?;
+        round(at).map_err(|why| format!("round {at} of {number}: {why} ({})", before.story()))?;
+        let well = || Ok(State::now()?.level() != "oom" && facts::meminfo_mib("MemAvailable")? + 20 > available);
+        wait::until("the machine is well again", SOON, well).map_err(|why| format!("after round {at}: {why} ({})", before.story()))?;
+    }
+    Ok(())
+}
+
+/// A group of its own for each round.
+pub fn fresh(name: &str, round: u32) -> Outcome<Group> {
+    Group::new(&format!("t/{name}{round}"))
+}
+
+/// A handler in a group of its own that waits for holds when this returns; `how` as the workload `lms-handler` takes it.
+pub fn handler(how: &str) -> Outcome<Work> {
+    let group = Group::new("handler")?;
+    let work = Work::start(&group, &format!("lms-handler {how}"))?;
+    let comm = format!("/proc/{}/comm", work.pid());
+    wait::until("the handler is ready", SOON, || Ok(std::fs::read_to_string(&comm).doing("ask for its name")?.trim() == READY))?;
+    Ok(work)
+}
+
+/// Durations in a line for people.
+pub fn spread(mut times: Vec<Duration>) -> String {
+    times.sort_unstable();
+    let ms = |at: usize| times.get(at).map_or(0, Duration::as_millis);
+    format!("{} / {} / {} ms (least, median, most of {})", ms(0), ms(times.len() / 2), ms(times.len().saturating_sub(1)), times.len())
+}

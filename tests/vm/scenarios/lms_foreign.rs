@@ -1,0 +1,103 @@
+//! Shortages that the module can't judge: it does nothing, and holds nobody up.
+
+use std::time::{Duration, Instant};
+
+use super::MEASURED;
+use super::lms_common::{Counters, EXCITABLE, handler, leave_available};
+use crate::guest::facts;
+use crate::guest::group::{Group, MIB};
+use crate::guest::lms;
+use crate::guest::system;
+use crate::guest::wait::{self, SOON};
+use crate::guest::work::Work;
+use crate::outcome::Outcome;
+
+/// A process that may use the small node only fills it, with plenty of memory on the other.
+pub fn shortage_of_one_node_is_left_to_the_kernel() -> Outcome {
+    let group = Group::new("t/bound")?;
+    shortage_elsewhere(&group, "hog mib=1000 node=1")
+}
+
+/// The same by way of cpuset.mems.
+pub fn shortage_of_one_cpuset_is_left_to_the_kernel() -> Outcome {
+    system::hand_down("cpuset")?;
+    Group::new("t")?.set("cgroup.subtree_control", "+cpuset")?;
+    let group = Group::new("t/bound")?;
+    group.set("cpuset.mems", "1")?;
+    shortage_elsewhere(&group, "hog mib=1000")
+}
+
+/// `what` runs out in `group`, the machine does not: the kernel kills it at once, the handler is not asked, its table not used.
+fn shortage_elsewhere(group: &Group, what: &str) -> Outcome {
+    lms::load(&format!("{EXCITABLE} hold_ms=2000"))?;
+    let named = Group::new("t/named")?;
+    let mut bystander = Work::holding(&named, 20)?;
+    let mut handler = handler(&format!("answer=never adj=-1000 kill={}", named.id()?))?;
+    for _ in 0..5 {
+        let before = Counters::now()?;
+        let mut bound = Work::start(group, what)?;
+        bound.must_be_killed()?;
+        let available = facts::meminfo_mib("MemAvailable")?;
+        ensure!(available > 150, "the machine was short itself: {available} MiB available");
+        ensure!(before.kernel_kills()? >= 1 && before.of("passes")? >= 1, "not the kernel's doing: {}", before.story());
+        ensure!(before.of("holds")? == 0 && before.of("table_kills")? == 0, "not the module's business: {}", before.story());
+    }
+    bystander.must_run("the shortage is elsewhere")?;
+    handler.must_run("nobody asked it")
+}
+
+/// Somebody at the console asks the kernel to kill: it does, and nobody is asked.
+pub fn sysrq_f_is_left_to_the_kernel() -> Outcome {
+    lms::load(&format!("{EXCITABLE} hold_ms=2000"))?;
+    let (fat, named) = (Group::new("t/fat")?, Group::new("t/named")?);
+    let mut bystander = Work::holding(&named, 10)?;
+    let mut handler = handler(&format!("answer=never adj=-1000 kill={}", named.id()?))?;
+    let mut fattest = Work::holding(&fat, 100)?;
+    let before = Counters::now()?;
+    std::fs::write("/proc/sysrq-trigger", "f").map_err(|error| format!("could not ask for a kill: {error}"))?;
+    fattest.must_be_killed()?;
+    ensure!(before.kernel_kills()? == 1 && before.of("passes")? >= 1, "not the kernel's doing: {}", before.story());
+    ensure!(before.of("holds")? == 0 && before.of("table_kills")? == 0, "not the module's business: {}", before.story());
+    bystander.must_run("it is not the fattest")?;
+    handler.must_run("nobody asked it")
+}
+
+/// A group's own limit is enforced within a moment although the machine's shortage is being held: a hold is a state, not a lock.
+pub fn limit_reached_elsewhere_is_not_kept_waiting_by_a_hold() -> Outcome {
+    let alone = kill_by_a_lowered_limit(&Group::new("t/alone")?)?;
+    lms::load(&format!("{EXCITABLE} hold_ms=2000"))?;
+    let _ballast = leave_available(150)?;
+    let mut times = Vec::new();
+    for round in 0..5 {
+        let limited = Group::new(&format!("t/limited{round}"))?;
+        let _handler = handler("answer=never adj=-1000")?;
+        let mut work = Work::holding(&limited, 30)?;
+        let before = Counters::now()?;
+        let mut greedy = Work::start(&Group::new("t/greedy")?, "hog mib=1000")?;
+        wait::until("a hold begins", SOON, || Ok(before.of("holds")? > 0))?;
+        times.push(lower_and_watch(&limited, &mut work)?);
+        greedy.must_be_killed()?;
+        wait::until("the machine is well again", SOON, || Ok(lms::State::now()?.level() != "oom"))?;
+    }
+    times.sort_unstable();
+    println!(
+        "{MEASURED}a lowered limit to its victim's end: {} ms alone, {:?} ms during a hold",
+        alone.as_millis(),
+        times.iter().map(Duration::as_millis).collect::<Vec<_>>()
+    );
+    ensure!(times.iter().all(|time| *time < Duration::from_secs(1)), "an OOM elsewhere waited for the hold: {times:?}");
+    Ok(())
+}
+
+fn kill_by_a_lowered_limit(group: &Group) -> Outcome<Duration> {
+    let mut work = Work::holding(group, 30)?;
+    lower_and_watch(group, &mut work)
+}
+
+/// The kernel kills for memory.max in the name of whoever lowers it.
+fn lower_and_watch(group: &Group, work: &mut Work) -> Outcome<Duration> {
+    let began = Instant::now();
+    group.set("memory.max", &(12 * MIB).to_string())?;
+    work.must_be_killed()?;
+    Ok(began.elapsed())
+}

@@ -1,0 +1,109 @@
+//! Those who read the low memory signal, and handlers that do only part of what a handler should.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::mman::{MlockAllFlags, mlockall};
+
+use super::start::Words;
+use super::{bystanders, hog};
+use crate::guest::lms::{FILE, Notifier};
+use crate::outcome::{Doing, Outcome};
+
+/// What a handler is called once it waits for holds.
+pub const READY: &str = "ready-handler";
+
+/// Sleeps until there is a notice, reads, and begins again; `how=poll|epoll`.
+pub fn reader(words: &Words) -> Outcome<ExitCode> {
+    let notifier = Notifier::open()?;
+    let epoll = Epoll::new(EpollCreateFlags::empty()).doing("make an epoll set")?;
+    epoll.add(&notifier.0, EpollEvent::new(EpollFlags::EPOLLPRI, 0)).doing("watch the file")?;
+    loop {
+        notifier.state()?;
+        if words.text("how") == "epoll" {
+            epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::NONE).doing("epoll")?;
+        } else {
+            notifier.notice(Duration::from_secs(3600))?;
+        }
+    }
+}
+
+/// Registers (`ms=` for a hold of its own length), tells no swap, may write a table (`kill=ID,ID spare=ID,ID keep=SECONDS`), and then to each hold
+/// does what `answer=` says: `never`; `ack`, `pass`; `kill`: the kernel's cgroup.kill for the group `victim=DIRECTORY`, then the ack.
+/// `fill=MIB`: instead of waiting for anything it fills memory.
+pub fn handler(words: &Words) -> Outcome<ExitCode> {
+    let notifier = Notifier::open()?;
+    let bound = words.text("ms");
+    notifier.command(format!("handler {bound}").trim_end())?;
+    notifier.command("swap_total 0")?;
+    let victim = match words.raw("victim") {
+        Some(directory) => Some(File::create(Path::new(directory).join("cgroup.kill")).doing("open cgroup.kill")?),
+        None => None,
+    };
+    if words.raw("fill").is_none() {
+        // An answer must not need memory: what it takes is there and stays there.
+        mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).doing("lock memory")?;
+    }
+    notifier.state()?;
+    // Last, because it says to whoever started this that all is ready.
+    if let Some(table) = table(words) {
+        notifier.command(&table)?;
+    }
+    if words.raw("fill").is_some() {
+        hog::fill(words.number("fill", 64)?);
+    }
+    std::fs::write("/proc/self/comm", READY).doing("take another name")?;
+    let answer = words.text("answer");
+    if answer == "never" {
+        return Ok(bystanders::sleep());
+    }
+    let mut answered = 0;
+    loop {
+        notifier.notice(Duration::from_secs(3600))?;
+        let hold = notifier.state()?.number("hold_seq")?;
+        if hold == 0 || hold == answered {
+            continue;
+        }
+        answered = hold;
+        if let Some(mut group) = victim.as_ref() {
+            group.write_all(b"1").doing("kill the group")?;
+        }
+        let word = if answer == "pass" { "pass" } else { "ack" };
+        match notifier.write(format!("{word} {hold}")) {
+            // Memory may be back before we have said that it will be.
+            Ok(()) | Err(Errno::ESTALE) => {}
+            Err(error) => return Err(format!("could not {word} {hold}: {error}")),
+        }
+    }
+}
+
+/// The table that the words ask for, if any.
+fn table(words: &Words) -> Option<String> {
+    let mut lines = vec!["table".to_owned()];
+    for verb in ["kill", "spare"] {
+        lines.extend(words.text(verb).split(',').filter(|id| !id.is_empty()).map(|id| format!("{verb} {id}")));
+    }
+    if words.raw("keep").is_some() {
+        lines[0] = format!("table keep {}", words.text("keep"));
+    }
+    (lines.len() > 1).then(|| lines.join("\n"))
+}
+
+/// Without privileges, with a descriptor for the file that root opened on standard input: no command may be taken.
+pub fn without_rights() -> Outcome<ExitCode> {
+    let opened = std::fs::OpenOptions::new().write(true).open(FILE).map(drop).map_err(|error| error.raw_os_error());
+    ensure!(opened == Err(Some(libc::EACCES)), "opening {FILE} for writing should be EACCES, not {opened:?}");
+    let inherited = std::io::stdin();
+    for command in ["handler", "handler 100", "release", "ack 1", "pass 1", "swap_total 0", "table\nkill 1", "clear", "rubbish"] {
+        let answer = nix::unistd::write(inherited.as_fd(), command.as_bytes());
+        ensure!(answer == Err(Errno::EPERM), "{command:?} should be EPERM, not {answer:?}");
+    }
+    ensure!(std::fs::read_to_string(FILE).is_ok_and(|text| text.starts_with("level ")), "{FILE} can't be read");
+    Ok(ExitCode::SUCCESS)
+}
