@@ -561,24 +561,10 @@ static bool lms_is_the_kernels(void)
 	return false;
 }
 
-enum lms_caller { LMS_ANYBODY, LMS_HANDLER_TRIES_AGAIN, LMS_HANDLER_GOES_ON };
-
-/*
- * Waiting for the daemon in its own name would last to the deadline. So its threads never begin a hold and never sleep;
- * while one is open they try again at once, or else each allocation on its way to an answer would set the killer off.
- */
-static enum lms_caller lms_who_calls(void)
+/* Under lms.lock. */
+static bool lms_is_handler(void)
 {
-	enum lms_caller caller = LMS_ANYBODY;
-
-	spin_lock(&lms.lock);
-	if (lms.handler && task_tgid(current) == lms.handler_pid) {
-		bool open = lms.state == LMS_TABLE || (lms.state == LMS_HOLD && time_before(jiffies, lms.deadline));
-
-		caller = open ? LMS_HANDLER_TRIES_AGAIN : LMS_HANDLER_GOES_ON;
-	}
-	spin_unlock(&lms.lock);
-	return caller;
+	return lms.handler && task_tgid(current) == lms.handler_pid;
 }
 
 static int lms_pass(void)
@@ -594,21 +580,23 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 {
 	unsigned long *freed = data;
 	enum lms_state state;
-	bool begun = false, expired = false;
+	bool begun = false, expired = false, handler;
+	long pause;
 
 	if (lms_is_the_kernels())
 		return lms_pass();
-	switch (lms_who_calls()) {
-	case LMS_HANDLER_TRIES_AGAIN:
-		*freed += 1;
-		return NOTIFY_OK;
-	case LMS_HANDLER_GOES_ON:
-		return lms_pass();
-	case LMS_ANYBODY:
-		break;
-	}
 
 	spin_lock(&lms.lock);
+	/*
+	 * Waiting for the daemon in its own name would last to the deadline: its threads never begin a hold. While one is
+	 * open they try again, with next to no pause, or else each allocation on the way to an answer would set the
+	 * killer off; and when it expires they are as good as anybody to go on to the table.
+	 */
+	handler = lms_is_handler();
+	if (handler && lms.state == LMS_IDLE) {
+		spin_unlock(&lms.lock);
+		return lms_pass();
+	}
 	if (lms.state == LMS_IDLE) {
 		unsigned int bound = lms_hold_bound();
 
@@ -650,7 +638,8 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 		return lms_pass();
 
 	/* Woken when the hold is over. */
-	if (wait_event_killable_timeout(lms_answered, READ_ONCE(lms.state) != state, msecs_to_jiffies(LMS_PAUSE_MS)) < 0)
+	pause = handler ? 1 : msecs_to_jiffies(LMS_PAUSE_MS);
+	if (wait_event_killable_timeout(lms_answered, READ_ONCE(lms.state) != state, pause) < 0)
 		return NOTIFY_OK;
 	if (fatal_signal_pending(current))
 		return NOTIFY_OK;
