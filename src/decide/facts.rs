@@ -24,27 +24,15 @@ pub struct NodeFacts {
     pub lms: Option<LmsFacts>,
 }
 
-/// The kernel module's low memory signal.
+/// The kernel module's low memory signal. It looks at memory anew for each reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LmsFacts {
     /// The level now; `None` is `ok`.
     pub level: Option<LmsLevel>,
-    /// MemAvailable below which the level is `warn`.
+    /// MemAvailable below which the level is `warn`, if free swap is low too.
     pub warn_bytes: u64,
-    /// MemAvailable below which the level is `kill`.
+    /// MemAvailable below which the level is `kill`, likewise.
     pub kill_bytes: u64,
-}
-
-impl LmsFacts {
-    /// MemAvailable that the node has again when it has left `level`. An OOM has no threshold of its own: it is over when
-    /// the node is no longer short, not when one allocation went well.
-    #[must_use]
-    pub fn threshold_bytes(&self, level: LmsLevel) -> u64 {
-        match level {
-            LmsLevel::Warn => self.warn_bytes,
-            LmsLevel::Kill | LmsLevel::Oom => self.kill_bytes,
-        }
-    }
 }
 
 /// Memory of one group, bytes.

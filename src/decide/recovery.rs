@@ -58,9 +58,8 @@ impl ScopeFacts {
 /// Whether the trouble that `notice` told of is over. `before` are the facts at the verdict, `now` those after a rung.
 ///
 /// - A notice that is a level (usage, available, swap_free): it, or a condition of the rule, is known not to hold any more.
-/// - A level of the kernel module: it reports a better one and MemAvailable is back above the threshold of the level, or a
-///   condition is known not to hold any more. Both are asked for, since the module may look seldom, and since an OOM that is
-///   no longer under way may merely have been let pass.
+/// - A level of the kernel module: it reports a better one, or a condition is known not to hold any more. An OOM is over when
+///   the node is no longer at `kill`: that nobody asks for memory at the moment gave nothing back.
 /// - Stall, and events of a shortage: the scope has room again ([`HAS_ROOM`]), enough came back ([`CAME_BACK`]), and it does not stall.
 ///   For the node MemAvailable must have grown above the rule's level, or by [`CAME_BACK`] where the rule names none.
 /// - A kernel OOM kill: never. It isn't about a shortage but about a group that is no longer whole.
@@ -71,7 +70,7 @@ pub fn recovered(notice: &Notice, rule: &Rule, before: &ScopeFacts, now: &ScopeF
         Notice::Usage(..) | Notice::Available(..) | Notice::SwapFree(..) => {
             conditions::notice_holds(notice, &now.subject, &now.node) == Some(false) || a_condition_ended(rule, now)
         }
-        Notice::Lms(level) => left_level(*level, &now.node) == Some(true) || a_condition_ended(rule, now),
+        Notice::Lms(level) => now.node.lms.is_some_and(|lms| lms.level < Some(*level.min(&LmsLevel::Kill))) || a_condition_ended(rule, now),
         Notice::Psi(_) | Notice::Event(EventKind::Low | EventKind::High | EventKind::Max | EventKind::Oom, ..) => {
             !still_stalls(now) && memory_came_back(rule, before, now) == Some(true)
         }
@@ -80,11 +79,6 @@ pub fn recovered(notice: &Notice, rule: &Rule, before: &ScopeFacts, now: &ScopeF
 
 fn a_condition_ended(rule: &Rule, now: &ScopeFacts) -> bool {
     rule.only_if.iter().any(|condition| conditions::holds(condition, &now.subject, &now.node) == Some(false))
-}
-
-fn left_level(level: LmsLevel, node: &NodeFacts) -> Option<bool> {
-    let lms = node.lms?;
-    Some(lms.level < Some(level) && node.available_bytes? >= lms.threshold_bytes(level))
 }
 
 fn still_stalls(now: &ScopeFacts) -> bool {

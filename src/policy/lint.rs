@@ -56,7 +56,8 @@ fn mounted(patterns: &Patterns, report: &mut Report) {
 /// Time that the kernel's killer would wait for nobody.
 fn hold(draft: &Draft, report: &mut Report) {
     let uses_it = |rule: &Rule| {
-        matches!(rule.victim.value, Victim::Among(_)) && rule.when.iter().any(|trigger| matches!(trigger.value, Trigger::Lms(_)))
+        let answers = |trigger: &At<Trigger>| matches!(trigger.value, Trigger::Lms(LmsLevel::Kill | LmsLevel::Oom));
+        matches!(rule.victim.value, Victim::Among(_)) && rule.when.iter().any(answers)
     };
     if let Some(hold) = &draft.hold
         && !draft.rules.iter().any(uses_it)

@@ -88,7 +88,7 @@ pub struct Policy {
     /// Groups in which oomwarden sets `memory.oom.group=1`, if the policy asks for that.
     pub oom_group: Option<Globs>,
     /// How long the kernel module may hold an OOM of the whole node back while oomwarden acts: whole milliseconds, 1 ms to
-    /// [`LONGEST_HOLD`]. `None`: it is not asked to.
+    /// [`LONGEST_HOLD`]. `None`: as long as the module's own parameter says.
     pub hold: Option<Duration>,
 }
 
@@ -160,7 +160,7 @@ pub enum LmsLevel {
     Warn,
     /// It is below the second.
     Kill,
-    /// An allocation found none: the kernel is about to kill.
+    /// An allocation found none: the kernel is about to kill, or was a moment ago.
     Oom,
 }
 

@@ -217,7 +217,7 @@ pub(super) fn hold(text: &str) -> Result<Duration, Bad> {
     if time.is_zero() || time > LONGEST_HOLD {
         return Err(Bad::new(
             format!("a hold of {} is out of range", shown(text)),
-            "a hold is 1ms to 2s, such as `500ms`; leave it out if the kernel's own killer should never wait",
+            "a hold is 1ms to 2s, such as `500ms`; without it the module's own parameter hold_ms counts",
         ));
     }
     Ok(time)

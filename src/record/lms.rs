@@ -21,6 +21,7 @@ pub(super) struct LmsMetrics {
     levels: [IntGauge; LEVELS.len()],
     resolved: IntCounter,
     expired: IntCounter,
+    passed: IntCounter,
     table_kills: IntCounter,
     last: Mutex<Counts>,
 }
@@ -31,6 +32,7 @@ struct Counts {
     seq: u64,
     resolved: u64,
     expired: u64,
+    passed: u64,
     table_kills: u64,
 }
 
@@ -40,7 +42,7 @@ impl LmsMetrics {
         let holds = int_counters(
             r,
             "oomwarden_lms_holds_total",
-            "OOMs of the node that the kernel module held back: resolved without a kill by the kernel, or expired.",
+            "OOMs of the node that the kernel module held back: resolved (memory came back), expired (no answer, or no effect, in time), passed (the daemon had nobody to kill).",
             &["outcome"],
         )?;
         Ok(LmsMetrics {
@@ -48,6 +50,7 @@ impl LmsMetrics {
             levels: LEVELS.map(|level| levels.with_label_values(&[words::lms_word(level)])),
             resolved: holds.with_label_values(&["resolved"]),
             expired: holds.with_label_values(&["expired"]),
+            passed: holds.with_label_values(&["passed"]),
             table_kills: int_counter(
                 r,
                 "oomwarden_lms_table_kills_total",
@@ -64,15 +67,28 @@ impl LmsMetrics {
             gauge.set(i64::from(report.is_some_and(|report| report.level == *level)));
         }
         let Some(report) = report else { return };
-        let now =
-            Counts { seq: report.seq, resolved: report.holds_resolved, expired: report.holds_expired, table_kills: report.table_kills };
+        let now = Counts {
+            seq: report.seq,
+            resolved: report.holds_resolved,
+            expired: report.holds_expired,
+            passed: report.holds_passed,
+            table_kills: report.table_kills,
+        };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *last, now);
-        let fell =
-            now.seq < before.seq || now.resolved < before.resolved || now.expired < before.expired || now.table_kills < before.table_kills;
+        let fell = [
+            (now.seq, before.seq),
+            (now.resolved, before.resolved),
+            (now.expired, before.expired),
+            (now.passed, before.passed),
+            (now.table_kills, before.table_kills),
+        ]
+        .iter()
+        .any(|(now, before)| now < before);
         let before = if fell { Counts::default() } else { before };
         self.resolved.inc_by(now.resolved - before.resolved);
         self.expired.inc_by(now.expired - before.expired);
+        self.passed.inc_by(now.passed - before.passed);
         self.table_kills.inc_by(now.table_kills - before.table_kills);
     }
 }

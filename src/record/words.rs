@@ -349,8 +349,11 @@ impl fmt::Display for Shortage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let node = self.0.evidence.node;
         let (Notice::Lms(level), Some(available), Some(lms)) = (self.0.notice, node.available_bytes, node.lms) else { return Ok(()) };
-        let line = if level == LmsLevel::Warn { LmsLevel::Warn } else { LmsLevel::Kill };
-        write!(f, " ({} available, {} is below {})", Bytes(available), lms_word(Some(line)), Bytes(lms.threshold_bytes(line)))
+        let (line, below) = match level {
+            LmsLevel::Warn => (LmsLevel::Warn, lms.warn_bytes),
+            LmsLevel::Kill | LmsLevel::Oom => (LmsLevel::Kill, lms.kill_bytes),
+        };
+        write!(f, " ({} available, {} is below {})", Bytes(available), lms_word(Some(line)), Bytes(below))
     }
 }
 

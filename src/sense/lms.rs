@@ -21,6 +21,8 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, write};
 
 pub use report::Report;
+#[cfg(test)]
+pub(crate) use report::tests::TEXT as REPORT;
 pub use table::{Fate, LONGEST_KEEP, MOST_IDS, Table};
 
 use crate::cgroup::buffer::ReadBuf;

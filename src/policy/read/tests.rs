@@ -172,7 +172,7 @@ fn errors_at_the_top() {
         (format!("version: 1\nkernel: {{oom_group: a}}\n{rest}"), "2:21: the glob `a` does not begin", "write `/a`"),
         (format!("version: 1\nkernel: {{oom_group: []}}\n{rest}"), "2:21: the list of globs is empty", "leave the key out"),
         (format!("version: 1\nkernel: {{hold: 3s}}\n{rest}"), "2:16: a hold of `3s` is out of range", "1ms to 2s, such as `500ms`"),
-        (format!("version: 1\nkernel: {{hold: 0ms}}\n{rest}"), "2:16: a hold of `0ms` is out of range", "leave it out"),
+        (format!("version: 1\nkernel: {{hold: 0ms}}\n{rest}"), "2:16: a hold of `0ms` is out of range", "hold_ms"),
         (format!("version: 1\nkernel: {{hold: 1.5ms}}\n{rest}"), "2:16: `1.5ms` is finer than the kernel module counts", "`500ms`"),
         (format!("version: 1\nkernel: {{hold: 500}}\n{rest}"), "2:16: `500` has no unit", "write 500ms or 500s"),
         (format!("version: 1\nkernel: {{hold: [500ms]}}\n{rest}"), "2:16: a single value is expected here, not a list", "`150ms`"),

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::super::counters::Counters;
 use super::*;
 
-fn report(level: Option<LmsLevel>, seq: u64, [resolved, expired, table_kills]: [u64; 3]) -> Report {
+fn report(level: Option<LmsLevel>, seq: u64, [resolved, expired, passed, table_kills]: [u64; 4]) -> Report {
     Report {
         level,
         seq,
@@ -15,9 +15,10 @@ fn report(level: Option<LmsLevel>, seq: u64, [resolved, expired, table_kills]: [
         warn_percent: 20,
         kill_percent: 10,
         handler_pid: None,
-        holds: resolved + expired,
+        holds: resolved + expired + passed,
         holds_resolved: resolved,
         holds_expired: expired,
+        holds_passed: passed,
         table_kills,
         hold_seq: None,
         hold: Duration::from_millis(500),
@@ -41,6 +42,7 @@ fn everything_is_there_at_zero_before_and_without_the_module() {
     let counters = Counters::new().expect("sound names");
     let nothing = [
         "holds_total{outcome=\"expired\"} 0",
+        "holds_total{outcome=\"passed\"} 0",
         "holds_total{outcome=\"resolved\"} 0",
         "loaded 0",
         "state{level=\"kill\"} 0",
@@ -58,7 +60,7 @@ fn everything_is_there_at_zero_before_and_without_the_module() {
 fn one_level_is_set_at_a_time() {
     let counters = Counters::new().expect("sound names");
     for (level, word) in LEVELS.into_iter().zip(["ok", "warn", "kill", "oom"]) {
-        counters.set_lms(Some(&report(level, 1, [0; 3])));
+        counters.set_lms(Some(&report(level, 1, [0; 4])));
         let lines = scrape(&counters);
         let set: Vec<&String> = lines.iter().filter(|line| line.starts_with("state") && line.ends_with(" 1")).collect();
         assert_eq!(set, [&format!("state{{level=\"{word}\"}} 1")]);
@@ -73,18 +75,22 @@ fn a_module_that_is_loaded_anew_makes_no_counter_fall() {
     let counters = Counters::new().expect("sound names");
     for (seq, counts, sums) in [
         // what it counted before we came
-        (9, [3, 1, 2], [3, 1, 2]),
-        (9, [3, 1, 2], [3, 1, 2]),
-        (12, [4, 1, 7], [4, 1, 7]),
+        (9, [3, 1, 0, 2], [3, 1, 0, 2]),
+        (9, [3, 1, 0, 2], [3, 1, 0, 2]),
+        (12, [4, 1, 1, 7], [4, 1, 1, 7]),
         // loaded anew
-        (0, [0, 0, 0], [4, 1, 7]),
-        (3, [1, 1, 0], [5, 2, 7]),
+        (0, [0, 0, 0, 0], [4, 1, 1, 7]),
+        (3, [1, 1, 1, 0], [5, 2, 2, 7]),
         // loaded anew, and as busy as before when it was looked at: its sequence tells
-        (2, [1, 1, 0], [6, 3, 7]),
+        (2, [1, 1, 1, 0], [6, 3, 3, 7]),
+        // one count tells as well
+        (5, [2, 0, 1, 0], [8, 3, 4, 7]),
     ] {
         counters.set_lms(Some(&report(None, seq, counts)));
         let lines = scrape(&counters);
-        for (name, sum) in ["holds_total{outcome=\"resolved\"}", "holds_total{outcome=\"expired\"}", "table_kills_total"].iter().zip(sums) {
+        let holds = |outcome| format!("holds_total{{outcome=\"{outcome}\"}}");
+        let names = [holds("resolved"), holds("expired"), holds("passed"), "table_kills_total".to_owned()];
+        for (name, sum) in names.iter().zip(sums) {
             assert!(lines.contains(&format!("{name} {sum}")), "{seq} {counts:?}: {lines:?}");
         }
         // a look that failed in between changes nothing

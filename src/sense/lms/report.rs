@@ -35,6 +35,8 @@ pub struct Report {
     pub holds_resolved: u64,
     /// Holds that nobody answered in time.
     pub holds_expired: u64,
+    /// Holds after which the handler let the kernel go ahead; 0 from a module that does not tell.
+    pub holds_passed: u64,
     /// Processes signalled by the table.
     pub table_kills: u64,
     /// The `seq` of the hold under way.
@@ -55,8 +57,8 @@ pub struct Report {
     pub passes: u64,
 }
 
-/// The keys that every version of the module writes. [`Report::parse`] takes their values by these places.
-const KEYS: [&[u8]; 22] = [
+/// The keys that are read; the last one need not be there.
+const KEYS: [&[u8]; 23] = [
     b"level",
     b"seq",
     b"mem_total_kb",
@@ -79,6 +81,7 @@ const KEYS: [&[u8]; 22] = [
     b"table_kill_ids",
     b"table_spare_ids",
     b"passes",
+    b"holds_passed",
 ];
 
 impl Report {
@@ -124,6 +127,7 @@ impl Report {
             holds: count(b"holds")?,
             holds_resolved: count(b"holds_resolved")?,
             holds_expired: count(b"holds_expired")?,
+            holds_passed: if value(b"holds_passed").is_ok() { count(b"holds_passed")? } else { 0 },
             table_kills: count(b"table_kills")?,
             hold_seq: Some(count(b"hold_seq")?).filter(|seq| *seq != 0),
             hold: Duration::from_millis(count(b"hold_ms")?),
@@ -149,10 +153,14 @@ pub(crate) mod tests {
 
     use super::*;
 
+    /// How many of the keys must be there.
+    const NEEDED: usize = KEYS.len() - 1;
+
     /// A report as the module writes it.
     pub(crate) const TEXT: &str = "level kill\nseq 7\nmem_total_kb 1000000\nmem_available_kb 90000\nswap_total_kb 0\nswap_free_kb 16\n\
         page_size 4096\nwarn_percent 20\nkill_percent 10\nhandler_pid 321\nholds 3\nholds_resolved 2\nholds_expired 1\ntable_kills 5\n\
-        hold_seq 6\nhold_ms 500\nwarn_kb 200000\nkill_kb 100000\nfloor_kb 50000\ntable_kill_ids 4\ntable_spare_ids 9\npasses 8\n";
+        hold_seq 6\nhold_ms 500\nwarn_kb 200000\nkill_kb 100000\nfloor_kb 50000\ntable_kill_ids 4\ntable_spare_ids 9\npasses 8\n\
+        holds_passed 4\noom_available_kb 20000\n";
 
     fn with(key: &str, value: &str) -> String {
         TEXT.lines()
@@ -177,6 +185,7 @@ pub(crate) mod tests {
             holds: 3,
             holds_resolved: 2,
             holds_expired: 1,
+            holds_passed: 4,
             table_kills: 5,
             hold_seq: Some(6),
             hold: Duration::from_millis(500),
@@ -206,12 +215,18 @@ pub(crate) mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        for key in KEYS {
+        for (at, key) in KEYS.iter().enumerate() {
             let key = std::str::from_utf8(key).unwrap();
-            let line = TEXT.lines().find(|line| line.starts_with(&format!("{key} "))).unwrap();
-            let (without, twice) = (TEXT.replace(&format!("{line}\n"), ""), format!("{TEXT}{line}\n"));
-            for (text, error) in [(without, ParseError::Shape), (twice, ParseError::Shape), (with(key, ""), refusal(key))] {
+            let (lines, without): (Vec<&str>, Vec<&str>) =
+                TEXT.split_inclusive('\n').partition(|line| line.starts_with(&format!("{key} ")));
+            let (without, twice) = (without.concat(), format!("{TEXT}{}", lines[0]));
+            for (text, error) in [(twice, ParseError::Shape), (with(key, ""), refusal(key))] {
                 assert_eq!(Report::parse(text.as_bytes()), Err(error), "{text}");
+            }
+            if at < NEEDED {
+                assert_eq!(Report::parse(without.as_bytes()), Err(ParseError::Shape), "{without}");
+            } else {
+                assert!(Report::parse(without.as_bytes()).is_ok(), "{without}");
             }
             for value in ["-1", "1 ", " 1", "0x1", "18446744073709551616", "1kB"] {
                 assert_eq!(Report::parse(with(key, value).as_bytes()), Err(refusal(key)), "{key} {value}");
@@ -254,8 +269,8 @@ pub(crate) mod tests {
             let bytes = [&TEXT.as_bytes()[..at], &piece, &TEXT.as_bytes()[end..]].concat();
             if Report::parse(&bytes).is_ok() {
                 prop_assert_eq!(bytes.last(), Some(&b'\n'));
-                for key in KEYS {
-                    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| line.split(|byte| *byte == b' ').next() == Some(key));
+                for key in &KEYS[..NEEDED] {
+                    let lines = bytes.split(|byte| *byte == b'\n').filter(|line| line.split(|byte| *byte == b' ').next() == Some(*key));
                     prop_assert_eq!(lines.count(), 1);
                 }
             }

@@ -25,10 +25,10 @@ fn without_a_module_there_is_nothing_to_open() {
 
 #[test]
 fn each_read_begins_at_the_beginning() {
-    let (_dir, path) = stand_in(report::tests::TEXT);
+    let (_dir, path) = stand_in(REPORT);
     let (lms, mut buffer) = (Lms::open(&path).unwrap().unwrap(), ReadBuf::new());
     assert_eq!(lms.read(&mut buffer).unwrap().level, Some(LmsLevel::Kill));
-    fs::write(&path, report::tests::TEXT.replace("level kill", "level ok").replace("seq 7", "seq 8")).unwrap();
+    fs::write(&path, REPORT.replace("level kill", "level ok").replace("seq 7", "seq 8")).unwrap();
     let report = lms.read(&mut buffer).unwrap();
     assert_eq!((report.level, report.seq), (None, 8));
     fs::write(&path, "level ok\nseq").unwrap();
@@ -59,7 +59,7 @@ fn commands_are_the_modules() {
 
 #[test]
 fn who_may_only_read_hears_and_can_not_speak() {
-    let (_dir, path) = stand_in(report::tests::TEXT);
+    let (_dir, path) = stand_in(REPORT);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
     let lms = Lms::open(&path).unwrap().unwrap();
     // Root may write whatever the mode says.
@@ -68,5 +68,5 @@ fn who_may_only_read_hears_and_can_not_speak() {
     assert_eq!(lms.read(&mut ReadBuf::new()).unwrap().seq, 7);
     let read_only = Lms { writable: false, ..lms };
     assert_eq!(read_only.ack(7), Err(Errno::ACCESS));
-    assert_eq!(fs::read_to_string(&path).unwrap(), report::tests::TEXT);
+    assert_eq!(fs::read_to_string(&path).unwrap(), REPORT);
 }
