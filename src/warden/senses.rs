@@ -527,7 +527,7 @@ impl Senses {
     /// When something must be looked at without a notice.
     #[must_use]
     pub fn next_look(&self) -> Option<Duration> {
-        let samples = self.samples.iter().map(|sample| sample.due).min();
+        let samples = self.samples.iter().filter_map(|sample| sample.due).min();
         let news = self.signal.has_news().then_some(Duration::ZERO);
         let table = self.signal.table_due();
         [samples, self.timer_due, self.trend_due, self.publish_due, self.tree.next_settled(), news, table].into_iter().flatten().min()
