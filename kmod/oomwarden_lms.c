@@ -53,7 +53,7 @@
 #define LMS_KEEP_MAX_S		3600
 #define LMS_HOLD_MAX_MS		2000
 #define LMS_PAUSE_MS		10	/* one callback's sleep */
-#define LMS_WATCH_MS		20	/* how often the end of a shortage is looked for */
+#define LMS_WATCH_MS		8	/* how often the end of a shortage is looked for */
 #define LMS_QUIET_MS		300	/* nobody has asked for so long: the shortage is over */
 #define LMS_FAILED_QUIET_MS	2000	/* the same after the kernel had to go ahead */
 #define LMS_DYING_MS		1000	/* how long a group of the table may take to be gone */
@@ -123,6 +123,8 @@ static struct {
 	u64 stuck[LMS_DYING_GROUPS];	/* groups of the table that were killed and are still there */
 	unsigned int stuck_len;
 	u64 dying_id;			/* the group that is killed and has its time to be gone; 0: none */
+	unsigned long gone_at;		/* when the last such group was gone, in jiffies */
+	bool gone;
 	unsigned long dying_since;
 	u64 holds, holds_resolved, holds_expired, holds_passed;
 	u64 table_kills, passes;
@@ -214,7 +216,7 @@ LMS_PARAM(kill_max_mb, 1, UINT_MAX / 1024, NULL, &warn_max_mb, "level kill never
 LMS_PARAM(interval_ms, 50, 10000, NULL, NULL, "how often memory is sampled far from any threshold, in ms (500)");
 LMS_PARAM(hold_ms, 0, LMS_HOLD_MAX_MS, NULL, NULL, "how long an OOM may be held for the handler, in ms (500; 0: never)");
 LMS_PARAM(floor_mb, 0, UINT_MAX / 1024, NULL, NULL,
-	  "an OOM with more available memory than this is left to the kernel, in MiB (0: 2% of memory, 16 to 256)");
+	  "an OOM with more available memory than this is left to the kernel, in MiB (0: 2% of memory, 32 to 256)");
 
 static void lms_read_memory(struct lms_memory *memory)
 {
@@ -242,7 +244,8 @@ static unsigned long lms_floor_pages(unsigned long total)
 {
 	unsigned long floor = READ_ONCE(floor_mb) * PAGES_PER_MB;
 
-	return floor ? floor : clamp(total / 50, 16 * PAGES_PER_MB, 256 * PAGES_PER_MB);
+	/* The DMA zone's 16 MiB count as available, and boosted watermarks take some more, in any shortage. */
+	return floor ? floor : clamp(total / 50, 32 * PAGES_PER_MB, 256 * PAGES_PER_MB);
 }
 
 /*
@@ -324,6 +327,7 @@ static void lms_go_idle(void)
 	lms.state = LMS_IDLE;
 	lms.stuck_len = 0;
 	lms.dying_id = 0;
+	lms.gone = false;
 }
 
 /* Where a hold ends without an effect, or there can be none. */
@@ -333,6 +337,40 @@ static void lms_after_hold(void)
 	lms.state = lms_table_usable() ? LMS_TABLE : LMS_FAILED;
 }
 
+/*
+ * Whether the shortage is over: there is memory again, or at least somewhat more than nothing and nobody asks any more. Who
+ * was told to try again may be busy with reclaim for seconds, so their silence alone says nothing. Under lms.lock.
+ */
+static bool lms_is_over(const struct lms_memory *memory)
+{
+	unsigned long floor = lms_floor_pages(memory->total);
+	unsigned int quiet = lms.state == LMS_FAILED ? LMS_FAILED_QUIET_MS : LMS_QUIET_MS;
+
+	if (memory->available > max(lms_kill_pages(memory->total), floor))
+		return true;
+	/* A killer that the kernel has called frees nothing here; it is not ours to wait for. */
+	if (lms.state != LMS_FAILED && memory->available <= floor)
+		return false;
+	return time_after(jiffies, lms.last_call + msecs_to_jiffies(quiet));
+}
+
+/* Ends a hold whose time is over or that nobody can answer any more. Whether it did. Under lms.lock. */
+static bool lms_expire(void)
+{
+	if (lms.state != LMS_HOLD || (time_before(jiffies, lms.deadline) && lms_handler_lives()))
+		return false;
+	lms.holds_expired++;
+	lms.silent = !lms.acked;
+	lms_after_hold();
+	return true;
+}
+
+static void lms_say_expired(void)
+{
+	wake_up(&lms_answered);
+	pr_notice_ratelimited("out of memory: the hold has expired\n");
+}
+
 /* Takes a new sample; how long to wait for the next one, in ms. */
 static unsigned int lms_sample(void)
 {
@@ -340,23 +378,16 @@ static unsigned int lms_sample(void)
 	struct lms_memory memory;
 	unsigned long next, left;
 	unsigned int wait, interval = READ_ONCE(interval_ms);
-	bool over = false;
 
 	lms_read_memory(&memory);
 
 	spin_lock(&lms.lock);
 	before = lms_level();
 	lms.memory_level = lms_judge(&memory, lms.swap_total, lms.memory_level);
-	if (lms.state != LMS_IDLE) {
-		unsigned int quiet = lms.state == LMS_FAILED ? LMS_FAILED_QUIET_MS : LMS_QUIET_MS;
-
-		over = time_after(jiffies, lms.last_call + msecs_to_jiffies(quiet)) ||
-		       memory.available > max(lms_kill_pages(memory.total), lms_floor_pages(memory.total));
-		if (over) {
-			if (lms.state == LMS_HOLD)
-				lms.holds_resolved++;
-			lms_go_idle();
-		}
+	if (lms.state != LMS_IDLE && lms_is_over(&memory)) {
+		if (lms.state == LMS_HOLD)
+			lms.holds_resolved++;
+		lms_go_idle();
 	}
 	after = lms_level();
 	if (after != before)
@@ -364,6 +395,7 @@ static unsigned int lms_sample(void)
 	spin_unlock(&lms.lock);
 
 	if (after != before) {
+		wake_up(&lms_answered);
 		wake_up_interruptible_poll(&lms_changed, EPOLLPRI);
 		pr_notice_ratelimited("level %s (was %s): %lu of %lu MiB available, %lu MiB of swap free\n",
 				      lms_level_names[after], lms_level_names[before],
@@ -377,17 +409,6 @@ static unsigned int lms_sample(void)
 	left = memory.available > next && after != LMS_KILL ? memory.available - next : 0;
 	wait = left >= next ? interval : (unsigned int)(interval * left / max(next, 1UL));
 	return max3(wait, interval / 10, 10U);
-}
-
-static int lms_run(void *unused)
-{
-	while (!kthread_should_stop()) {
-		unsigned int wait = lms_sample();
-
-		wait_event_idle_timeout(lms_kick, READ_ONCE(lms_kicked) || kthread_should_stop(), msecs_to_jiffies(wait));
-		WRITE_ONCE(lms_kicked, false);
-	}
-	return 0;
 }
 
 static int lms_compare_entries(const void *left, const void *right)
@@ -436,13 +457,13 @@ static int lms_rank_of(const struct lms_table *table, struct task_struct *p, con
 	return rank;
 }
 
-/* Whether any of its threads still has memory. RCU. */
+/* Whether any of its threads still has memory, or is giving it back: a thread lets go of its mm before that is done. RCU. */
 static bool lms_holds_memory(struct task_struct *p)
 {
 	struct task_struct *t;
 
 	for_each_thread(p, t) {
-		if (READ_ONCE(t->mm))
+		if (!READ_ONCE(t->exit_state))
 			return true;
 	}
 	return false;
@@ -471,6 +492,7 @@ static bool lms_use_table(void)
 	const struct lms_table *table;
 	struct task_struct *p;
 	struct pid *handler;
+	bool more = true;
 	int first = -1;
 
 	/* Taken by a writer for the moment of exchanging tables: come again. */
@@ -505,22 +527,31 @@ static bool lms_use_table(void)
 		id = table->kill_ids[first];
 
 	spin_lock(&lms.lock);
-	if (id && lms.dying_id != id) {
+	if (lms.dying_id && lms.dying_id != id) {
+		lms.dying_id = 0;
+		lms.gone = true;
+		lms.gone_at = jiffies;
+	}
+	if (!lms.dying_id && lms.gone && time_after_eq(lms.gone_at, lms.last_call)) {
+		/* One is gone and nobody has asked since: it may have been enough. */
+		id = 0;
+	} else if (first < 0) {
+		more = false;
+	} else if (!lms.dying_id) {
 		lms.dying_id = id;
 		lms.dying_since = jiffies;
-	} else if (id && time_after(jiffies, lms.dying_since + msecs_to_jiffies(LMS_DYING_MS))) {
-		/* It can't die. The next one is looked for when the caller comes again. */
+	} else if (time_after(jiffies, lms.dying_since + msecs_to_jiffies(LMS_DYING_MS))) {
+		/* It can't die. The next one is looked for when somebody comes again. */
 		lms.stuck[lms.stuck_len++] = id;
 		lms.dying_id = 0;
 		id = 0;
+		more = lms.stuck_len < LMS_DYING_GROUPS;
 	}
-	if (first < 0 || lms.stuck_len == LMS_DYING_GROUPS) {
+	if (!more)
 		lms.state = LMS_FAILED;
-		first = -1;
-	}
 	spin_unlock(&lms.lock);
 
-	if (first >= 0 && id) {
+	if (more && id) {
 		for_each_process(p) {
 			if (!lms_may_kill(p, handler) || lms_is_dying(p) ||
 			    lms_rank_of(table, p, stuck, stuck_len) != first)
@@ -539,7 +570,32 @@ static bool lms_use_table(void)
 	}
 	put_pid(handler);
 	mutex_unlock(&lms_table_lock);
-	return first >= 0;
+	return more;
+}
+
+/*
+ * A shortage is worked through here too, not only by those who ask: they may be busy with reclaim for seconds between two
+ * calls, with everybody else waiting.
+ */
+static int lms_run(void *unused)
+{
+	while (!kthread_should_stop()) {
+		unsigned int wait = lms_sample();
+		enum lms_state state;
+		bool expired;
+
+		spin_lock(&lms.lock);
+		expired = lms_expire();
+		state = lms.state;
+		spin_unlock(&lms.lock);
+		if (expired)
+			lms_say_expired();
+		if (state == LMS_TABLE && !lms_use_table())
+			wake_up(&lms_answered);
+		wait_event_idle_timeout(lms_kick, READ_ONCE(lms_kicked) || kthread_should_stop(), msecs_to_jiffies(wait));
+		WRITE_ONCE(lms_kicked, false);
+	}
+	return 0;
 }
 
 /* Whether the caller of the OOM is none that may be kept waiting, or whose trouble is not ours. */
@@ -561,24 +617,10 @@ static bool lms_is_the_kernels(void)
 	return false;
 }
 
-enum lms_caller { LMS_ANYBODY, LMS_HANDLER_TRIES_AGAIN, LMS_HANDLER_GOES_ON };
-
-/*
- * Waiting for the daemon in its own name would last to the deadline. So its threads never begin a hold and never sleep;
- * while one is open they try again at once, or else each allocation on its way to an answer would set the killer off.
- */
-static enum lms_caller lms_who_calls(void)
+/* Under lms.lock. */
+static bool lms_is_handler(void)
 {
-	enum lms_caller caller = LMS_ANYBODY;
-
-	spin_lock(&lms.lock);
-	if (lms.handler && task_tgid(current) == lms.handler_pid) {
-		bool open = lms.state == LMS_TABLE || (lms.state == LMS_HOLD && time_before(jiffies, lms.deadline));
-
-		caller = open ? LMS_HANDLER_TRIES_AGAIN : LMS_HANDLER_GOES_ON;
-	}
-	spin_unlock(&lms.lock);
-	return caller;
+	return lms.handler && task_tgid(current) == lms.handler_pid;
 }
 
 static int lms_pass(void)
@@ -594,21 +636,23 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 {
 	unsigned long *freed = data;
 	enum lms_state state;
-	bool begun = false, expired = false;
+	bool begun = false, expired = false, handler;
+	long pause;
 
 	if (lms_is_the_kernels())
 		return lms_pass();
-	switch (lms_who_calls()) {
-	case LMS_HANDLER_TRIES_AGAIN:
-		*freed += 1;
-		return NOTIFY_OK;
-	case LMS_HANDLER_GOES_ON:
-		return lms_pass();
-	case LMS_ANYBODY:
-		break;
-	}
 
 	spin_lock(&lms.lock);
+	/*
+	 * Waiting for the daemon in its own name would last to the deadline: its threads never begin a hold. While one is
+	 * open they try again, with next to no pause, or else each allocation on the way to an answer would set the
+	 * killer off; and when it expires they are as good as anybody to go on to the table.
+	 */
+	handler = lms_is_handler();
+	if (handler && lms.state == LMS_IDLE) {
+		spin_unlock(&lms.lock);
+		return lms_pass();
+	}
 	if (lms.state == LMS_IDLE) {
 		unsigned int bound = lms_hold_bound();
 
@@ -623,11 +667,8 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 			lms.seq++;
 		}
 		begun = true;
-	} else if (lms.state == LMS_HOLD && (time_after_eq(jiffies, lms.deadline) || !lms_handler_lives())) {
-		lms.holds_expired++;
-		lms.silent = !lms.acked;
-		lms_after_hold();
-		expired = true;
+	} else {
+		expired = lms_expire();
 	}
 	lms.last_call = jiffies;
 	state = lms.state;
@@ -642,7 +683,7 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 				      "left to the kernel");
 	}
 	if (expired)
-		pr_notice_ratelimited("out of memory: the hold has expired\n");
+		lms_say_expired();
 
 	if (state == LMS_TABLE && !lms_use_table())
 		state = LMS_FAILED;
@@ -650,7 +691,8 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 		return lms_pass();
 
 	/* Woken when the hold is over. */
-	if (wait_event_killable_timeout(lms_answered, READ_ONCE(lms.state) != state, msecs_to_jiffies(LMS_PAUSE_MS)) < 0)
+	pause = handler ? 1 : msecs_to_jiffies(LMS_PAUSE_MS);
+	if (wait_event_killable_timeout(lms_answered, READ_ONCE(lms.state) != state, pause) < 0)
 		return NOTIFY_OK;
 	if (fatal_signal_pending(current))
 		return NOTIFY_OK;

@@ -104,12 +104,14 @@ fn policy() -> Policy {
             rule(Victim::Subject),
         ],
         oom_group: None,
+        hold: None,
     }
 }
 
 /// Judges to the end, and how many allocations that took.
 fn judge(judge: &mut Judge, policy: &Policy, rule: usize, groups: &mut [GroupFacts], out: &mut Verdict) -> u64 {
-    let node = NodeFacts { total_bytes: 100 * MIB, available_bytes: Some(5 * MIB), swap_total_bytes: 0, swap_free_bytes: Some(0) };
+    let node =
+        NodeFacts { total_bytes: 100 * MIB, available_bytes: Some(5 * MIB), swap_total_bytes: 0, swap_free_bytes: Some(0), lms: None };
     let subject = if rule == 3 { 26 } else { 0 };
     let notice = Notice::Event(EventKind::Oom, 0, 1);
     let mut comm_hits = oomwarden::policy::model::EntrySet::EMPTY;

@@ -13,6 +13,7 @@ use nix::sys::eventfd::EventFd;
 
 use super::deed::{Deed, Done, Workshop};
 use crate::cgroup::group::Group;
+use crate::sense::lms::Lms;
 use crate::sense::poller::Key;
 
 /// How many threads: one may be stuck in a write for seconds, and its victim's ladder goes on with another.
@@ -25,6 +26,8 @@ pub struct Job {
     pub ladder: Key,
     /// What to do.
     pub deed: Deed,
+    /// The kernel holds an OOM until it hears that somebody is dying: which hold, and where to say so.
+    pub hold: Option<(Arc<Lms>, u64)>,
     /// The victim and everything below it, the victim first.
     pub targets: Vec<Arc<Group>>,
     /// How it went.
@@ -77,6 +80,7 @@ impl Actors {
             Box::new(Job {
                 ladder: Key { slot: 0, generation: 0 },
                 deed: Deed::Term,
+                hold: None,
                 targets: Vec::with_capacity(targets),
                 done: Done::default(),
                 finished: None,
@@ -98,7 +102,7 @@ impl Actors {
     pub fn take(&mut self) -> Option<Box<Job>> {
         let mut job = self.spare.pop()?;
         job.targets.clear();
-        (job.done, job.finished, job.pidfd) = (Done::default(), None, None);
+        (job.done, job.finished, job.pidfd, job.hold) = (Done::default(), None, None, None);
         Some(job)
     }
 
@@ -150,7 +154,14 @@ fn work(shared: &Shared) {
             }
         };
         drop(waiting);
-        job.done = workshop.perform(job.deed, &job.targets, &mut job.pidfd);
+        let mut hold = job.hold.take();
+        let mut dying = || {
+            if let Some((device, seq)) = hold.take() {
+                // Over by now: nobody waits for the answer any more.
+                let _ = device.ack(seq);
+            }
+        };
+        job.done = workshop.perform(job.deed, &job.targets, &mut job.pidfd, &mut dying);
         job.finished = Some(Instant::now());
         lock(&shared.finished).push_back(job);
         // Only full when the warden has not read for ages; it will.

@@ -88,22 +88,23 @@ impl Workshop {
     }
 
     /// Does it. `targets` are the victim and everything below it, the victim first; a pidfd that the caller wants to wait
-    /// on is left in `kept`.
-    pub fn perform(&mut self, deed: Deed, targets: &[Arc<Group>], kept: &mut Option<OwnedFd>) -> Done {
+    /// on is left in `kept`. `dying` is called once the first of them were sent SIGKILL, before their memory is released or
+    /// anything else is done that takes its time.
+    pub fn perform(&mut self, deed: Deed, targets: &[Arc<Group>], kept: &mut Option<OwnedFd>, dying: &mut dyn FnMut()) -> Done {
         self.signalled.clear();
         match deed {
-            Deed::Term => self.signal_all(targets, Signal::TERM, TERM_PASSES, usize::MAX),
-            Deed::KillProcesses => self.signal_all(targets, Signal::KILL, KILL_PASSES, PASS_CHUNKS),
-            Deed::KillGroup { signals_first } => self.kill_group(targets, signals_first),
-            Deed::KillOne(pid) => self.kill_one(targets, pid, kept),
+            Deed::Term => self.signal_all(targets, Signal::TERM, TERM_PASSES, usize::MAX, dying),
+            Deed::KillProcesses => self.signal_all(targets, Signal::KILL, KILL_PASSES, PASS_CHUNKS, dying),
+            Deed::KillGroup { signals_first } => self.kill_group(targets, signals_first, dying),
+            Deed::KillOne(pid) => self.kill_one(targets, pid, kept, dying),
         }
     }
 
-    fn kill_group(&mut self, targets: &[Arc<Group>], signals_first: bool) -> Done {
+    fn kill_group(&mut self, targets: &[Arc<Group>], signals_first: bool, dying: &mut dyn FnMut()) -> Done {
         let Some(victim) = targets.first() else { return Done::default() };
         let mut done = Done::default();
         if signals_first {
-            done = self.signal_all(targets, Signal::KILL, 1, FIRST_CHUNKS);
+            done = self.signal_all(targets, Signal::KILL, 1, FIRST_CHUNKS, dying);
         }
         // The pidfds must be opened while the processes live; releasing works only once they are dying.
         self.chunk.clear();
@@ -114,12 +115,13 @@ impl Workshop {
             Ok(()) => {
                 done.errno = None;
                 done.sent = Some(Instant::now());
+                dying();
                 self.release_chunk();
                 done
             }
             // Before Linux 5.14, or refused: one by one.
             Err(errno) => {
-                let one_by_one = self.signal_all(targets, Signal::KILL, KILL_PASSES, PASS_CHUNKS);
+                let one_by_one = self.signal_all(targets, Signal::KILL, KILL_PASSES, PASS_CHUNKS, dying);
                 let errno = if errno == Errno::NOENT { one_by_one.errno } else { one_by_one.errno.or(Some(errno)) };
                 Done { processes: done.processes + one_by_one.processes, errno, ..one_by_one }
             }
@@ -128,7 +130,7 @@ impl Workshop {
 
     /// Signals every process of the groups, reading the lists again until nobody is new: at most `passes` times, and at
     /// most `chunks` at a time.
-    fn signal_all(&mut self, targets: &[Arc<Group>], signal: Signal, passes: usize, chunks: usize) -> Done {
+    fn signal_all(&mut self, targets: &[Arc<Group>], signal: Signal, passes: usize, chunks: usize, dying: &mut dyn FnMut()) -> Done {
         let mut done = Done::default();
         for pass in 0..passes {
             if signal == Signal::KILL && pass > 0 {
@@ -155,6 +157,13 @@ impl Workshop {
                     self.keep_members(group);
                     news = true;
                     self.signal_chunk(signal, &mut done);
+                    // Releasing memory takes its time and must not keep anybody from its signal.
+                    if signal == Signal::KILL {
+                        if done.processes > 0 {
+                            dying();
+                        }
+                        self.release_chunk();
+                    }
                 }
             }
             // Passes see the same dying processes again: the fullest tells how many there were.
@@ -242,10 +251,6 @@ impl Workshop {
                 self.signalled.drain(..REMEMBERED / 2);
             }
         }
-        // All are dying by now; releasing one takes its time and must not keep the next from its signal.
-        if signal == Signal::KILL {
-            self.release_chunk();
-        }
     }
 
     fn release_chunk(&mut self) {
@@ -255,7 +260,7 @@ impl Workshop {
         }
     }
 
-    fn kill_one(&mut self, targets: &[Arc<Group>], pid: i32, kept: &mut Option<OwnedFd>) -> Done {
+    fn kill_one(&mut self, targets: &[Arc<Group>], pid: i32, kept: &mut Option<OwnedFd>, dying: &mut dyn FnMut()) -> Done {
         let gone = Done { errno: Some(Errno::SRCH), ..Done::default() };
         let Some(id) = Pid::from_raw(pid) else { return gone };
         let fd = match pidfd_open(id, PidfdFlags::empty()) {
@@ -277,6 +282,7 @@ impl Workshop {
         match pidfd_send_signal(&fd, Signal::KILL) {
             Ok(()) => {
                 let sent = Some(Instant::now());
+                dying();
                 // As in `release_chunk`.
                 let _ = process_mrelease(fd.as_fd());
                 *kept = Some(fd);
@@ -324,7 +330,7 @@ mod tests {
     fn term_goes_to_the_listed_and_never_to_pid_zero() {
         let mut child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
         let (_dir, group) = group(&format!("0\n{}\n", child.id()));
-        let done = Workshop::new().perform(Deed::Term, &[group], &mut None);
+        let done = Workshop::new().perform(Deed::Term, &[group], &mut None, &mut || {});
         // Pid 0 would have been this test's own process group.
         assert_eq!((done.processes, done.errno), (1, None));
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(15));
@@ -335,12 +341,12 @@ mod tests {
         let mut child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let (_other_dir, other) = group("");
-        let done = Workshop::new().perform(Deed::KillOne(pid), &[other], &mut None);
+        let done = Workshop::new().perform(Deed::KillOne(pid), &[other], &mut None, &mut || {});
         assert_eq!((done.processes, done.errno), (0, Some(Errno::SRCH)));
         assert!(child.try_wait().unwrap().is_none());
         let (_dir, group) = group(&format!("{pid}\n"));
         let mut kept = None;
-        assert_eq!(Workshop::new().perform(Deed::KillOne(pid), &[group], &mut kept).processes, 1);
+        assert_eq!(Workshop::new().perform(Deed::KillOne(pid), &[group], &mut kept, &mut || {}).processes, 1);
         assert!(kept.is_some());
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
     }
@@ -350,7 +356,7 @@ mod tests {
         let mut children: Vec<_> = (0..100).map(|_| Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap()).collect();
         let list: String = children.iter().map(|child| format!("{}\n", child.id())).collect();
         let (_dir, group) = group(&list);
-        let done = Workshop::new().perform(Deed::KillGroup { signals_first: false }, &[group], &mut None);
+        let done = Workshop::new().perform(Deed::KillGroup { signals_first: false }, &[group], &mut None, &mut || {});
         assert_eq!((done.processes, done.errno), (100, None));
         for child in &mut children {
             assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));

@@ -102,6 +102,22 @@ impl Ladder {
         self.enter(rungs, now)
     }
 
+    /// Begins with the kill: whoever waits for memory can't wait for a grace time.
+    pub fn begin_with_kill(&mut self, rungs: &[Rung], now: Duration) -> Next {
+        self.rung = last(rungs);
+        self.enter(rungs, now)
+    }
+
+    /// Goes on to the kill at once, if it has not come to it yet.
+    pub fn hurry(&mut self, rungs: &[Rung], now: Duration, records: &mut Vec<RungRecord>) -> Next {
+        if self.is_killing() {
+            return Next::Wait;
+        }
+        self.note(records, RungOutcome::Overtaken, now);
+        self.rung = last(rungs);
+        self.enter(rungs, now)
+    }
+
     fn enter(&mut self, rungs: &[Rung], now: Duration) -> Next {
         self.since = now;
         match rungs.get(self.rung) {
@@ -223,6 +239,11 @@ impl Ladder {
     pub fn interrupted(&self, now: Duration, records: &mut Vec<RungRecord>) {
         self.note(records, RungOutcome::Interrupted, now);
     }
+}
+
+/// The kill: the policy's compiler puts it last.
+fn last(rungs: &[Rung]) -> usize {
+    rungs.len().saturating_sub(1)
 }
 
 #[cfg(test)]

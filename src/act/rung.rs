@@ -28,6 +28,8 @@ pub enum RungOutcome {
     Errno(i32),
     /// The daemon was told to stop.
     Interrupted,
+    /// The kernel was about to kill: the kill could not wait.
+    Overtaken,
 }
 
 /// One rung as it went.

@@ -21,7 +21,7 @@ pub enum ParseError {
 }
 
 /// A decimal number, digits only.
-fn number(text: &[u8]) -> Result<u64, ParseError> {
+pub(crate) fn number(text: &[u8]) -> Result<u64, ParseError> {
     if text.is_empty() {
         return Err(ParseError::Number);
     }
@@ -32,7 +32,7 @@ fn number(text: &[u8]) -> Result<u64, ParseError> {
 }
 
 /// The lines of a text, each without its newline; a last line without one is an error.
-fn lines(text: &[u8]) -> impl Iterator<Item = Result<&[u8], ParseError>> {
+pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = Result<&[u8], ParseError>> {
     text.split_inclusive(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\n").ok_or(ParseError::Short))
 }
 

@@ -23,6 +23,7 @@ use crate::record::journal::Context;
 use crate::record::pool::Pool as Records;
 use crate::record::pulse::Pulse;
 use crate::record::recorder::Recorder;
+use crate::sense::lms;
 use crate::serve::{Limits, ListenAddr, Server};
 use crate::warden::reload::{self, Mailbox};
 use crate::warden::{Setup, Warden};
@@ -164,6 +165,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         pulse: Arc::clone(&pulse),
         mailbox: mailbox.clone(),
         signals,
+        low_memory: lms::PATH.into(),
         ready: announce,
     })
     .map_err(|error| failed(FAILED)(format!("{}: {error}", args.cgroup_root.display())))?;

@@ -6,14 +6,14 @@
 use super::facts::{GroupFacts, Limit, MemoryFacts, NodeFacts};
 use super::tree::Tree;
 use super::verdict::{Evidence, Notice};
-use crate::policy::model::{Condition, EventKind, Level, Rule, UsageOf, UsageTest};
+use crate::policy::model::{Condition, EventKind, Level, LmsLevel, Rule, UsageOf, UsageTest};
 use crate::units::Share;
 
 /// A group at this share of its own memory.max or memory.high is at its limit: the shortage is the group's own. The kernel
 /// reclaims in batches and keeps per-CPU reserves, so a group that can't get on often reads a few percent below.
 pub const AT_LIMIT: Share = Share::percent(90);
 
-/// The node's PSI starts nothing unless MemAvailable is below this share of the memory too (or the rule names a level of
+/// The node's PSI, or the kernel module's first level, starts nothing unless MemAvailable is below this share of the memory too (or the rule names a level of
 /// its own in `only_if`): pressure of the whole node also rises when a single group thrashes at its own limit, or through I/O.
 pub const NODE_IS_LOW: Share = Share::percent(10);
 
@@ -77,8 +77,13 @@ fn smallest(tree: Tree<'_>, subject: u32, limit: impl Fn(&MemoryFacts) -> Option
 
 /// Whether the notice, as far as it can be checked again, and every condition of the rule are known to hold.
 pub(super) fn confirmed(rule: &Rule, notice: &Notice, subject: &SubjectFacts, node: &NodeFacts) -> bool {
-    let happened = matches!(notice, Notice::Psi(_) | Notice::Event(..));
-    (happened || notice_holds(notice, subject, node) == Some(true))
+    let stands = match (notice, notice_holds(notice, subject, node)) {
+        (Notice::Psi(_) | Notice::Event(..), _) => true,
+        // The kernel has told it. Only its own word that the level is a better one by now takes it back.
+        (Notice::Lms(_), holds) => holds != Some(false),
+        (_, holds) => holds == Some(true),
+    };
+    stands
         && rule.only_if.iter().all(|condition| holds(condition, subject, node) == Some(true))
         && corroborated(rule, notice, subject, node)
 }
@@ -91,6 +96,7 @@ pub(super) fn notice_holds(notice: &Notice, subject: &SubjectFacts, node: &NodeF
         Notice::Usage(test, _) => usage_above(test, subject, node),
         Notice::Available(bytes, _) => Some(node.available_bytes? < *bytes),
         Notice::SwapFree(bytes, _) => swap_free_below(*bytes, node),
+        Notice::Lms(level) => Some(node.lms?.level >= Some(*level)),
     }
 }
 
@@ -136,19 +142,28 @@ fn usage_above(test: &UsageTest, subject: &SubjectFacts, node: &NodeFacts) -> Op
     Some(usage > above)
 }
 
-/// Node PSI alone kills nobody: the node must be low on memory besides.
+/// Node PSI alone kills nobody, nor does the kernel module's first level: the node must be low on memory besides. The levels
+/// that follow say so themselves.
 fn corroborated(rule: &Rule, notice: &Notice, subject: &SubjectFacts, node: &NodeFacts) -> bool {
-    let node_psi = subject.root && matches!(notice, Notice::Psi(_));
+    let early = match notice {
+        Notice::Psi(_) => subject.root,
+        Notice::Lms(level) => *level == LmsLevel::Warn,
+        _ => false,
+    };
     let names_a_level = rule.only_if.iter().any(|condition| matches!(condition, Condition::Available(_)));
     let low = Level { share: Some(NODE_IS_LOW), at_most: None };
-    !node_psi || names_a_level || available_below(&low, node) == Some(true)
+    !early || names_a_level || available_below(&low, node) == Some(true)
 }
 
 /// Whose shortage it is: the nearest of the subject and its ancestors that is at a limit of its own ([`AT_LIMIT`], by
 /// memory.current: what the kernel counts), else the root. A kernel OOM kill is the subject's own affair: the group is no longer whole.
+/// What the kernel module reports is always the root's.
 pub(super) fn scope(groups: &[GroupFacts], subject: u32, notice: &Notice) -> u32 {
     if matches!(notice, Notice::Event(EventKind::OomKill | EventKind::OomGroupKill, ..)) {
         return subject;
+    }
+    if matches!(notice, Notice::Lms(_)) {
+        return 0;
     }
     let tree = Tree(groups);
     tree.line(subject).find(|at| at_limit(&tree.group(*at).memory)).unwrap_or(0)

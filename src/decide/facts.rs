@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::cgroup::path::GroupPath;
-use crate::policy::model::{EntrySet, GroupClass};
+use crate::policy::model::{EntrySet, GroupClass, LmsLevel};
 
 pub use crate::cgroup::{GroupId, Limit};
 
@@ -20,6 +20,19 @@ pub struct NodeFacts {
     pub swap_total_bytes: u64,
     /// SwapFree.
     pub swap_free_bytes: Option<u64>,
+    /// What the kernel module reports; `None` where there is none, or where it could not be read.
+    pub lms: Option<LmsFacts>,
+}
+
+/// The kernel module's low memory signal. It looks at memory anew for each reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LmsFacts {
+    /// The level now; `None` is `ok`.
+    pub level: Option<LmsLevel>,
+    /// MemAvailable below which the level is `warn`, if free swap is low too.
+    pub warn_bytes: u64,
+    /// MemAvailable below which the level is `kill`, likewise.
+    pub kill_bytes: u64,
 }
 
 /// Memory of one group, bytes.

@@ -124,7 +124,7 @@ impl History {
                 entry.pending = Some(weightier(entry.pending, (*kind, *from, *to)));
                 Admission::Kept
             }
-            Notice::Psi(_) | Notice::Usage(..) | Notice::Available(..) | Notice::SwapFree(..) => Admission::Dropped,
+            Notice::Psi(_) | Notice::Usage(..) | Notice::Available(..) | Notice::SwapFree(..) | Notice::Lms(_) => Admission::Dropped,
         }
     }
 

@@ -9,7 +9,7 @@ use super::conditions::{self, SubjectFacts};
 use super::facts::{GroupFacts, NodeFacts};
 use super::tree::Tree;
 use super::verdict::Notice;
-use crate::policy::model::{Condition, EventKind, Rule, Trigger};
+use crate::policy::model::{Condition, EventKind, LmsLevel, Rule, Trigger};
 use crate::units::Share;
 
 /// A scope that fell to this share of its limit has room again: the same line above which a group counts as being at its limit.
@@ -58,6 +58,8 @@ impl ScopeFacts {
 /// Whether the trouble that `notice` told of is over. `before` are the facts at the verdict, `now` those after a rung.
 ///
 /// - A notice that is a level (usage, available, swap_free): it, or a condition of the rule, is known not to hold any more.
+/// - A level of the kernel module: it reports a better one, or a condition is known not to hold any more. An OOM is over when
+///   the node is no longer at `kill`: that nobody asks for memory at the moment gave nothing back.
 /// - Stall, and events of a shortage: the scope has room again ([`HAS_ROOM`]), enough came back ([`CAME_BACK`]), and it does not stall.
 ///   For the node MemAvailable must have grown above the rule's level, or by [`CAME_BACK`] where the rule names none.
 /// - A kernel OOM kill: never. It isn't about a shortage but about a group that is no longer whole.
@@ -66,14 +68,17 @@ pub fn recovered(notice: &Notice, rule: &Rule, before: &ScopeFacts, now: &ScopeF
     match notice {
         Notice::Event(EventKind::OomKill | EventKind::OomGroupKill, ..) => false,
         Notice::Usage(..) | Notice::Available(..) | Notice::SwapFree(..) => {
-            let ended = |holds: Option<bool>| holds == Some(false);
-            ended(conditions::notice_holds(notice, &now.subject, &now.node))
-                || rule.only_if.iter().any(|condition| ended(conditions::holds(condition, &now.subject, &now.node)))
+            conditions::notice_holds(notice, &now.subject, &now.node) == Some(false) || a_condition_ended(rule, now)
         }
+        Notice::Lms(level) => now.node.lms.is_some_and(|lms| lms.level < Some(*level.min(&LmsLevel::Kill))) || a_condition_ended(rule, now),
         Notice::Psi(_) | Notice::Event(EventKind::Low | EventKind::High | EventKind::Max | EventKind::Oom, ..) => {
             !still_stalls(now) && memory_came_back(rule, before, now) == Some(true)
         }
     }
+}
+
+fn a_condition_ended(rule: &Rule, now: &ScopeFacts) -> bool {
+    rule.only_if.iter().any(|condition| conditions::holds(condition, &now.subject, &now.node) == Some(false))
 }
 
 fn still_stalls(now: &ScopeFacts) -> bool {

@@ -6,6 +6,7 @@ mod candidates;
 mod conditions;
 mod history;
 mod hostile;
+mod lms;
 mod process;
 mod properties;
 mod rank;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::facts::{GroupId, NodeFacts};
-use crate::policy::model::{EventKind, Psi, UsageTest};
+use crate::policy::model::{EventKind, LmsLevel, Psi, UsageTest};
 
 /// The notice that started the judgement, with its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Notice {
     Available(u64, Duration),
     /// SwapFree has been below this many bytes for so long.
     SwapFree(u64, Duration),
+    /// The kernel module reported this level, which a trigger of the rule names, or a worse one.
+    Lms(LmsLevel),
 }
 
 /// Where a candidate stands, and why.

@@ -10,6 +10,7 @@
 mod features;
 mod groups;
 mod limits;
+mod lms;
 mod machine;
 mod root;
 
@@ -123,6 +124,7 @@ pub const CHECKS: &[Check] = &[
     ("process-mrelease", Needs::Nothing, features::process_mrelease),
     ("pidfd", Needs::Nothing, features::pidfd),
     ("swap", Needs::Nothing, features::swap),
+    ("lms", Needs::Nothing, lms::lms),
     ("cap-kill", Needs::Nothing, limits::cap_kill),
     ("cap-sys-resource", Needs::Nothing, limits::cap_sys_resource),
     ("cap-ipc-lock", Needs::Nothing, limits::cap_ipc_lock),

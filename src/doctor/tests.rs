@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::*;
+use crate::sense::lms::REPORT;
 
 const PID: u32 = 4242;
 
@@ -59,6 +60,10 @@ impl Fake {
             ("proc/cmdline", "quiet\n"),
             ("proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"),
             ("proc/meminfo", MEMINFO),
+            // the kernel module, with a daemon that runs already
+            ("proc/oom_notifier", REPORT),
+            ("proc/oom_notifier.errno", ""),
+            ("proc/321/comm", "oomwarden\n"),
             ("proc/swaps", "Filename Type Size Used Priority\n/dev/vdb partition 2048 1024 -2\n"),
             ("cgroup/cgroup.controllers", "cpu memory pids\n"),
             ("cgroup/cgroup.subtree_control", "memory pids\n"),
@@ -106,9 +111,13 @@ impl Fake {
         let probes = Probes {
             is_cgroup2: |path| Ok(path.join("cgroup.controllers").exists()),
             arm_trigger: fake_trigger,
-            may_write: |path| match fs::read_to_string(path)?.as_str() {
-                "" => Ok(()),
-                errno => Err(io::Error::from_raw_os_error(errno.parse().unwrap())),
+            may_write: |path| {
+                // that file has a text of its own: its errno stands in one beside it
+                let errno = if path.ends_with("oom_notifier") { path.with_extension("errno") } else { path.to_owned() };
+                match fs::read_to_string(errno)?.as_str() {
+                    "" => Ok(()),
+                    errno => Err(io::Error::from_raw_os_error(errno.parse().unwrap())),
+                }
             },
             pidfd: || Ok(()),
         };
@@ -314,6 +323,55 @@ fn swap() {
 }
 
 #[test]
+fn the_kernel_module() {
+    let told = "level kill: warn below 195.3MiB, kill below 97.6MiB of available memory";
+    let fake = Fake::fit();
+    fake.expect("lms", Status::Ok, &format!("loaded, {told}, an OOM is held for up to 500ms"));
+    // nobody is the handler, or we are
+    for pid in ["0", "4242"] {
+        fake.write("proc/oom_notifier", &REPORT.replace("handler_pid 321", &format!("handler_pid {pid}")));
+        fake.expect("lms", Status::Ok, told);
+    }
+    fake.write("proc/oom_notifier", &REPORT.replace("level kill", "level ok"));
+    fake.expect("lms", Status::Ok, "level ok");
+
+    fake.write("proc/oom_notifier", REPORT);
+    fake.write("proc/321/comm", "evil\u{1b}[2J\n");
+    fake.expect("lms", Status::Degraded, &format!("{told}; process 321 (evil\\u{{1b}}[2J) is its handler"));
+    fake.remove("proc/321");
+    fake.expect("lms", Status::Degraded, "process 321 (unknown)");
+
+    let fake = Fake::fit();
+    fake.write("proc/oom_notifier.errno", "13");
+    fake.expect("lms", Status::Degraded, "it may not be written: Permission denied");
+    fake.write("proc/oom_notifier.errno", "");
+    // without CAP_KILL, without CAP_SYS_RESOURCE
+    for (set, name) in [("000001ffffffffdf", "CAP_KILL is not granted"), ("000001fffeffffff", "CAP_SYS_RESOURCE is not granted")] {
+        fake.write("proc/self/status", &STATUS.replace("000001ffffffffff", set));
+        fake.expect("lms", Status::Degraded, name);
+    }
+
+    for (from, to, part) in [
+        ("hold_ms 500", "hold_ms 0", "hold_ms is 0"),
+        ("kill_kb 100000", "kill_kb 200001", "kill begins before warn"),
+        ("floor_kb 50000", "floor_kb 100000", "the floor is not below it"),
+        ("warn_kb 200000", "warn_kb 500000", "half of the memory"),
+    ] {
+        let fake = Fake::fit();
+        fake.edit("proc/oom_notifier", from, to);
+        fake.expect("lms", Status::Degraded, part);
+    }
+
+    let fake = Fake::fit();
+    fake.edit("proc/oom_notifier", "level kill", "level what");
+    fake.expect("lms", Status::Degraded, "makes no sense: a line of another shape");
+    fake.remove("proc/oom_notifier");
+    fake.expect("lms", Status::Degraded, "modprobe oomwarden_lms");
+    fs::create_dir(fake.path("proc/oom_notifier")).unwrap();
+    fake.expect("lms", Status::Degraded, "can't be read");
+}
+
+#[test]
 fn capabilities_and_limits() {
     let fake = Fake::fit();
     fake.expect("cap-kill", Status::Ok, "uid 0");
@@ -370,7 +428,7 @@ fn as_text_and_as_json() {
     let text = report.to_string();
     let line = text.lines().find(|line| line.contains("memory-controller")).unwrap();
     assert!(line.starts_with("missing   memory-controller  available, but not enabled for the groups below -> echo +memory >"), "{line}");
-    assert!(text.ends_with("\noomwarden can't do its work here: 16 ok, 1 degraded, 1 missing\n"), "{text}");
+    assert!(text.ends_with("\noomwarden can't do its work here: 17 ok, 1 degraded, 1 missing\n"), "{text}");
     assert_eq!(text.lines().count(), CHECKS.len() + 2);
 
     let json: serde_json::Value = serde_json::to_value(&report).unwrap();
@@ -388,7 +446,7 @@ proptest! {
     fn whatever_stands_in_the_files(
         which in prop::sample::select(vec![
             "proc/self/mountinfo", "proc/self/status", "proc/self/limits", "proc/self/cgroup", "proc/sys/kernel/osrelease", "proc/meminfo",
-            "proc/swaps", "proc/sys/fs/inotify/max_user_watches", "cgroup/cgroup.controllers", "cgroup/own.service/cgroup.procs",
+            "proc/swaps", "proc/oom_notifier", "proc/321/comm", "proc/sys/fs/inotify/max_user_watches", "cgroup/cgroup.controllers", "cgroup/own.service/cgroup.procs",
         ]),
         cut in any::<prop::sample::Index>(),
         noise in prop::collection::vec(prop::sample::select(b"\0\n\t :-/,=09azAZ\xff".to_vec()), 0..40),

@@ -37,6 +37,7 @@ pub(super) struct Draft {
     /// How many entries of `rules` there are, readable or not.
     pub rule_count: usize,
     pub oom_group: Option<Patterns>,
+    pub hold: Option<At<Duration>>,
 }
 
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 
 use super::diagnostic::{Place, Report, shown};
 use super::draft::{At, Draft, Patterns, Rule, Victim};
-use super::model::{Condition, EventKind, Psi, Trigger, UsageOf, UsageTest};
+use super::model::{Condition, EventKind, LmsLevel, Psi, Trigger, UsageOf, UsageTest};
 use super::pattern::Over;
 use crate::units::Share;
 
@@ -28,6 +28,7 @@ pub(super) fn lint(draft: &Draft, report: &mut Report) {
             "name the groups below it that should die as a whole, such as `/tenants.slice/*`",
         );
     }
+    hold(draft, report);
     shadowed_importance(draft, report);
     // Exclusions by comm depend on what runs: nothing is known of them here.
     let exclude = draft.exclude.iter().filter(|entry| entry.value.comm.is_none()).flat_map(|entry| &entry.value.group);
@@ -49,6 +50,23 @@ fn mounted(patterns: &Patterns, report: &mut Report) {
             let message = format!("{} can never match: paths are counted from the cgroup root", shown(&pattern.value));
             report.warning(pattern.at, message, format!("write {}", shown(meant)));
         }
+    }
+}
+
+/// Time that the kernel's killer would wait for nobody.
+fn hold(draft: &Draft, report: &mut Report) {
+    let uses_it = |rule: &Rule| {
+        let answers = |trigger: &At<Trigger>| matches!(trigger.value, Trigger::Lms(LmsLevel::Kill | LmsLevel::Oom));
+        matches!(rule.victim.value, Victim::Among(_)) && rule.when.iter().any(answers)
+    };
+    if let Some(hold) = &draft.hold
+        && !draft.rules.iter().any(uses_it)
+    {
+        report.warning(
+            hold.at,
+            "nobody uses the time of this `hold`: no rule names a victim when the kernel module tells of an OOM",
+            "add a rule with `watch: /`, `when: [lms: oom]` and `victim: {among: ...}`, or leave `hold` out",
+        );
     }
 }
 
@@ -101,8 +119,13 @@ fn triggers(rule: &Rule, root_only: bool, report: &mut Report) {
                 "`swap_free` without `available`: full swap is no shortage while memory is available",
                 "add `available: {below: 10%}` to `only_if`",
             ),
+            Trigger::Lms(LmsLevel::Warn) if !on_available => report.warning(
+                at,
+                "`lms: warn` is an early word, no proof that memory is short",
+                "add `only_if: [available: {below: 10%}]`, without it oomwarden asks for that by itself; or write `lms: kill`",
+            ),
             Trigger::Usage(test, _) => usage(&At::new(at, test), root_only, "starts a judgement", report),
-            Trigger::Event(_) | Trigger::Psi(_) | Trigger::Available(..) | Trigger::SwapFree(..) => {}
+            Trigger::Event(_) | Trigger::Psi(_) | Trigger::Available(..) | Trigger::SwapFree(..) | Trigger::Lms(_) => {}
         }
     }
 }

@@ -87,7 +87,13 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// Groups in which oomwarden sets `memory.oom.group=1`, if the policy asks for that.
     pub oom_group: Option<Globs>,
+    /// How long the kernel module may hold an OOM of the whole node back while oomwarden acts: whole milliseconds, 1 ms to
+    /// [`LONGEST_HOLD`]. `None`: as long as the module's own parameter says.
+    pub hold: Option<Duration>,
 }
+
+/// The longest hold that can be asked for: the kernel's killer waits as long, and so does everyone who needs memory.
+pub const LONGEST_HOLD: Duration = Duration::from_secs(2);
 
 /// One exclusion. Covers a group and everything below it.
 #[derive(Debug)]
@@ -143,6 +149,19 @@ pub enum Trigger {
     Available(Level, Duration),
     /// SwapFree of the node below a level, for some time.
     SwapFree(Level, Duration),
+    /// The kernel module reports this level, or a worse one.
+    Lms(LmsLevel),
+}
+
+/// A level of the kernel module's low memory signal that is worse than `ok`; the later the worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LmsLevel {
+    /// Available memory is below the module's first threshold.
+    Warn,
+    /// It is below the second.
+    Kill,
+    /// An allocation found none: the kernel is about to kill, or was a moment ago.
+    Oom,
 }
 
 /// What must hold besides, on fresh facts.

@@ -30,14 +30,15 @@ const READY: [(&str, &str); 3] = [
 
 #[test]
 fn lists_are_joined_in_the_order_of_the_sources() {
-    let first = "version: 1\nmode: observe\nexclude: [/x]\nimportance: [{group: /a, value: 1}]\nkernel: {oom_group: /k}\n\
+    let first = "version: 1\nmode: observe\nexclude: [/x]\nimportance: [{group: /a, value: 1}]\nkernel: {oom_group: /k, hold: 5ms}\n\
                  rules:\n  - {name: r1, watch: /a, when: [event: oom_kill]}\n";
     let second = "version: 1\nmode: observe\ndefaults: {cooldown: 5s}\nexclude: [/y, /z]\nimportance: [{group: /b, value: 2}]\n\
-                  kernel: {oom_group: [/l]}\nrules:\n  - {name: r2, watch: /b, when: [event: oom_kill]}\n";
+                  kernel: {oom_group: [/l], hold: 5ms}\nrules:\n  - {name: r2, watch: /b, when: [event: oom_kill]}\n";
     let policy = load(&sources(&[first, second])).unwrap().policy;
     assert_eq!(policy.rules.iter().map(|rule| &*rule.name).collect::<Vec<_>>(), ["r1", "r2"]);
     assert_eq!(policy.exclude.iter().map(|exclude| &*exclude.text).collect::<Vec<_>>(), ["/x", "/y", "/z"]);
     assert_eq!(policy.importance.iter().map(|entry| entry.value).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(policy.hold.map(|hold| hold.as_millis()), Some(5));
     assert_eq!(policy.oom_group.unwrap().patterns().collect::<Vec<_>>(), ["/k", "/l"]);
     // What counts for all counts for rules of the file before, too.
     assert!(policy.rules.iter().all(|rule| rule.mode == Mode::Observe && rule.cooldown.as_secs() == 5));
@@ -45,14 +46,15 @@ fn lists_are_joined_in_the_order_of_the_sources() {
 
 #[test]
 fn sources_may_not_contradict_each_other() {
-    let first = format!("version: 1\nmode: observe\ndefaults: {{cooldown: 1s}}\n{RULE}");
-    let second = format!("version: 1\nmode: enforce\ndefaults: {{cooldown: 2s}}\n{RULE}");
+    let first = format!("version: 1\nmode: observe\ndefaults: {{cooldown: 1s}}\nkernel: {{hold: 1s}}\n{RULE}");
+    let second = format!("version: 1\nmode: enforce\ndefaults: {{cooldown: 2s}}\nkernel: {{hold: 2s}}\n{RULE}");
     assert_eq!(
         errors(&[&first, &second]),
         [
             "b.yaml:2:7: error: mode is set differently in a.yaml:2\n  hint: it counts for all files together: set it once",
             "b.yaml:3:22: error: cooldown is set differently in a.yaml:3\n  hint: it counts for all files together: set it once",
-            "b.yaml:5:12: error: there is a rule `r` already, in a.yaml:5\n  hint: give this one a name of its own",
+            "b.yaml:4:16: error: hold is set differently in a.yaml:4\n  hint: it counts for all files together: set it once",
+            "b.yaml:6:12: error: there is a rule `r` already, in a.yaml:6\n  hint: give this one a name of its own",
         ]
     );
 }

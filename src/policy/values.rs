@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::diagnostic::{Bad, plain, shown};
-use super::model::{EventKind, Level, Psi, PsiKind, RankBy, RankKey};
+use super::model::{EventKind, LONGEST_HOLD, Level, LmsLevel, Psi, PsiKind, RankBy, RankKey};
 use crate::units::{Bytes, Share};
 
 /// The longest time that means anything in a policy.
@@ -34,6 +34,9 @@ const EVENTS: [(&str, EventKind); 6] = [
     ("oom_kill", EventKind::OomKill),
     ("oom_group_kill", EventKind::OomGroupKill),
 ];
+
+/// The levels of the kernel module's signal that can start a judgement.
+const LMS_LEVELS: [(&str, LmsLevel); 3] = [("warn", LmsLevel::Warn), ("kill", LmsLevel::Kill), ("oom", LmsLevel::Oom)];
 
 const RANK_KEYS: [(&str, RankKey); 7] = [
     ("usage", RankKey::Usage),
@@ -194,6 +197,30 @@ pub(super) fn psi(text: &str) -> Result<Psi, Bad> {
 pub(super) fn event(text: &str) -> Result<EventKind, Bad> {
     let found = EVENTS.iter().find(|(name, _)| *name == text).map(|(_, event)| *event);
     found.ok_or_else(|| unknown("event", text, EVENTS.iter().map(|(name, _)| *name)))
+}
+
+/// A level of the kernel module's signal.
+pub(super) fn lms(text: &str) -> Result<LmsLevel, Bad> {
+    let found = LMS_LEVELS.iter().find(|(name, _)| *name == text).map(|(_, level)| *level);
+    found.ok_or_else(|| unknown("level of the kernel module", text, LMS_LEVELS.iter().map(|(name, _)| *name)))
+}
+
+/// How long the kernel module may hold an OOM back: whole milliseconds, above zero and at most [`LONGEST_HOLD`].
+pub(super) fn hold(text: &str) -> Result<Duration, Bad> {
+    let time = duration(text)?;
+    if time.subsec_nanos() % 1_000_000 != 0 {
+        return Err(Bad::new(
+            format!("{} is finer than the kernel module counts", shown(text)),
+            "write whole milliseconds, such as `500ms`",
+        ));
+    }
+    if time.is_zero() || time > LONGEST_HOLD {
+        return Err(Bad::new(
+            format!("a hold of {} is out of range", shown(text)),
+            "a hold is 1ms to 2s, such as `500ms`; without it the module's own parameter hold_ms counts",
+        ));
+    }
+    Ok(time)
 }
 
 /// One rank key: `usage`, `usage within 10%`.

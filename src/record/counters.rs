@@ -15,11 +15,13 @@ use prometheus::{
 };
 
 use super::groups::{GroupCollector, Published};
+use super::lms::LmsMetrics;
 use super::model::Outcome;
 use super::process::ProcessCollector;
 use super::rules::{FailureReason, Phase, RuleCounters};
 use super::words;
 use crate::policy::model::{Mode, Policy, Rule};
+use crate::sense::lms::Report;
 
 /// Upper bounds of the reaction histogram, seconds: a judgement takes microseconds, a death up to its deadline.
 const BUCKETS: [f64; 16] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -82,6 +84,7 @@ pub struct Counters {
     reload_failures: IntCounter,
     reload_successful: IntGauge,
     reload_time: Gauge,
+    lms: LmsMetrics,
 }
 
 impl Counters {
@@ -148,6 +151,7 @@ impl Counters {
                     "When the policy in force was taken over, seconds since 1970.",
                 )?,
             )?,
+            lms: LmsMetrics::new(r)?,
             policy: Mutex::new(None),
             published,
             registry,
@@ -223,6 +227,12 @@ impl Counters {
         self.psi_triggers.set(i64::try_from(triggers).unwrap_or(i64::MAX));
     }
 
+    /// What the kernel module says; `None`: it isn't loaded, or can't be read. To be called with each reading, by one thread.
+    /// Allocates nothing.
+    pub fn set_lms(&self, report: Option<&Report>) {
+        self.lms.set(report);
+    }
+
     /// The counter of lost records, for the pool and the recorder.
     #[must_use]
     pub fn journal_dropped(&self) -> IntCounter {
@@ -253,15 +263,15 @@ fn keep<M: Collector + Clone + 'static>(registry: &Registry, metric: &M) -> prom
     Ok(metric.clone())
 }
 
-fn int_counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+pub(super) fn int_counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
     keep(registry, &IntCounter::new(name, help)?)
 }
 
-fn int_counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+pub(super) fn int_counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
     keep(registry, &IntCounterVec::new(Opts::new(name, help), labels)?)
 }
 
-fn int_gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+pub(super) fn int_gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
     keep(registry, &IntGauge::new(name, help)?)
 }
 
@@ -269,6 +279,6 @@ fn int_gauge_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -
     keep(registry, &IntGaugeVec::new(Opts::new(name, help), labels)?)
 }
 
-fn int_gauges(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
+pub(super) fn int_gauges(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
     int_gauge_vec(registry, name, help, &[label])
 }

@@ -65,6 +65,12 @@ struct EvidenceLine {
     node_available_bytes: Option<u64>,
     swap_total_bytes: u64,
     swap_free_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lms_level: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lms_warn_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lms_kill_bytes: Option<u64>,
     subject_current_bytes: Option<u64>,
     subject_charged_bytes: Option<u64>,
     limit_max_bytes: Option<u64>,
@@ -172,6 +178,9 @@ fn evidence(record: &JudgementRecord) -> EvidenceLine {
         node_available_bytes: seen.node.available_bytes,
         swap_total_bytes: seen.node.swap_total_bytes,
         swap_free_bytes: seen.node.swap_free_bytes,
+        lms_level: seen.node.lms.map(|lms| words::lms_word(lms.level)),
+        lms_warn_bytes: seen.node.lms.map(|lms| lms.warn_bytes),
+        lms_kill_bytes: seen.node.lms.map(|lms| lms.kill_bytes),
         subject_current_bytes: seen.subject_current,
         subject_charged_bytes: seen.subject_charged,
         limit_max_bytes: seen.limit_max,
@@ -179,7 +188,7 @@ fn evidence(record: &JudgementRecord) -> EvidenceLine {
         ..EvidenceLine::default()
     };
     match record.notice {
-        Notice::Psi(_) => {}
+        Notice::Psi(_) | Notice::Lms(_) => {}
         Notice::Event(_, before, after) => (line.count_before, line.count_after) = (Some(before), Some(after)),
         Notice::Usage(_, held) => line.held_us = Some(micros(held)),
         Notice::Available(level, held) | Notice::SwapFree(level, held) => {

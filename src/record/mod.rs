@@ -2,8 +2,8 @@
 //!
 //! The warden fills a slot of the [`pool`] and hands it over; that is a swap of pointers. The [`recorder`] thread turns
 //! it into a line of the [`journal`] and one of the log. The [`counters`] are atomics that the warden raises through
-//! handles resolved beforehand ([`rules`]); whoever scrapes reads them, with the [`groups`] that the warden published and
-//! the [`process`]'s own numbers. The [`pulse`] tells the server that the warden still turns.
+//! handles resolved beforehand ([`rules`]); whoever scrapes reads them, with the [`groups`] that the warden published,
+//! the [`process`]'s own numbers and what the kernel module (`lms`) said last. The [`pulse`] tells the server that the warden still turns.
 //!
 //! Nothing here decides, and nothing here makes the rooms before it wait: a full disk costs lines, counted ones.
 
@@ -11,6 +11,7 @@ pub mod counters;
 pub mod file;
 pub mod groups;
 pub mod journal;
+mod lms;
 pub mod model;
 pub mod pool;
 pub mod process;

@@ -145,6 +145,7 @@ impl Default for Blank {
             importance: Vec::new(),
             rules: Vec::new(),
             oom_group: None,
+            hold: None,
         };
         Blank { policy: Arc::new(policy), counters: Arc::from([]), root: GroupPath::root() }
     }

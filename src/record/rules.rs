@@ -67,7 +67,7 @@ impl FailureReason {
     #[must_use]
     pub fn of(outcome: RungOutcome) -> Option<FailureReason> {
         match outcome {
-            RungOutcome::Done | RungOutcome::Empty | RungOutcome::Recovered => None,
+            RungOutcome::Done | RungOutcome::Empty | RungOutcome::Recovered | RungOutcome::Overtaken => None,
             RungOutcome::Deadline => Some(FailureReason::Deadline),
             RungOutcome::Interrupted => Some(FailureReason::Interrupted),
             RungOutcome::Errno(libc::EPERM | libc::EACCES) => Some(FailureReason::Denied),

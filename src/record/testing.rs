@@ -59,6 +59,7 @@ pub fn policy() -> Policy {
             rule("watched", Mode::Observe, vec![Trigger::Usage(half, second)], among(by_usage)),
         ],
         oom_group: None,
+        hold: None,
     }
 }
 
@@ -89,7 +90,8 @@ pub fn record(rule: u16, notice: Notice, outcome: Outcome) -> Box<JudgementRecor
     record.subject = path(b"/tenants.slice/a");
     record.notice = notice;
     record.outcome = outcome;
-    let node = NodeFacts { total_bytes: 8192 * MIB, available_bytes: Some(4096 * MIB), swap_total_bytes: 0, swap_free_bytes: None };
+    let node =
+        NodeFacts { total_bytes: 8192 * MIB, available_bytes: Some(4096 * MIB), swap_total_bytes: 0, swap_free_bytes: None, lms: None };
     record.evidence = Evidence { node, subject_current: Some(100 * MIB), limit_max: Some(128 * MIB), ..Evidence::default() };
     record
 }

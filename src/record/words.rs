@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::model::{JudgementRecord, Outcome, RecordedCandidate, RungName, RungOutcome};
 use crate::decide::verdict::{Notice, Standing, Strike};
-use crate::policy::model::{self, EventKind, Level, PsiKind, RankBy, RankKey, Rule, UsageOf, UsageTest, Victim};
+use crate::policy::model::{self, EventKind, Level, LmsLevel, PsiKind, RankBy, RankKey, Rule, UsageOf, UsageTest, Victim};
 use crate::units::Bytes;
 
 /// How many candidates a log line names; the journal has them all.
@@ -25,6 +25,7 @@ impl fmt::Display for Trigger<'_> {
             model::Trigger::Usage(test, held) => write_usage(f, test, held),
             model::Trigger::Available(level, held) => write!(f, "available: below {}{}", LevelText(level), Held(held)),
             model::Trigger::SwapFree(level, held) => write!(f, "swap_free: below {}{}", LevelText(level), Held(held)),
+            model::Trigger::Lms(level) => write!(f, "lms: {}", lms_word(Some(level))),
         }
     }
 }
@@ -49,6 +50,7 @@ fn trigger_index(rule: &Rule, notice: Notice, record: &JudgementRecord) -> Optio
         (model::Trigger::SwapFree(level, wait), Notice::SwapFree(bytes, held)) => {
             (level.bytes(node.swap_total_bytes) == bytes && wait <= held).then_some(wait)
         }
+        (model::Trigger::Lms(want), Notice::Lms(level)) => (want == level).then_some(Duration::ZERO),
         _ => None,
     };
     rule.when.iter().enumerate().filter_map(|(index, trigger)| Some((fits(trigger)?, index))).max().map(|(_, index)| index)
@@ -65,6 +67,7 @@ impl fmt::Display for NoticeText {
             Notice::Usage(test, held) => write_usage(f, test, held),
             Notice::Available(bytes, held) => write!(f, "available: below {}{}", Bytes(bytes), Held(held)),
             Notice::SwapFree(bytes, held) => write!(f, "swap_free: below {}{}", Bytes(bytes), Held(held)),
+            Notice::Lms(level) => write!(f, "lms: {}", lms_word(Some(level))),
         }
     }
 }
@@ -104,6 +107,17 @@ pub const fn event_word(kind: EventKind) -> &'static str {
     }
 }
 
+/// The level's name in /proc/oom_notifier; `None` is `ok`.
+#[must_use]
+pub const fn lms_word(level: Option<LmsLevel>) -> &'static str {
+    match level {
+        None => "ok",
+        Some(LmsLevel::Warn) => "warn",
+        Some(LmsLevel::Kill) => "kill",
+        Some(LmsLevel::Oom) => "oom",
+    }
+}
+
 /// The rank key's name in a policy.
 #[must_use]
 pub const fn key_word(key: RankKey) -> &'static str {
@@ -137,6 +151,7 @@ pub fn rung_outcome(outcome: RungOutcome) -> String {
         RungOutcome::Recovered => "recovered".into(),
         RungOutcome::Deadline => "deadline".into(),
         RungOutcome::Interrupted => "interrupted".into(),
+        RungOutcome::Overtaken => "overtaken".into(),
         RungOutcome::Errno(errno) => match Errno::from_raw(errno) {
             Errno::UnknownErrno => format!("errno {errno}"),
             known => format!("{known:?}"),
@@ -296,7 +311,7 @@ pub fn log_line(record: &JudgementRecord) -> String {
     let rule = record.rule().map_or("?", |rule| &*rule.name);
     let victim = record.victim.as_ref().map_or_else(|| "an unknown group".to_owned(), |victim| victim.to_string());
     let subject = &record.subject;
-    let trigger = trigger_text(record);
+    let trigger = format!("{}{}", trigger_text(record), Shortage(record));
     match record.outcome {
         Outcome::Killed => format!(
             "killed {victim} by rule {rule}: {}{} after {trigger} at {subject} ({})",
@@ -325,6 +340,21 @@ fn chosen(record: &JudgementRecord) -> Option<&RecordedCandidate> {
 fn chosen_reason(record: &JudgementRecord) -> String {
     let index = record.candidates.iter().position(|candidate| candidate.standing == Standing::Chosen);
     index.map_or_else(|| "no candidate was recorded".to_owned(), |index| reason(record, index))
+}
+
+/// The numbers behind a level of the kernel module, whose thresholds do not stand in the policy.
+struct Shortage<'a>(&'a JudgementRecord);
+
+impl fmt::Display for Shortage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let node = self.0.evidence.node;
+        let (Notice::Lms(level), Some(available), Some(lms)) = (self.0.notice, node.available_bytes, node.lms) else { return Ok(()) };
+        let (line, below) = match level {
+            LmsLevel::Warn => (LmsLevel::Warn, lms.warn_bytes),
+            LmsLevel::Kill | LmsLevel::Oom => (LmsLevel::Kill, lms.kill_bytes),
+        };
+        write!(f, " ({} available, {} is below {})", Bytes(available), lms_word(Some(line)), Bytes(below))
+    }
 }
 
 struct Toll<'a>(&'a JudgementRecord);

@@ -1,7 +1,7 @@
 //! The clerk: a thread for the writes of sensing that can block, so that the warden need not do them.
 //!
 //! Arming a privileged PSI trigger starts a kernel thread, and taking one down waits for it; setting memory.oom.group is a
-//! write. Errands come and go in order; nothing on the kill path waits for one.
+//! write; the kernel module needs memory for a new table. Errands come and go in order; nothing on the kill path waits for one.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,6 +12,7 @@ use nix::sys::eventfd::EventFd;
 use rustix::fs::OFlags;
 use rustix::io::{Errno, write};
 
+use super::lms::{Lms, Table};
 use super::poller::Key;
 use super::psi::{attempts, text};
 use crate::cgroup::group::{File, Group};
@@ -26,6 +27,8 @@ pub enum Errand {
     Close(OwnedFd),
     /// Set memory.oom.group.
     OomGroup(Arc<Group>),
+    /// Write the kernel module's table, for which the module needs memory.
+    Table(Arc<Lms>, Box<Table>),
 }
 
 /// What became of an errand.
@@ -35,6 +38,8 @@ pub enum Reply {
     Armed(Key, OwnedFd),
     /// It could not be.
     Refused(Key),
+    /// The table was written, or not.
+    Table(Box<Table>, Result<(), Errno>),
 }
 
 /// The warden's end.
@@ -72,27 +77,35 @@ impl Clerk {
 fn work(inbox: &Receiver<Errand>, outbox: &Sender<Reply>, mail: &EventFd) {
     let mut told = Told::default();
     for errand in inbox {
-        match errand {
-            Errand::Arm(key, group, psi) => {
-                let reply = match arm(&group, psi) {
-                    Ok((fd, armed)) => {
-                        told.widened(psi, armed);
-                        Reply::Armed(key, fd)
-                    }
-                    Err(errno) => {
-                        told.refused(&group, errno);
-                        Reply::Refused(key)
-                    }
-                };
-                if outbox.send(reply).is_err() {
-                    return;
+        let reply = match errand {
+            Errand::Arm(key, group, psi) => match arm(&group, psi) {
+                Ok((fd, armed)) => {
+                    told.widened(psi, armed);
+                    Reply::Armed(key, fd)
                 }
-                // Only full when the warden has not read for ages; it will.
-                let _ = mail.write(1);
+                Err(errno) => {
+                    told.refused(&group, errno);
+                    Reply::Refused(key)
+                }
+            },
+            Errand::Table(device, table) => {
+                let result = device.write_table(&table);
+                Reply::Table(table, result)
             }
-            Errand::Close(fd) => drop(fd),
-            Errand::OomGroup(group) => told.oom_group(&group, set_oom_group(&group)),
+            Errand::Close(fd) => {
+                drop(fd);
+                continue;
+            }
+            Errand::OomGroup(group) => {
+                told.oom_group(&group, set_oom_group(&group));
+                continue;
+            }
+        };
+        if outbox.send(reply).is_err() {
+            return;
         }
+        // Only full when the warden has not read for ages; it will.
+        let _ = mail.write(1);
     }
 }
 

@@ -6,12 +6,14 @@
 //! - [`sample`]: what has no notice in the kernel (usage, MemAvailable, SwapFree), sampled adaptively.
 //! - [`trend`]: what usage did over the last seconds.
 //! - [`node`], [`process`]: /proc/meminfo and /proc/PID, read through held or short-lived descriptors.
+//! - [`lms`]: the kernel module's low memory signal, where it is loaded.
 //! - [`poller`]: the one epoll set.
 //!
 //! Nothing here knows what a rule will do about a notice.
 
 pub mod clerk;
 pub mod counters;
+pub mod lms;
 pub mod node;
 pub mod poller;
 pub mod process;

@@ -30,6 +30,7 @@ impl Node {
             available_bytes: read.available,
             swap_total_bytes: read.swap_total.unwrap_or(0),
             swap_free_bytes: read.swap_free,
+            lms: None,
         }
     }
 }

@@ -24,6 +24,8 @@ pub enum Token {
     Psi(Key),
     /// A pidfd of a single victim, by its ladder.
     Pid(Key),
+    /// The kernel module's low memory signal.
+    Signal,
 }
 
 /// A place in a slab and how often it was given away before.
@@ -47,6 +49,7 @@ impl Token {
             Token::Populated(key) => keyed(5, key),
             Token::Psi(key) => keyed(6, key),
             Token::Pid(key) => keyed(7, key),
+            Token::Signal => 8 << 56,
         }
     }
 
@@ -62,6 +65,7 @@ impl Token {
             5 => Token::Populated(key),
             6 => Token::Psi(key),
             7 => Token::Pid(key),
+            8 => Token::Signal,
             _ => return None,
         })
     }
@@ -156,6 +160,7 @@ mod tests {
             Token::Populated(Key { slot: 7, generation: 0 }),
             Token::Psi(key),
             Token::Pid(key),
+            Token::Signal,
         ] {
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }

@@ -58,6 +58,8 @@ pub struct Start<'a> {
     pub arrived: Duration,
     /// The record, filled up to the verdict.
     pub record: Option<Box<JudgementRecord>>,
+    /// The kernel's hold that this answers: the kill is the first rung.
+    pub hold: Option<u64>,
 }
 
 /// What a climb works with; all of it is the warden's.
@@ -99,6 +101,8 @@ struct Climb {
     failed: [Option<GroupId>; TRIES],
     /// The rule's index in the policy in force, for its cool-down; `None` once a reload dropped the rule.
     key: Option<u16>,
+    /// The kernel's hold that the next kill answers.
+    hold: Option<u64>,
     /// Another policy is in force: this one's indices mean nothing to the groups any more.
     superseded: bool,
     look_at: Option<Duration>,
@@ -180,6 +184,7 @@ impl Climbs {
                 pidfd: None,
                 failed: [None; TRIES],
                 key: None,
+                hold: None,
                 superseded: false,
                 look_at: None,
             })
@@ -223,6 +228,33 @@ impl Climbs {
         let on_line = |a: GroupId, b: GroupId| below(tree, a, b) || below(tree, b, a);
         self.places.iter().all(Option::is_some)
             || self.climbs().any(|climb| on_line(climb.scope, scope) || on_line(climb.victim.id, victim))
+    }
+
+    /// The kernel is about to kill, so no ladder against this line of groups, or in the trouble of `scope`, may take its time: the
+    /// next rung is the kill, as an answer to `hold`. Whether there is such a ladder; of one that is killing already `hold` is
+    /// acknowledged here.
+    pub fn hurry(&mut self, scope: GroupId, victim: Option<GroupId>, hold: u64, with: &mut Means<'_>) -> bool {
+        let mut found = false;
+        for place in 0..CLIMBS {
+            let tree = &with.senses.tree;
+            let on_line = |a: GroupId, b: GroupId| below(tree, a, b) || below(tree, b, a);
+            let concerned = |climb: &Climb| climb.scope == scope || victim.is_some_and(|victim| on_line(climb.victim.id, victim));
+            if !self.places[place].as_deref().is_some_and(concerned) {
+                continue;
+            }
+            let Some(mut climb) = self.places[place].take() else { continue };
+            found = true;
+            if climb.ladder.is_killing() {
+                with.senses.signal.ack(hold);
+            }
+            climb.hold = Some(hold);
+            let policy = Arc::clone(&climb.policy);
+            let rungs = policy.rules.get(usize::from(climb.rule)).map(|rule| &rule.ladder[..]).unwrap_or_default();
+            let since = climb.since(with.clock.now());
+            let next = climb.ladder.hurry(rungs, since, &mut climb.rungs);
+            self.carry_on(place, climb, next, with);
+        }
+        found
     }
 
     /// News of a victim: look at it in this turn.
@@ -282,7 +314,7 @@ impl Climbs {
         (climb.rule, climb.subject, climb.scope, climb.victim) = (start.rule, start.subject, start.scope, victim);
         (climb.notice, climb.arrived, climb.record) = (start.notice, start.arrived, start.record);
         (climb.before, climb.failed, climb.look_at, climb.attempt) = (before, [None; TRIES], None, 0);
-        (climb.key, climb.superseded) = (Some(start.rule), false);
+        (climb.key, climb.superseded, climb.hold) = (Some(start.rule), false, start.hold);
         climb.rungs.clear();
         self.generations[place] = self.generations[place].wrapping_add(1) & 0xff_ffff;
         let next = self.enter(place, &mut climb, start.victim, with);
@@ -307,7 +339,8 @@ impl Climbs {
             // EEXIST where another ladder failed on the same group; looking every few milliseconds remains.
             let _ = with.poller.add_notice(fd, Token::Populated(self.key(place)));
         }
-        climb.ladder.begin(&rule.ladder, climb.since(with.clock.now()))
+        let since = climb.since(with.clock.now());
+        if climb.hold.is_some() { climb.ladder.begin_with_kill(&rule.ladder, since) } else { climb.ladder.begin(&rule.ladder, since) }
     }
 
     fn key(&self, place: usize) -> Key {
@@ -350,6 +383,7 @@ impl Climbs {
         let Some(mut job) = self.actors.take() else { return };
         job.ladder = Key { slot: u32::try_from(place).unwrap_or(u32::MAX), generation: climb.attempt ^ (self.generations[place] << 8) };
         job.deed = deed;
+        job.hold = senses.signal.device().cloned().zip(climb.hold);
         job.targets.push(Arc::clone(&climb.victim));
         if let Some(top) = senses.tree.slot_of(climb.victim.id) {
             let mut next = senses.tree.next_in_preorder(top, top);

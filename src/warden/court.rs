@@ -17,7 +17,7 @@ use crate::decide::facts::{GroupFacts, MemoryFacts, NodeFacts, ProcessFacts};
 use crate::decide::process::{ProcessFact, pick};
 use crate::decide::verdict::{Decision, Notice, Verdict};
 use crate::decide::{Judge, Step};
-use crate::policy::model::{Policy, RankKey, Victim};
+use crate::policy::model::{LmsLevel, Policy, RankKey, Victim};
 use crate::sense::process::MAX_PROCESSES;
 use crate::sense::tree::{Node, Slot, Tree};
 
@@ -54,6 +54,7 @@ pub struct Court {
     slots: Vec<Slot>,
     index: Vec<u32>,
     members: Vec<ProcessFact>,
+    taken: Vec<GroupId>,
 }
 
 impl Court {
@@ -71,6 +72,7 @@ impl Court {
             slots: Vec::with_capacity(64),
             index: Vec::with_capacity(64),
             members: Vec::with_capacity(64),
+            taken: Vec::with_capacity(64),
         })
     }
 
@@ -120,13 +122,25 @@ impl Court {
         if subject == ABSENT {
             return None;
         }
-        let scores =
-            matches!(&policy.rules.get(rule)?.victim, Victim::Among(among) if among.rank.iter().any(|by| by.key == RankKey::OomScore));
+        self.decide(policy, rule, subject, notice, failed, senses);
+        let scope = self.facts.get(self.verdict.scope as usize)?.id;
+        Some(match self.verdict.decision {
+            Decision::Kill(victim) => Ruling::Kill { victim: *self.slots.get(victim as usize)?, scope },
+            Decision::NotConfirmed => Ruling::NotConfirmed,
+            Decision::NoVictim => Ruling::NoVictim,
+        })
+    }
+
+    /// Judges what was gathered, with the processes that the judge asks for.
+    fn decide(&mut self, policy: &Policy, rule: usize, subject: u32, notice: &Notice, failed: &[GroupId], senses: &mut Senses) {
+        let victim = policy.rules.get(rule).map(|rule| &rule.victim);
+        let scores = matches!(victim, Some(Victim::Among(among)) if among.rank.iter().any(|by| by.key == RankKey::OomScore));
         loop {
             match self.judge.judge(policy, rule, subject, notice, &self.node, &self.facts, failed, &mut self.verdict) {
-                Step::Decided => break,
+                Step::Decided => return,
                 Step::NeedProcesses(group) => {
-                    let facts = self.facts.get_mut(group as usize)?;
+                    // The judge names a group of the facts.
+                    let Some(facts) = self.facts.get_mut(group as usize) else { return };
                     let node = self.slots.get(group as usize).and_then(|slot| senses.tree.get(*slot));
                     facts.processes = Some(match node {
                         Some(node) if !node.threaded => {
@@ -139,12 +153,54 @@ impl Court {
                 }
             }
         }
-        let scope = self.facts.get(self.verdict.scope as usize)?.id;
-        Some(match self.verdict.decision {
-            Decision::Kill(victim) => Ruling::Kill { victim: *self.slots.get(victim as usize)?, scope },
-            Decision::NotConfirmed => Ruling::NotConfirmed,
-            Decision::NoVictim => Ruling::NoVictim,
-        })
+    }
+
+    /// Whom a rule would kill one after the other if the node had nothing left, at most `most`: in the order of its ranks, all of
+    /// them looked at as closely as one that is about to die. `None`: the subject is gone.
+    #[expect(clippy::too_many_arguments, reason = "as for a judgement")]
+    pub fn line_up(
+        &mut self,
+        policy: &Policy,
+        rule: usize,
+        subject: Slot,
+        most: usize,
+        now: Duration,
+        senses: &mut Senses,
+        climbs: &Climbs,
+        mut each: impl FnMut(GroupId),
+    ) -> Option<()> {
+        self.gather(policy, rule, subject, now, senses, climbs);
+        let subject = self.index.get(subject as usize).copied().filter(|index| *index != ABSENT)?;
+        (self.node.available_bytes, self.node.swap_free_bytes) = (Some(0), Some(0));
+        if let Some(lms) = &mut self.node.lms {
+            lms.level = Some(LmsLevel::Oom);
+        }
+        let mut taken = std::mem::take(&mut self.taken);
+        taken.clear();
+        let notice = Notice::Lms(LmsLevel::Oom);
+        while taken.len() < most {
+            self.decide(policy, rule, subject, &notice, &taken, senses);
+            let Decision::Kill(victim) = self.verdict.decision else { break };
+            let Some(victim) = self.facts.get(victim as usize) else { break };
+            taken.push(victim.id);
+            each(victim.id);
+        }
+        self.taken = taken;
+        Some(())
+    }
+
+    /// Groups of the last judgement that must live by the policy, and our own: the topmost of each line.
+    pub fn each_spared(&self, mut each: impl FnMut(GroupId)) {
+        let spared = |facts: &GroupFacts| facts.own || facts.class.excluded.is_some();
+        let mut next = 0;
+        while let Some(facts) = self.facts.get(next) {
+            next = if spared(facts) {
+                each(facts.id);
+                facts.subtree_end as usize
+            } else {
+                next + 1
+            };
+        }
     }
 
     /// Index of a group in the facts of the last judgement.

@@ -17,6 +17,9 @@ use crate::sense::tree::{Slot, Tree};
 /// How often usage is noted where a rule ranks by growth or pressure.
 const TREND: Duration = Duration::from_secs(1);
 
+/// How soon a level of the kernel module's that lasts is looked at again; the module tells when it changes.
+const LASTING: Duration = Duration::from_millis(250);
+
 /// One level that is sampled.
 #[derive(Debug)]
 pub(super) struct Sample {
@@ -24,7 +27,14 @@ pub(super) struct Sample {
     trigger: usize,
     pub(super) subject: GroupId,
     sampler: Sampler,
-    pub(super) due: Duration,
+    /// `None`: when something else says so.
+    pub(super) due: Option<Duration>,
+}
+
+impl Sample {
+    fn is_due(&self, now: Duration) -> bool {
+        self.due.is_some_and(|due| due <= now)
+    }
 }
 
 impl Senses {
@@ -47,11 +57,11 @@ impl Senses {
         let subject = node.group.id;
         for rule in node.class.subject_of.iter() {
             for (trigger, when) in policy.rules.get(rule).map(|rule| &rule.when[..]).unwrap_or_default().iter().enumerate() {
-                let level = matches!(when, Trigger::Usage(..) | Trigger::Available(..) | Trigger::SwapFree(..));
+                let level = matches!(when, Trigger::Usage(..) | Trigger::Available(..) | Trigger::SwapFree(..) | Trigger::Lms(_));
                 let rule = rule_index(rule);
                 let known = |sample: &Sample| sample.rule == rule && sample.trigger == trigger && sample.subject == subject;
                 if level && !self.samples.iter().any(known) {
-                    self.samples.push(Sample { rule, trigger, subject, sampler: Sampler::default(), due: now });
+                    self.samples.push(Sample { rule, trigger, subject, sampler: Sampler::default(), due: Some(now) });
                 }
             }
         }
@@ -63,26 +73,31 @@ impl Senses {
             self.trends.note(&self.tree, now, &mut self.buffer);
             self.trend_due = Some(now + TREND);
         }
-        if !self.samples.iter().any(|sample| sample.due <= now) {
+        if !self.samples.iter().any(|sample| sample.is_due(now)) {
             return;
         }
         let node = self.read_node();
         let mut samples = std::mem::take(&mut self.samples);
-        for sample in samples.iter_mut().filter(|sample| sample.due <= now) {
+        for sample in samples.iter_mut().filter(|sample| sample.is_due(now)) {
             // Whatever comes of this look, the next one is not now.
-            sample.due = now + crate::sense::sample::LATEST;
+            sample.due = Some(now + crate::sense::sample::LATEST);
             let Some(when) = policy.rules.get(usize::from(sample.rule)).and_then(|rule| rule.when.get(sample.trigger)) else { continue };
+            if matches!(when, Trigger::Lms(_)) {
+                // The module tells when it changes.
+                sample.due = None;
+            }
             let Some((distance, span, lasting)) = self.distance(when, sample.subject, &node) else {
                 // Nothing to compare with: no limit, no such group any more, or a failed read.
                 continue;
             };
             let look = sample.sampler.look(now, distance, span, lasting);
-            sample.due = look.next;
+            sample.due = Some(if matches!(when, Trigger::Lms(_)) { now + LASTING } else { look.next });
             let Some(held) = look.held_for else { continue };
             let notice = match when {
                 Trigger::Usage(test, _) => Notice::Usage(*test, held),
                 Trigger::Available(level, _) => Notice::Available(level.bytes(node.total_bytes), held),
                 Trigger::SwapFree(level, _) => Notice::SwapFree(level.bytes(node.swap_total_bytes), held),
+                Trigger::Lms(level) => Notice::Lms(*level),
                 Trigger::Psi(_) | Trigger::Event(_) => continue,
             };
             if let Some(counters) = rules.get(usize::from(sample.rule)) {
@@ -117,7 +132,18 @@ impl Senses {
                 let usage = self.charged_at_least(slot, threshold, node)?;
                 Some((if usage > threshold { 0 } else { threshold - usage + 1 }, threshold, *lasting))
             }
+            Trigger::Lms(level) => (node.lms?.level? >= *level).then_some((0, 0, Duration::ZERO)),
             Trigger::Psi(_) | Trigger::Event(_) => None,
+        }
+    }
+
+    /// The kernel module's level changed: whatever asks for it is looked at in this turn.
+    pub fn signal_changed(&mut self, policy: &Policy, now: Duration) {
+        for sample in &mut self.samples {
+            let when = policy.rules.get(usize::from(sample.rule)).and_then(|rule| rule.when.get(sample.trigger));
+            if matches!(when, Some(Trigger::Lms(_))) {
+                sample.due = Some(now);
+            }
         }
     }
 

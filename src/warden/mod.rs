@@ -8,20 +8,24 @@
 //! - [`levels`]: what is sampled because the kernel has no notice for it.
 //! - [`court`]: facts gathered for a judgement, and the judgement.
 //! - [`climbs`]: ladders under way.
+//! - [`signal`]: the kernel module's low memory signal; [`holds`]: what it asks for, and the table left with it.
 //! - [`own`]: which group oomwarden itself runs in.
 //! - [`reload`]: the thread that watches the policy's files.
 //! - [`published`]: the groups that a scrape shows.
 
 pub mod climbs;
 pub mod court;
+pub mod holds;
 pub mod levels;
 pub mod own;
 pub mod published;
 pub mod reload;
 pub mod senses;
+pub mod signal;
 
 use std::io;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -38,16 +42,18 @@ use crate::decide::history::{Admission, History};
 use crate::decide::verdict::Notice;
 use crate::policy::model::{EventKind, Mode, Policy, Trigger};
 use crate::record::counters::Counters;
+use crate::record::model::{JudgementRecord, Outcome};
 use crate::record::pool::Pool as Records;
 use crate::record::pulse::Pulse;
 use crate::record::rules::RuleCounters;
 use crate::sense::poller::{Poller, Ready, Token};
-use crate::sense::tree::Tree;
+use crate::sense::tree::{Slot, Tree};
 
 use climbs::{Climbs, Means, Relieved};
 use court::{Court, Ruling};
 use reload::Mailbox;
 use senses::Senses;
+use signal::Signal as LowMemory;
 
 /// Judgements that wait for their turn; beyond that a notice that will come again is let go.
 const PENDING: usize = 256;
@@ -116,6 +122,8 @@ pub struct Setup {
     pub mailbox: Mailbox,
     /// Signals to the daemon, blocked in every thread.
     pub signals: SignalFd,
+    /// The kernel module's file: [`crate::sense::lms::PATH`].
+    pub low_memory: PathBuf,
     /// Called once, when the groups are armed.
     pub ready: fn(),
 }
@@ -145,6 +153,8 @@ pub struct Warden {
     announce: Option<fn()>,
     stopping: Option<Duration>,
     overflowed: bool,
+    /// A ladder in the node's own trouble has ended.
+    relieved_node: bool,
 }
 
 impl Warden {
@@ -153,11 +163,16 @@ impl Warden {
     /// # Errors
     /// What could not be opened or started.
     pub fn new(setup: Setup) -> io::Result<Warden> {
-        let Setup { root, policy, psi_groups, descriptors, records, counters, pulse, mailbox, signals, ready } = setup;
+        let Setup { root, policy, psi_groups, descriptors, records, counters, pulse, mailbox, signals, low_memory, ready } = setup;
         let clock = Clock::start();
         let mail = mailbox.mail();
         let poller = Poller::new(64)?;
-        let senses = Senses::open(Arc::clone(&root), &policy, psi_groups, descriptors, Arc::clone(&mail))?;
+        let low_memory = LowMemory::open(&low_memory);
+        if let Some(device) = low_memory.device() {
+            // EPERM for an ordinary file, which has no notices.
+            let _ = poller.add_notice(device.as_ref(), Token::Signal);
+        }
+        let senses = Senses::open(Arc::clone(&root), &policy, psi_groups, descriptors, low_memory, Arc::clone(&mail))?;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
         poller.add_readable(senses.tree.watches(), Token::Watches)?;
         poller.add_readable(timer.as_fd(), Token::Timer)?;
@@ -189,6 +204,7 @@ impl Warden {
             announce: Some(ready),
             stopping: None,
             overflowed: false,
+            relieved_node: false,
             policy,
         };
         warden.court.find_own(&warden.senses)?;
@@ -196,6 +212,7 @@ impl Warden {
         warden.tree_changed(now);
         warden.senses.start_samplers(&warden.policy, now);
         warden.rehearse();
+        warden.enlist();
         Ok(warden)
     }
 
@@ -224,6 +241,7 @@ impl Warden {
             self.ready = ready;
             self.clerk_replies();
             self.supervise();
+            self.heed_signal();
             self.samples();
             self.senses.arm_troubled(self.clock.now(), &self.policy, &self.poller);
             self.judge_pending();
@@ -233,6 +251,7 @@ impl Warden {
                 self.senses.arm_troubled(self.clock.now(), &self.policy, &self.poller);
                 self.judge_pending();
             }
+            self.keep_table();
             self.publish();
             turned();
             if self.stopped() {
@@ -255,6 +274,9 @@ impl Warden {
             Token::Events(key) => self.senses.events(key, now, &self.policy, &self.rules, &mut self.pending),
             Token::Psi(key) => self.senses.fired(key, ready.error, now, &self.policy, &self.rules, &self.poller, &mut self.pending),
             Token::Populated(key) | Token::Pid(key) => self.climbs.stir(key),
+            Token::Signal => {
+                self.senses.read_node();
+            }
         }
         false
     }
@@ -297,6 +319,7 @@ impl Warden {
         self.pending.retain_mut(|pending| renumbered(pending.rule).map(|rule| pending.rule = rule).is_some());
         self.senses.adopt(policy, now, &self.poller);
         self.tree_changed(now);
+        self.enlist();
     }
 
     /// Brings the tree up to date with a handful of inotify notices.
@@ -328,7 +351,7 @@ impl Warden {
     }
 
     fn clerk_replies(&mut self) {
-        self.senses.clerk_replies(&self.poller);
+        self.senses.clerk_replies(self.clock.now(), &self.poller);
         if self.senses.is_armed()
             && let Some(announce) = self.announce.take()
         {
@@ -367,6 +390,7 @@ impl Warden {
             let tree = &self.senses.tree;
             self.pending.retain(|pending| breaks_group(&pending.notice) || !senses::below(tree, pending.subject, scope));
             self.senses.renew_triggers(scope, self.clock.now(), &self.poller);
+            self.note_relief(scope);
         }
     }
 
@@ -411,19 +435,7 @@ impl Warden {
         if self.history.admit(begun, rule, subject, &notice) != Admission::Judge {
             return;
         }
-        let ruling = self.court.judge(&self.policy, usize::from(rule), slot, &notice, &[], begun, &mut self.senses, &self.climbs);
-        let Some(mut ruling) = ruling else { return };
-        if let Ruling::Kill { victim, .. } = ruling
-            && !self.senses.knows_all_below(victim)
-        {
-            // Groups came that the tree has not been told of yet; one of them may have to live.
-            self.senses.tree.rescan_below(victim, &self.policy);
-            self.tree_changed(begun);
-            let Some(slot) = self.senses.tree.slot_of(subject) else { return };
-            let again = self.court.judge(&self.policy, usize::from(rule), slot, &notice, &[], begun, &mut self.senses, &self.climbs);
-            let Some(again) = again else { return };
-            ruling = again;
-        }
+        let Some(ruling) = self.rule_on(rule, slot, subject, &notice, begun) else { return };
         if let Ruling::Kill { victim, scope } = ruling
             && self.climbs.conflicts(&self.senses.tree, scope, victim)
         {
@@ -438,25 +450,19 @@ impl Warden {
             return;
         }
         let decided = self.clock.now();
-        let time = SystemTime::now().checked_sub(decided.saturating_sub(arrived)).unwrap_or(SystemTime::UNIX_EPOCH);
-        let mut record = self.records.take();
-        if let Some(record) = &mut record {
-            record.fill(time, &self.policy, &self.rules, notice, &self.court.verdict, &self.court.facts);
-            record.latency.notice = Some(begun.saturating_sub(arrived));
-            record.latency.decide = Some(decided.saturating_sub(arrived));
-        }
+        let record = self.write_down(notice, arrived, begun, decided);
         let cooldown = the_rule.cooldown;
         let enforce = the_rule.mode == Mode::Enforce;
         match ruling {
             Ruling::Kill { victim, scope } if enforce => {
                 self.history.deed_began(decided, rule, subject);
-                let start = climbs::Start { policy: &self.policy, rule, subject, victim, scope, notice, arrived, record };
+                let start = climbs::Start { policy: &self.policy, rule, subject, victim, scope, notice, arrived, record, hold: None };
                 let Warden { clock, court, senses, history, records, poller, climbs, .. } = self;
                 climbs.begin(start, &mut Means { clock, court, senses, history, records, poller });
             }
             Ruling::Kill { .. } => {
                 if let Some(mut record) = record {
-                    record.outcome = crate::record::model::Outcome::Observed;
+                    record.outcome = Outcome::Observed;
                     self.records.submit(record);
                 }
                 self.rest(decided, rule, subject, cooldown, false);
@@ -474,6 +480,32 @@ impl Warden {
                 }
             }
         }
+    }
+
+    /// The judgement, on a tree that has all that the kernel has below the victim. `None`: the subject is gone.
+    fn rule_on(&mut self, rule: u16, slot: Slot, subject: GroupId, notice: &Notice, begun: Duration) -> Option<Ruling> {
+        let rule = usize::from(rule);
+        let ruling = self.court.judge(&self.policy, rule, slot, notice, &[], begun, &mut self.senses, &self.climbs)?;
+        if let Ruling::Kill { victim, .. } = ruling
+            && !self.senses.knows_all_below(victim)
+        {
+            // Groups came that the tree has not been told of yet; one of them may have to live.
+            self.senses.tree.rescan_below(victim, &self.policy);
+            self.tree_changed(begun);
+            let slot = self.senses.tree.slot_of(subject)?;
+            return self.court.judge(&self.policy, rule, slot, notice, &[], begun, &mut self.senses, &self.climbs);
+        }
+        Some(ruling)
+    }
+
+    /// The record of the last judgement, up to the verdict; `None` where all records are in use.
+    fn write_down(&self, notice: Notice, arrived: Duration, begun: Duration, decided: Duration) -> Option<Box<JudgementRecord>> {
+        let mut record = self.records.take()?;
+        let time = SystemTime::now().checked_sub(decided.saturating_sub(arrived)).unwrap_or(SystemTime::UNIX_EPOCH);
+        record.fill(time, &self.policy, &self.rules, notice, &self.court.verdict, &self.court.facts);
+        record.latency.notice = Some(begun.saturating_sub(arrived));
+        record.latency.decide = Some(decided.saturating_sub(arrived));
+        Some(record)
     }
 
     fn rest(&mut self, now: Duration, rule: u16, subject: GroupId, cooldown: Duration, backing_off: bool) {
@@ -502,8 +534,10 @@ impl Warden {
     fn stopped(&mut self) -> bool {
         let Some(since) = self.stopping else { return false };
         let now = self.clock.now();
-        self.climbs.interrupt(now.saturating_sub(since) >= STOP_GRACE, now, &self.records);
-        self.climbs.is_idle()
+        let late = now.saturating_sub(since) >= STOP_GRACE;
+        self.climbs.interrupt(late, now, &self.records);
+        self.senses.signal.retire();
+        self.climbs.is_idle() && (late || self.senses.signal.is_settled())
     }
 
     fn set_timer(&mut self) -> io::Result<()> {
@@ -540,6 +574,7 @@ fn is_of(notice: &Notice, when: &Trigger) -> bool {
         (Notice::Event(kind, ..), Trigger::Event(asked)) => kind == asked,
         (Notice::Usage(test, _), Trigger::Usage(asked, _)) => test == asked,
         (Notice::Available(..), Trigger::Available(..)) | (Notice::SwapFree(..), Trigger::SwapFree(..)) => true,
+        (Notice::Lms(level), Trigger::Lms(asked)) => level == asked,
         _ => false,
     }
 }

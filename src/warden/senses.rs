@@ -10,6 +10,7 @@ use nix::sys::eventfd::EventFd;
 use super::Pending;
 use super::levels::Sample;
 use super::published::Subject;
+use super::signal::Signal;
 use crate::cgroup::GroupId;
 use crate::cgroup::group::{File, ReadBuf};
 use crate::cgroup::parse;
@@ -22,6 +23,7 @@ use crate::record::groups::GroupReader;
 use crate::record::rules::RuleCounters;
 use crate::sense::clerk::{Clerk, Errand, Reply};
 use crate::sense::counters;
+use crate::sense::lms::Table;
 use crate::sense::node::Node;
 use crate::sense::poller::{Key, Poller, Token};
 use crate::sense::process::Processes;
@@ -45,6 +47,8 @@ pub struct Senses {
     pool: Pool,
     clerk: Clerk,
     node: Node,
+    /// The kernel module's low memory signal.
+    pub signal: Signal,
     /// Processes of groups that might die.
     pub processes: Processes,
     /// Growth and pressure over the last seconds.
@@ -67,7 +71,7 @@ pub fn push(pending: &mut Vec<Pending>, one: Pending) {
     let room = pending.len() < pending.capacity();
     let known = pending.iter_mut().find(|other| other.rule == one.rule && other.subject == one.subject);
     match known {
-        Some(other) if super::breaks_group(&one.notice) => *other = one,
+        Some(other) if super::breaks_group(&one.notice) || is_worse(&one.notice, &other.notice) => *other = one,
         Some(_) => {}
         None if room => pending.push(one),
         None if super::breaks_group(&one.notice) => {
@@ -77,6 +81,11 @@ pub fn push(pending: &mut Vec<Pending>, one: Pending) {
         }
         None => {}
     }
+}
+
+/// Whether one level of the kernel module's is worse than another.
+fn is_worse(one: &Notice, other: &Notice) -> bool {
+    matches!((one, other), (Notice::Lms(one), Notice::Lms(other)) if one > other)
 }
 
 /// Whether a group is `top` or stands below it. A group that has left the tree is below nothing but itself.
@@ -97,7 +106,14 @@ impl Senses {
     ///
     /// # Errors
     /// What could not be opened.
-    pub fn open(root: Arc<Root>, policy: &Policy, psi_groups: usize, descriptors: usize, mail: Arc<EventFd>) -> io::Result<Senses> {
+    pub fn open(
+        root: Arc<Root>,
+        policy: &Policy,
+        psi_groups: usize,
+        descriptors: usize,
+        signal: Signal,
+        mail: Arc<EventFd>,
+    ) -> io::Result<Senses> {
         let mut buffer = ReadBuf::new();
         // Without the right to lock, everything works but is slower when the node starves; the start says so.
         let _ = buffer.lock();
@@ -106,6 +122,7 @@ impl Senses {
             pool: Pool::new(psi_groups),
             clerk: Clerk::start(mail)?,
             node: Node::open()?,
+            signal,
             processes: Processes::open()?,
             trends: Trends::default(),
             buffer,
@@ -122,7 +139,9 @@ impl Senses {
 
     /// The node's memory now.
     pub fn read_node(&mut self) -> NodeFacts {
-        self.node.read(&mut self.buffer)
+        let mut node = self.node.read(&mut self.buffer);
+        node.lms = self.signal.look(&mut self.buffer);
+        node
     }
 
     /// Whether every trigger that was asked for is armed, or known to be refused.
@@ -154,12 +173,14 @@ impl Senses {
                     self.events(key, now, policy, rules, pending);
                 }
                 Change::Settled(slot) => {
+                    self.signal.table_outdated(now);
                     self.arm(slot, now, policy, false, poller);
                     self.ask_oom_group(slot, policy);
                     self.add_samples(slot, policy, now);
                     self.changed_at(now);
                 }
                 Change::Removed(_, id) => {
+                    self.signal.table_outdated(now);
                     self.drop_triggers(poller, |entry| entry == id);
                     self.samples.retain(|sample| sample.subject != id);
                     self.trends.forget(id);
@@ -248,8 +269,16 @@ impl Senses {
         self.pool.take(|entry| doomed(entry.group), close);
     }
 
+    /// Makes the kernel module's table anew, if it is time: `fill` is given the empty one.
+    pub fn renew_table(&mut self, now: Duration, fill: impl FnOnce(&mut Table, &mut Senses)) {
+        if let Some(mut table) = self.signal.begin_table(now) {
+            fill(&mut table, self);
+            self.signal.write_table(table, &self.clerk);
+        }
+    }
+
     /// Takes what the clerk has done.
-    pub fn clerk_replies(&mut self, poller: &Poller) {
+    pub fn clerk_replies(&mut self, now: Duration, poller: &Poller) {
         while let Some(reply) = self.clerk.reply() {
             match reply {
                 Reply::Armed(key, fd) => {
@@ -262,6 +291,7 @@ impl Senses {
                     self.pool.refused(key);
                     self.timer_due.get_or_insert(Duration::ZERO);
                 }
+                Reply::Table(table, result) => self.signal.table_written(table, result, now),
             }
         }
     }
@@ -497,8 +527,10 @@ impl Senses {
     /// When something must be looked at without a notice.
     #[must_use]
     pub fn next_look(&self) -> Option<Duration> {
-        let samples = self.samples.iter().map(|sample| sample.due).min();
-        [samples, self.timer_due, self.trend_due, self.publish_due, self.tree.next_settled()].into_iter().flatten().min()
+        let samples = self.samples.iter().filter_map(|sample| sample.due).min();
+        let news = self.signal.has_news().then_some(Duration::ZERO);
+        let table = self.signal.table_due();
+        [samples, self.timer_due, self.trend_due, self.publish_due, self.tree.next_settled(), news, table].into_iter().flatten().min()
     }
 
     /// Brings gauges and the groups that a scrape shows up to date.

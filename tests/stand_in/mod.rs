@@ -98,7 +98,9 @@ impl Machine {
             let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).unwrap();
             let (root, records, counters, pulse, mailbox) = setup;
             let descriptors = 1000;
-            let setup = Setup { root, policy, psi_groups: 4, descriptors, records, counters, pulse, mailbox, signals, ready: || {} };
+            let low_memory = root.path.join("oom_notifier");
+            let setup =
+                Setup { root, policy, psi_groups: 4, descriptors, records, counters, pulse, mailbox, signals, low_memory, ready: || {} };
             let warden = Warden::new(setup).unwrap();
             sender.send(nix::sys::pthread::pthread_self()).unwrap();
             warden.run_watched(turned).unwrap();

@@ -126,3 +126,29 @@ fn a_single_process_that_is_gone_already_counts_as_gone() {
     assert_eq!(ladder.begin(&rungs, at(0)), Next::Do(Deed::KillOne(7)));
     assert_eq!(ladder.deed_done(&rungs, refused(Errno::SRCH), at(1), at(1), &mut records), Next::End(End::Gone));
 }
+
+#[test]
+fn hurried_out_of_the_grace_time_it_kills_at_once() {
+    let rungs = [TERM, KILL];
+    let (mut ladder, next, mut records) = start(&rungs);
+    assert_eq!(next, Next::Do(Deed::Term));
+    assert_eq!(ladder.deed_done(&rungs, ok(2), at(1), at(1), &mut records), Next::Wait);
+    assert_eq!(ladder.hurry(&rungs, at(500), &mut records), Next::Do(Deed::KillGroup { signals_first: false }));
+    assert_eq!(outcomes(&records), [(RungName::Term, RungOutcome::Overtaken)]);
+    assert_eq!(ladder.hurry(&rungs, at(501), &mut records), Next::Wait, "twice is once");
+}
+
+#[test]
+fn hurried_while_sigterm_is_being_sent_it_kills_and_late_news_change_nothing() {
+    let rungs = [TERM, KILL];
+    let (mut ladder, _, mut records) = start(&rungs);
+    assert_eq!(ladder.hurry(&rungs, at(5), &mut records), Next::Do(Deed::KillGroup { signals_first: false }));
+    assert!(ladder.is_killing());
+}
+
+#[test]
+fn kill_can_be_the_first_rung() {
+    let mut ladder = Ladder::new(true, None);
+    assert_eq!(ladder.begin_with_kill(&[TERM, KILL], at(0)), Next::Do(Deed::KillGroup { signals_first: true }));
+    assert!(ladder.is_killing());
+}

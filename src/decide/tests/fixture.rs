@@ -32,7 +32,7 @@ pub(super) fn event(kind: EventKind) -> Notice {
 
 /// A node with 1000 MiB, half of it available, and no swap.
 pub(super) fn node() -> NodeFacts {
-    NodeFacts { total_bytes: 1000 * MIB, available_bytes: Some(500 * MIB), swap_total_bytes: 0, swap_free_bytes: Some(0) }
+    NodeFacts { total_bytes: 1000 * MIB, available_bytes: Some(500 * MIB), swap_total_bytes: 0, swap_free_bytes: Some(0), lms: None }
 }
 
 /// A rule on anything, with this victim.
@@ -82,7 +82,15 @@ pub(super) fn ranked_by(keys: &[(RankKey, Option<u16>)]) -> Rule {
 }
 
 pub(super) fn policy(rule: Rule) -> Policy {
-    Policy { hash: Arc::from("0"), mode: Mode::Enforce, exclude: Vec::new(), importance: Vec::new(), rules: vec![rule], oom_group: None }
+    Policy {
+        hash: Arc::from("0"),
+        mode: Mode::Enforce,
+        exclude: Vec::new(),
+        importance: Vec::new(),
+        rules: vec![rule],
+        oom_group: None,
+        hold: None,
+    }
 }
 
 /// A group while its line is read: the facts, and the processes that the judge has not seen yet.

@@ -6,7 +6,7 @@ use super::fixture::*;
 use crate::decide::facts::GroupId;
 use crate::decide::history::{Admission, DeedEnd, FORGIVEN_AFTER, History, LITTLE, LONGEST_BACK_OFF, conflicts, freed_little};
 use crate::decide::verdict::Notice;
-use crate::policy::model::{EventKind, UsageTest};
+use crate::policy::model::{EventKind, LmsLevel, UsageTest};
 use crate::units::Bytes;
 
 const A: GroupId = GroupId(1);
@@ -50,7 +50,7 @@ fn a_rule_rests_for_the_subject_during_the_deed_and_its_cool_down() {
 fn events_are_kept_and_levels_are_not() {
     let mut history = after(GOOD);
     let usage = Notice::Usage(UsageTest::Amount(Bytes(1)), Duration::ZERO);
-    for notice in [PSI, usage, Notice::Available(1, Duration::ZERO), Notice::SwapFree(1, Duration::ZERO)] {
+    for notice in [PSI, usage, Notice::Available(1, Duration::ZERO), Notice::SwapFree(1, Duration::ZERO), Notice::Lms(LmsLevel::Oom)] {
         assert_eq!(history.admit(at(12), 0, A, &notice), Admission::Dropped);
     }
     assert_eq!(history.next_due(), None);
@@ -119,6 +119,11 @@ fn what_little_is() {
     assert!(little(Some(0), Some(0)), "nothing but tmpfs in it");
     assert!(!little(None, Some(0)));
     assert!(!little(Some(100 * MIB), None));
+    // a shortage of the node is judged by what came back, whoever told of it
+    for level in [LmsLevel::Warn, LmsLevel::Kill, LmsLevel::Oom] {
+        assert!(freed_little(&Notice::Lms(level), Some(100 * MIB), Some(9 * MIB)));
+        assert!(!freed_little(&Notice::Lms(level), Some(100 * MIB), Some(10 * MIB)));
+    }
     assert!(!freed_little(&event(EventKind::OomKill), Some(100 * MIB), Some(0)), "the kernel had freed it already");
 }
 

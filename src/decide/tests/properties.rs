@@ -3,9 +3,12 @@
 use proptest::prelude::*;
 
 use super::fixture::*;
+use super::lms::lms;
 use crate::decide::facts::{GroupFacts, GroupId, ProcessFacts};
-use crate::decide::verdict::{Decision, Standing, Strike};
-use crate::policy::model::{EventKind, RankKey, Rule, Victim};
+use crate::decide::verdict::{Decision, Notice, Standing, Strike};
+use crate::policy::model::{EventKind, LmsLevel, RankKey, Rule, Victim};
+
+const OOM: Notice = Notice::Event(EventKind::Oom, 0, 1);
 
 /// A group with its children, so that siblings can be put into another order.
 #[derive(Clone, Debug)]
@@ -123,8 +126,8 @@ fn must_live(group: &GroupFacts, processes: &ProcessFacts) -> bool {
 }
 
 /// Judges and checks all that must hold whatever was decided. The id of the victim, if there is one.
-fn judged(case: &mut Case, rule: Rule) -> Option<GroupId> {
-    case.decide(rule, event(EventKind::Oom));
+fn judged(case: &mut Case, rule: Rule, notice: Notice) -> Option<GroupId> {
+    case.decide(rule, notice);
     let verdict = &case.verdict;
     assert!(case.asked.len() <= case.groups.len());
     assert!(verdict.candidates.len() <= case.groups.len());
@@ -176,7 +179,24 @@ proptest! {
     #[test]
     fn the_right_ones_live(forest in forest(), subject in 0u64..50) {
         for rule in rules() {
-            judged(&mut case(&forest, subject), rule);
+            judged(&mut case(&forest, subject), rule, OOM);
+        }
+    }
+
+    #[test]
+    fn the_kernel_modules_word_is_judged_like_any_other(forest in forest(), subject in 0u64..50, lms in prop::option::of(lms())) {
+        for (rule, again) in rules().into_iter().zip(rules()) {
+            let mut told = case(&forest, subject);
+            told.node.lms = lms;
+            let notice = Notice::Lms(lms.and_then(|lms| lms.level).unwrap_or(LmsLevel::Oom));
+            let victim = judged(&mut told, rule, notice);
+            prop_assert_eq!(told.verdict.scope, 0);
+            let confirmed = told.verdict.decision != Decision::NotConfirmed;
+            // half of the memory is available, so the first level is never borne out
+            prop_assert_eq!(confirmed, notice != Notice::Lms(LmsLevel::Warn) && lms.is_none_or(|lms| lms.level.is_some()));
+            if confirmed {
+                prop_assert_eq!(victim, judged(&mut case(&forest, subject), again, OOM));
+            }
         }
     }
 
@@ -184,8 +204,8 @@ proptest! {
     fn the_same_facts_give_the_same_verdict(forest in forest(), subject in 0u64..50) {
         for (rule, again) in rules().into_iter().zip(rules()) {
             let (mut first, mut second) = (case(&forest, subject), case(&forest, subject));
-            judged(&mut first, rule);
-            judged(&mut second, again);
+            judged(&mut first, rule, OOM);
+            judged(&mut second, again, OOM);
             prop_assert_eq!(&first.verdict.candidates, &second.verdict.candidates);
             prop_assert_eq!(first.asked, second.asked);
         }
@@ -196,7 +216,7 @@ proptest! {
         let mut turned = forest.clone();
         turn(&mut turned, by);
         for (rule, again) in rules().into_iter().zip(rules()) {
-            prop_assert_eq!(judged(&mut case(&forest, subject), rule), judged(&mut case(&turned, subject), again));
+            prop_assert_eq!(judged(&mut case(&forest, subject), rule, OOM), judged(&mut case(&turned, subject), again, OOM));
         }
     }
 }

@@ -56,6 +56,33 @@ fn node_pressure_needs_a_witness() {
 }
 
 #[test]
+fn the_kernel_modules_levels() {
+    let node = "watch: /\nvictim: {among: leaves}\n";
+    warned("", &format!("{node}when: [lms: warn]"), &["6:12: `lms: warn` is an early word"]);
+    warned("", &format!("{node}when: [lms: warn]\nonly_if: [available: {{below: 10%}}]"), &[]);
+    for level in ["kill", "oom"] {
+        warned("", &format!("{node}when: [lms: {level}]"), &[]);
+        // the root can't die
+        warned("", &format!("watch: /\nwhen: [lms: {level}]"), &["3:5: the rule `r` never kills: its victim would be the root"]);
+        warned("", &format!("watch: /\nwhen: [lms: {level}]\nvictim: subject"), &["6:13: the rule `r` never kills"]);
+    }
+}
+
+#[test]
+fn time_that_nobody_uses() {
+    let hold = "kernel: {hold: 500ms}\n";
+    let unused = "7:16: nobody uses the time of this `hold`";
+    for (level, uses_it) in [("warn", false), ("kill", true), ("oom", true)] {
+        let rule = format!("watch: /\nwhen: [lms: {level}]\nonly_if: [available: {{below: 10%}}]\n");
+        let expected: &[&str] = if uses_it { &[] } else { &["8:16: nobody uses the time"] };
+        warned(hold, &format!("{rule}victim: {{among: leaves}}"), expected);
+        warned(hold, &format!("{rule}cooldown: 1s"), &["3:5: the rule `r` never kills", &format!("8{}", &unused[1..])]);
+    }
+    warned(hold, "watch: /a\nwhen: [event: oom]\nvictim: {among: leaves}", &[unused]);
+    assert!(good("version: 1\nkernel: {hold: 1s}\n").warnings[1].message.starts_with("nobody uses"));
+}
+
+#[test]
 fn rules_that_can_not_match() {
     let node = "watch: /\nvictim: {among: leaves}\n";
     warned("", &format!("{node}when: [event: oom_kill]"), &["6:12: `event: oom_kill` can never happen"]);

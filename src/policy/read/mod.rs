@@ -24,7 +24,7 @@ const TOP: Keys = Keys {
 const DEFAULTS: Keys = Keys { what: "`defaults`", known: &["cooldown"], later: &[] };
 const EXCLUDE: Keys = Keys { what: "an exclusion", known: &["group", "comm"], later: &["kubernetes"] };
 const IMPORTANCE: Keys = Keys { what: "a line of importance", known: &["group", "value"], later: &["kubernetes"] };
-const KERNEL: Keys = Keys { what: "`kernel`", known: &["oom_group"], later: &["hold"] };
+const KERNEL: Keys = Keys { what: "`kernel`", known: &["oom_group", "hold"], later: &[] };
 
 /// Reads one text into the draft.
 pub(super) fn read(root: &Node, draft: &mut Draft, report: &mut Report) {
@@ -50,10 +50,13 @@ pub(super) fn read(root: &Node, draft: &mut Draft, report: &mut Report) {
         let rule = rule::rule(node, &mut draft.names, report);
         draft.rules.extend(rule);
     }
-    if let Some(kernel) = fields.get("kernel").and_then(|node| Fields::open(node, &KERNEL, report))
-        && let Some(node) = kernel.get("oom_group")
-    {
-        draft.oom_group.get_or_insert_default().extend(patterns(node, report).unwrap_or_default());
+    if let Some(kernel) = fields.get("kernel").and_then(|node| Fields::open(node, &KERNEL, report)) {
+        if let Some(node) = kernel.get("oom_group") {
+            draft.oom_group.get_or_insert_default().extend(patterns(node, report).unwrap_or_default());
+        }
+        if let Some((at, value)) = kernel.get("hold").and_then(|node| Some((node.at, scalar(node, values::hold, report)?))) {
+            settle(&mut draft.hold, At::new(at, value), "hold", report);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::diagnostic::{Report, shown};
-use super::super::draft::{At, Rule, Victim};
+use super::super::draft::{At, Patterns, Rule, Victim};
 use super::super::model::{Condition, KillWhat, Level, Rung, Trigger, UsageOf, UsageTest};
 use super::super::tree::{Kind, Node};
 use super::super::values::{self, Quantum};
@@ -13,8 +13,8 @@ use super::{good, mode, patterns, scalar, text};
 
 const RULE: Keys =
     Keys { what: "a rule", known: &["name", "mode", "cooldown", "watch", "when", "only_if", "victim", "then"], later: &["limits"] };
-const WHEN: Keys = Keys { what: "an entry of `when`", known: &["psi", "event", "usage", "available", "swap_free"], later: &["lms"] };
-const ONLY_IF: Keys = Keys { what: "an entry of `only_if`", known: &["usage", "available", "swap_free"], later: &["lms"] };
+const WHEN: Keys = Keys { what: "an entry of `when`", known: &["psi", "event", "usage", "available", "swap_free", "lms"], later: &[] };
+const ONLY_IF: Keys = Keys { what: "an entry of `only_if`", known: &["usage", "available", "swap_free"], later: &[] };
 const USAGE: Keys = Keys { what: "`usage`", known: &["above", "of", "for"], later: &[] };
 const LEVEL: Keys = Keys { what: "`available` or `swap_free`", known: &["below", "for"], later: &[] };
 const BELOW: Keys = Keys { what: "`below`", known: &["share", "at_most"], later: &[] };
@@ -28,6 +28,9 @@ pub(super) fn rule(node: &Node, names: &mut Vec<At<String>>, report: &mut Report
     let watch = watch.and_then(|node| patterns(node, report));
     let when = fields.need("when", "add what starts a judgement, such as `when: [psi: full 100ms/500ms]`", report);
     let when = when.and_then(|node| each(node, "when", report, trigger));
+    if let (Some(watch), Some(when)) = (&watch, &when) {
+        about_the_node(watch, when, report);
+    }
     let only_if = match fields.get("only_if") {
         Some(node) => each(node, "only_if", report, condition),
         None => Some(Vec::new()),
@@ -53,6 +56,20 @@ pub(super) fn rule(node: &Node, names: &mut Vec<At<String>>, report: &mut Report
         victim: victim?,
         ladder: ladder?,
     })
+}
+
+/// The kernel module's signal is about the node, which only the root stands for.
+fn about_the_node(watch: &Patterns, when: &[At<Trigger>], report: &mut Report) {
+    if watch.iter().all(|pattern| pattern.value == "/") {
+        return;
+    }
+    for trigger in when.iter().filter(|trigger| matches!(trigger.value, Trigger::Lms(_))) {
+        report.error(
+            trigger.at,
+            "`lms` tells of the whole node, and this rule watches other groups",
+            "write `watch: /` in a rule of its own, and say who may die, as in `victim: {among: [/batch.slice/**]}`",
+        );
+    }
 }
 
 fn rule_name(node: &Node, names: &mut Vec<At<String>>, report: &mut Report) -> Option<String> {
@@ -115,6 +132,7 @@ fn trigger(node: &Node, report: &mut Report) -> Option<Trigger> {
     match key {
         "psi" => scalar(node, values::psi, report).map(Trigger::Psi),
         "event" => scalar(node, values::event, report).map(Trigger::Event),
+        "lms" => scalar(node, values::lms, report).map(Trigger::Lms),
         "usage" => usage(node, report).map(|(test, time)| Trigger::Usage(test, time.map_or(Duration::ZERO, |time| time.value))),
         other => {
             let (level, time) = level(node, other, report)?;
@@ -126,7 +144,7 @@ fn trigger(node: &Node, report: &mut Report) -> Option<Trigger> {
 
 fn condition(node: &Node, report: &mut Report) -> Option<Condition> {
     if let Kind::Map(entries) = &node.kind
-        && let Some((key, _)) = entries.iter().find(|(key, _)| matches!(key.name.as_str(), "psi" | "event"))
+        && let Some((key, _)) = entries.iter().find(|(key, _)| matches!(key.name.as_str(), "psi" | "event" | "lms"))
     {
         let message = format!("{} starts a judgement, it is no condition", shown(&key.name));
         report.error(key.at, message, "put it under `when`; conditions are `usage`, `available` and `swap_free`");

@@ -23,7 +23,7 @@ fn rule(lines: &str) -> model::Rule {
 }
 
 fn triggers(entry: &str) -> Vec<Trigger> {
-    rule(&format!("watch: /a\nwhen:\n  - {entry}")).when
+    rule(&format!("watch: /\nwhen:\n  - {entry}")).when
 }
 
 fn conditions(entry: &str) -> Vec<Condition> {
@@ -53,6 +53,9 @@ fn every_trigger() {
             "available: {below: {share: 2.5%, at_most: 1GiB}}",
             Trigger::Available(Level { share: Share::from_hundredths(250), at_most: Some(Bytes(1 << 30)) }, ms(0)),
         ),
+        ("lms: warn", Trigger::Lms(LmsLevel::Warn)),
+        ("{lms: kill}", Trigger::Lms(LmsLevel::Kill)),
+        ("lms: \"oom\"", Trigger::Lms(LmsLevel::Oom)),
         ("swap_free: {below: 10%, for: 1s}", Trigger::SwapFree(Level { share: Some(Share::percent(10)), at_most: None }, ms(1000))),
     ] {
         assert_eq!(triggers(text), [expected], "{text}");
@@ -115,6 +118,10 @@ fn the_rest_of_a_rule_and_of_the_policy() {
     assert_eq!((policy.rules[0].mode, policy.rules[0].cooldown), (Mode::Enforce, ms(0)));
     assert_eq!((policy.rules[1].mode, policy.rules[1].cooldown), (Mode::Observe, ms(1500)));
     assert!(policy.rules[0].watch.patterns().eq(["/f", "/g/*"]));
+    assert_eq!(policy.hold, None);
+    for (text, hold) in [("1ms", ms(1)), ("500ms", ms(500)), ("1.25s", ms(1250)), ("2s", LONGEST_HOLD)] {
+        assert_eq!(good(&format!("version: 1\nkernel: {{hold: {text}}}\n")).policy.hold, Some(hold), "{text}");
+    }
     // Lists whose entries are all commented out.
     assert!(good("version: 1\nexclude:\nimportance:\nrules:\n").policy.rules.is_empty());
     // Everything may be written as JSON.
@@ -164,6 +171,12 @@ fn errors_at_the_top() {
         (format!("version: 1\nkernel: {{oom_groups: /a}}\n{rest}"), "2:10: unknown key `oom_groups` in `kernel`", "`oom_group`"),
         (format!("version: 1\nkernel: {{oom_group: a}}\n{rest}"), "2:21: the glob `a` does not begin", "write `/a`"),
         (format!("version: 1\nkernel: {{oom_group: []}}\n{rest}"), "2:21: the list of globs is empty", "leave the key out"),
+        (format!("version: 1\nkernel: {{hold: 3s}}\n{rest}"), "2:16: a hold of `3s` is out of range", "1ms to 2s, such as `500ms`"),
+        (format!("version: 1\nkernel: {{hold: 0ms}}\n{rest}"), "2:16: a hold of `0ms` is out of range", "hold_ms"),
+        (format!("version: 1\nkernel: {{hold: 1.5ms}}\n{rest}"), "2:16: `1.5ms` is finer than the kernel module counts", "`500ms`"),
+        (format!("version: 1\nkernel: {{hold: 500}}\n{rest}"), "2:16: `500` has no unit", "write 500ms or 500s"),
+        (format!("version: 1\nkernel: {{hold: [500ms]}}\n{rest}"), "2:16: a single value is expected here, not a list", "`150ms`"),
+        (format!("version: 1\nkernel: {{holt: 500ms}}\n{rest}"), "2:10: unknown key `holt` in `kernel`", "did you mean `hold`?"),
         (format!("version: 1\nexclude: /a\n{rest}"), "2:10: `exclude` is a list, not `/a`", "`- `"),
     ] {
         refused(&text, &[(start, hint)]);
@@ -177,9 +190,7 @@ fn keys_of_later_versions() {
         ("version: 1\nlimits: {kills: 5 per 10m}\n".to_owned(), "2:1", "limits"),
         ("version: 1\ntenants: []\n".to_owned(), "2:1", "tenants"),
         ("version: 1\nkubernetes: {}\n".to_owned(), "2:1", "kubernetes"),
-        ("version: 1\nkernel: {hold: 500ms}\n".to_owned(), "2:10", "hold"),
         ("version: 1\nexclude:\n  - kubernetes: {priority_class: x}\n".to_owned(), "3:5", "kubernetes"),
-        (rule_text("watch: /\nwhen: [lms: kill]"), "5:12", "lms"),
         (rule_text("watch: /a\nwhen: [event: oom]\nthen:\n  - warn: {signal: SIGUSR1, wait: 1s}\n  - kill: group"), "7:9", "warn"),
         (rule_text("watch: /a\nwhen: [event: oom]\nthen: [hook: {exec: [/x]}, kill: group]"), "6:12", "hook"),
         (rule_text("watch: /a\nwhen: [event: oom]\nvictim: {among: {kubernetes: {unit: pod}}}"), "6:22", "kubernetes"),
@@ -245,6 +256,16 @@ fn errors_of_rules() {
         ("watch: /a\nwhen: [psi: 5]", "5:17: `5` is no PSI term", "full 100ms/500ms"),
         ("watch: /a\nwhen: [psi: ]", "5:15: a single value is expected here, not nothing", "full 100ms/500ms"),
         ("watch: /a\nwhen: [event: oom-kill]", "5:19: unknown event `oom-kill`", "did you mean `oom_kill`?"),
+        ("watch: /\nwhen: [lms: critical]", "5:17: unknown level of the kernel module `critical`", "`warn`, `kill`, `oom`"),
+        ("watch: /\nwhen: [lms: ok]", "5:17: unknown level of the kernel module `ok`", "`oom`"),
+        ("watch: /\nwhen: [lms: {below: 5%}]", "5:17: a single value is expected here, not a mapping", "`kill`"),
+        ("watch: /a\nwhen: [event: oom, lms: oom]", "5:24: `lms` tells of the whole node", "write `watch: /`"),
+        ("watch: [/, /a]\nwhen: [lms: kill]", "5:12: `lms` tells of the whole node", "a rule of its own"),
+        (
+            "watch: /\nwhen: [lms: kill]\nonly_if: [lms: kill]",
+            "6:15: `lms` starts a judgement, it is no condition",
+            "conditions are `usage`, `available`",
+        ),
         ("watch: /a\nwhen: [usage: 95%]", "5:19: `usage` has keys, it is not just `95%`", "above: 95%"),
         ("watch: /a\nwhen: [usage: {of: max}]", "5:19: `above` is missing in `usage`", "above: 95%"),
         ("watch: /a\nwhen: [usage: {above: 95, of: max}]", "5:27: `95` has no unit", "write 95% or 95MiB"),

@@ -102,6 +102,24 @@ fn the_trigger_is_the_policys_where_there_is_one_like_the_notice() {
 }
 
 #[test]
+fn the_kernel_modules_word_is_evidence_where_it_is_loaded() {
+    use crate::decide::facts::LmsFacts;
+    use crate::policy::model::LmsLevel;
+    let mut oom = record(1, Notice::Lms(LmsLevel::Oom), Outcome::NoVictim);
+    let line = parsed(&oom);
+    assert_eq!(line["trigger"], "lms: oom");
+    assert!(!line["evidence"].as_object().expect("a map").keys().any(|key| key.starts_with("lms_")));
+    for (level, word) in [(None, "ok"), (Some(LmsLevel::Warn), "warn"), (Some(LmsLevel::Kill), "kill"), (Some(LmsLevel::Oom), "oom")] {
+        oom.evidence.node.lms = Some(LmsFacts { level, warn_bytes: 2 * MIB, kill_bytes: MIB });
+        let evidence = &parsed(&oom)["evidence"];
+        assert_eq!(
+            (&evidence["lms_level"], &evidence["lms_warn_bytes"], &evidence["lms_kill_bytes"]),
+            (&word.into(), &(2 * MIB).into(), &MIB.into())
+        );
+    }
+}
+
+#[test]
 fn hostile_names_stay_inside_their_line() {
     for name in
         [&b"/a\nb\",\"victim\":\"/"[..], b"/\xff\xfe\x00x", b"/\x1b[2Jx", b"/a\\x2db", "/\u{2028}\u{202e}x".as_bytes(), &[b'/'; 5000]]

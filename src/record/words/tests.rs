@@ -1,6 +1,7 @@
 use super::super::model::{Outcome, RungOutcome};
 use super::super::testing::{MIB, PSI, candidate, killed, path, policy, record};
 use super::*;
+use crate::decide::facts::LmsFacts;
 use crate::units::Share;
 
 #[test]
@@ -55,6 +56,27 @@ fn other_ends_in_one_line() {
 }
 
 #[test]
+fn a_level_of_the_kernel_module_comes_with_its_numbers() {
+    let told = |level, lms, available| {
+        let mut record = record(1, Notice::Lms(level), Outcome::NoVictim);
+        (record.evidence.node.lms, record.evidence.node.available_bytes) = (lms, available);
+        log_line(&record)
+    };
+    let lms = |level| Some(LmsFacts { level, warn_bytes: 1024 * MIB, kill_bytes: 512 * MIB });
+    for (level, expected) in [
+        (LmsLevel::Warn, "lms: warn (96MiB available, warn is below 1GiB) at "),
+        (LmsLevel::Kill, "lms: kill (96MiB available, kill is below 512MiB) at "),
+        (LmsLevel::Oom, "lms: oom (96MiB available, kill is below 512MiB) at "),
+    ] {
+        let line = told(level, lms(Some(level)), Some(96 * MIB));
+        assert!(line.contains(expected), "{line}");
+        for line in [told(level, None, Some(MIB)), told(level, lms(None), None)] {
+            assert!(line.contains(&format!("after lms: {} at ", lms_word(Some(level)))), "{line}");
+        }
+    }
+}
+
+#[test]
 fn no_name_ends_a_log_line() {
     for outcome in Outcome::ALL {
         let mut kill = killed();
@@ -78,6 +100,7 @@ fn triggers_read_as_in_the_policy() {
             "usage: above 95% of max for 1s",
         ]
     );
+    assert_eq!(Trigger(&model::Trigger::Lms(LmsLevel::Oom)).to_string(), "lms: oom");
     let odd = model::Psi { stall: Duration::from_micros(1500), window: Duration::from_secs(2), ..PSI };
     assert_eq!(Trigger(&model::Trigger::Psi(odd)).to_string(), "psi: full 1500us/2s");
 }

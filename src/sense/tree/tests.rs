@@ -11,7 +11,15 @@ use super::*;
 use crate::policy::model::{Mode as PolicyMode, Policy};
 
 fn policy() -> Policy {
-    Policy { hash: "test".into(), mode: PolicyMode::Enforce, exclude: vec![], importance: vec![], rules: vec![], oom_group: None }
+    Policy {
+        hash: "test".into(),
+        mode: PolicyMode::Enforce,
+        exclude: vec![],
+        importance: vec![],
+        rules: vec![],
+        oom_group: None,
+        hold: None,
+    }
 }
 
 fn start(dir: &Path) -> Tree {

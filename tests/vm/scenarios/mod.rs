@@ -8,6 +8,7 @@ mod harness;
 mod kills;
 mod ladder;
 mod lms_common;
+mod lms_daemon;
 mod lms_file;
 mod lms_foreign;
 mod lms_hold;
@@ -150,6 +151,9 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             pass_lets_the_kernel_go_ahead: 300,
             handler_that_runs_out_itself_waits_for_nobody: 300,
             unload_in_the_middle_of_a_shortage: 300,
+        }
+        lms_daemon::{
+            hog_without_swap_is_answered: 300,
         }
         lms_table::{
             silent_handlers_table_decides_who_dies: 300,

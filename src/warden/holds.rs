@@ -1,0 +1,159 @@
+//! What the kernel module asks of the warden: an answer while it holds the kernel's killer back, and a table for the case that
+//! none comes.
+//!
+//! A hold is answered in the turn in which it is noticed: whoever can't allocate waits for it, all over the node. So it knows
+//! no cool-down and no grace time; it is answered by a kill, by saying that one is under way, or by letting the kernel go ahead.
+
+use std::time::Duration;
+
+use super::Warden;
+use super::climbs::{self, Means};
+use super::court::Ruling;
+use super::senses::below;
+use super::signal::answering;
+use crate::cgroup::GroupId;
+use crate::decide::history::Admission;
+use crate::decide::verdict::Notice;
+use crate::policy::model::LmsLevel;
+use crate::sense::lms::Fate;
+use crate::sense::tree::Tree;
+
+/// Groups that the table names to be killed: those after them are not the last resort's business.
+const KILLS: usize = 64;
+
+impl Warden {
+    /// Becomes the module's handler, or stops being it, as the policy has it.
+    pub(super) fn enlist(&mut self) {
+        let node = self.senses.read_node();
+        if self.senses.signal.device().is_none() {
+            let asks = |when: &crate::policy::model::Trigger| matches!(when, crate::policy::model::Trigger::Lms(_));
+            if self.announce.is_some() && self.policy.rules.iter().any(|rule| rule.when.iter().any(asks)) {
+                tracing::info!(
+                    "no kernel module (/proc/oom_notifier): rules with `lms` rest on their other triggers, and when the node runs out at once the kernel may kill before us"
+                );
+            }
+            return;
+        }
+        self.senses.signal.enlist(&self.policy, &node, self.clock.now());
+    }
+
+    /// Hears what the module has to say.
+    pub(super) fn heed_signal(&mut self) {
+        let relieved = std::mem::take(&mut self.relieved_node);
+        if relieved && self.senses.signal.hold().is_some() {
+            // Somebody is gone and the node may still have nothing: there is no further notice of the same hold.
+            self.senses.read_node();
+            self.senses.signal.reopen();
+        }
+        if self.senses.signal.take_news() {
+            let now = self.clock.now();
+            self.counters.set_lms(self.senses.signal.report());
+            self.senses.signal_changed(&self.policy, now);
+            self.senses.signal.table_outdated(now);
+        }
+        if let Some(hold) = self.senses.signal.take_unanswered() {
+            self.answer(hold);
+        }
+    }
+
+    /// Answers a hold.
+    fn answer(&mut self, hold: u64) {
+        let arrived = self.clock.now();
+        let policy = std::sync::Arc::clone(&self.policy);
+        let Some(root) = self.senses.tree.get(Tree::ROOT).map(|node| node.group.id) else { return };
+        if self.stopping.is_some() || self.hurry(root, None, hold) {
+            if self.stopping.is_some() {
+                self.senses.signal.pass(hold);
+            }
+            return;
+        }
+        for rule in answering(&policy) {
+            let index = super::senses::rule_index(rule);
+            if self.answer_by(index, root, hold, arrived) {
+                return;
+            }
+        }
+        self.senses.signal.pass(hold);
+    }
+
+    /// Whether the rule has an answer.
+    fn answer_by(&mut self, rule: u16, root: GroupId, hold: u64, arrived: Duration) -> bool {
+        let notice = Notice::Lms(LmsLevel::Oom);
+        let begun = self.clock.now();
+        let Some(slot) = self.senses.tree.slot_of(root) else { return false };
+        let Some(cooldown) = self.policy.rules.get(usize::from(rule)).map(|rule| rule.cooldown) else { return false };
+        // Nothing changes about a rule that found nobody a moment ago; it need not say so for each hold.
+        let resting = self.history.admit(begun, rule, root, &notice) != Admission::Judge;
+        let Some(ruling) = self.rule_on(rule, slot, root, &notice, begun) else { return false };
+        let decided = self.clock.now();
+        match ruling {
+            Ruling::Kill { victim, scope } => {
+                let Some(id) = self.senses.tree.get(victim).map(|node| node.group.id) else { return false };
+                if self.hurry(scope, Some(id), hold) {
+                    return true;
+                }
+                let record = self.write_down(notice, arrived, begun, decided);
+                self.history.deed_began(decided, rule, root);
+                let policy = std::sync::Arc::clone(&self.policy);
+                let start =
+                    climbs::Start { policy: &policy, rule, subject: root, victim, scope, notice, arrived, record, hold: Some(hold) };
+                let Warden { clock, court, senses, history, records, poller, climbs, .. } = self;
+                climbs.begin(start, &mut Means { clock, court, senses, history, records, poller });
+                true
+            }
+            Ruling::NoVictim | Ruling::NotConfirmed => {
+                if !resting {
+                    if let Some(record) = self.write_down(notice, arrived, begun, decided) {
+                        self.records.submit(record);
+                    }
+                    if ruling == Ruling::NoVictim {
+                        self.rest(decided, rule, root, cooldown, true);
+                    }
+                }
+                false
+            }
+        }
+    }
+
+    fn hurry(&mut self, scope: GroupId, victim: Option<GroupId>, hold: u64) -> bool {
+        let Warden { clock, court, senses, history, records, poller, climbs, .. } = self;
+        climbs.hurry(scope, victim, hold, &mut Means { clock, court, senses, history, records, poller })
+    }
+
+    /// A scope's trouble has been dealt with: if it was the node's, a hold may still be open.
+    pub(super) fn note_relief(&mut self, scope: GroupId) {
+        let root = self.senses.tree.get(Tree::ROOT).map(|node| node.group.id);
+        self.relieved_node |= root.is_some_and(|root| below(&self.senses.tree, root, scope));
+    }
+
+    /// Brings the module's table up to date, if it is time: what must live, and whom the rules would kill, in their order.
+    pub(super) fn keep_table(&mut self) {
+        let now = self.clock.now();
+        let Warden { senses, court, climbs, policy, .. } = self;
+        let Some(root) = senses.tree.get(Tree::ROOT).map(|node| node.group.id) else { return };
+        senses.renew_table(now, |table, senses| {
+            let mut first = true;
+            for rule in answering(policy) {
+                let Some(slot) = senses.tree.slot_of(root) else { return };
+                let mut kills = [GroupId(0); KILLS];
+                let mut len = 0;
+                let each = |id: GroupId| {
+                    kills[len] = id;
+                    len += 1;
+                };
+                let lined_up = court.line_up(policy, rule, slot, KILLS, now, senses, climbs, each);
+                if lined_up.is_some() && std::mem::take(&mut first) {
+                    // Half of the table: whoever dies must find room, and none of them holds anybody who is spared.
+                    court.each_spared(|id| {
+                        if table.len() < crate::sense::lms::MOST_IDS / 2 {
+                            table.push(Fate::Spare, id);
+                        }
+                    });
+                }
+                for id in &kills[..len] {
+                    table.push(Fate::Kill, *id);
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,248 @@
+//! The kernel module's low memory signal: what it says, whether we are its handler, and which holds were answered.
+//!
+//! Reading the module's file takes its notice back, whoever reads. So every reading goes through [`Signal::look`], which
+//! remembers that there was news.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cgroup::buffer::ReadBuf;
+use crate::decide::facts::{LmsFacts, NodeFacts};
+use crate::policy::model::{LmsLevel, Mode, Policy, Rule, Trigger, Victim};
+use crate::sense::clerk::Clerk;
+use crate::sense::clerk::Errand;
+use crate::sense::lms::{Lms, Report, Table};
+
+/// How often the table is rewritten at the most.
+pub const TABLE_PAUSE: Duration = Duration::from_secs(1);
+/// How long the table stays in force when oomwarden is gone without a word: time for whoever starts it again.
+pub const TABLE_KEEP: Duration = Duration::from_secs(600);
+
+/// The open file and what is known from it.
+#[derive(Debug)]
+pub struct Signal {
+    device: Option<Arc<Lms>>,
+    report: Option<Report>,
+    news: bool,
+    answered: Option<u64>,
+    /// We are the handler.
+    enlisted: bool,
+    /// The table that the module has, and one to be filled; `None` while the clerk has it.
+    table: Table,
+    spare: Option<Box<Table>>,
+    /// The clerk holds a table that must not stay in force.
+    void: bool,
+    table_due: Option<Duration>,
+    table_written: Option<Duration>,
+    refused: bool,
+}
+
+impl Signal {
+    /// Opens the module's file; all else is as without a module where there is none.
+    #[must_use]
+    pub fn open(path: &Path) -> Signal {
+        let device = Lms::open(path).unwrap_or_else(|error| {
+            tracing::warn!("{}: {error}: the kernel module's signal is not heard", path.display());
+            None
+        });
+        Signal {
+            device: device.map(Arc::new),
+            report: None,
+            news: false,
+            answered: None,
+            enlisted: false,
+            table: Table::new(),
+            spare: Some(Box::default()),
+            void: false,
+            table_due: None,
+            table_written: None,
+            refused: false,
+        }
+    }
+
+    /// The open file.
+    #[must_use]
+    pub fn device(&self) -> Option<&Arc<Lms>> {
+        self.device.as_ref()
+    }
+
+    /// What the module said last.
+    #[must_use]
+    pub fn report(&self) -> Option<&Report> {
+        self.report.as_ref()
+    }
+
+    /// Reads the file anew.
+    pub fn look(&mut self, buffer: &mut ReadBuf) -> Option<LmsFacts> {
+        let report = self.device.as_ref()?.read(buffer);
+        match report {
+            Ok(report) => {
+                self.news |= self.report.is_none_or(|before| before.seq != report.seq);
+                self.report = Some(report);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.refused, true) {
+                    tracing::error!("{error}: the kernel module's signal is not understood");
+                }
+                self.report = None;
+            }
+        }
+        self.report.map(|report| report.facts())
+    }
+
+    /// Whether something has changed since this was asked last.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Whether [`Signal::take_news`] would say so.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        self.news
+    }
+
+    /// The hold under way that is ours to answer.
+    #[must_use]
+    pub fn hold(&self) -> Option<u64> {
+        self.report?.hold_seq.filter(|_| self.enlisted)
+    }
+
+    /// The hold under way, if no answer was begun yet.
+    pub fn take_unanswered(&mut self) -> Option<u64> {
+        let hold = self.hold().filter(|hold| self.answered != Some(*hold))?;
+        self.answered = Some(hold);
+        Some(hold)
+    }
+
+    /// The hold under way is to be answered once more.
+    pub fn reopen(&mut self) {
+        self.answered = None;
+    }
+
+    /// Tells the module that signals are delivered.
+    pub fn ack(&self, hold: u64) {
+        if let Some(device) = &self.device {
+            // Over by now: nobody waits for the answer any more.
+            let _ = device.ack(hold);
+        }
+    }
+
+    /// Tells the module that nobody will be killed.
+    pub fn pass(&self, hold: u64) {
+        if let Some(device) = &self.device {
+            // As above.
+            let _ = device.pass(hold);
+        }
+    }
+
+    /// Becomes the handler where the policy has rules that can answer, or stops being it. To be called at the start and for
+    /// each policy.
+    pub fn enlist(&mut self, policy: &Policy, node: &NodeFacts, now: Duration) {
+        if answering(policy).next().is_none() {
+            return self.retire();
+        }
+        let Some(device) = self.device.as_ref() else { return };
+        // Without `kernel: hold` the module's own parameter is the bound.
+        let registered = device.register(policy.hold.unwrap_or(crate::policy::model::LONGEST_HOLD));
+        match registered.and_then(|()| device.tell_swap_total(node.swap_total_bytes)) {
+            Ok(()) => {
+                self.enlisted = true;
+                self.void = false;
+                self.table_due = Some(now);
+            }
+            Err(errno) => {
+                self.enlisted = false;
+                let why = match errno {
+                    rustix::io::Errno::BUSY => "another process is its handler",
+                    rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => "that takes root with CAP_KILL and CAP_SYS_RESOURCE",
+                    _ => "see `oomwarden doctor`",
+                };
+                tracing::warn!("the kernel module holds no OOM for us: {errno} ({why}); its levels are heard");
+            }
+        }
+    }
+
+    /// Stops being the handler and takes the table back: no deeds means none.
+    pub fn retire(&mut self) {
+        let Some(device) = self.device.as_ref().filter(|_| self.enlisted) else { return };
+        self.enlisted = false;
+        self.table_due = None;
+        self.table.clear(None);
+        // What the clerk is about to write is taken back when it returns.
+        self.void = self.spare.is_none();
+        if let Err(errno) = device.write_table(&self.table).and_then(|()| device.release()) {
+            tracing::error!("the kernel module's table could not be emptied: {errno}");
+        }
+    }
+
+    /// Whether nothing that was asked of the clerk is under way.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.spare.is_some()
+    }
+
+    /// The groups, or what is known of them, changed: the table may have to.
+    pub fn table_outdated(&mut self, now: Duration) {
+        if self.enlisted {
+            let soonest = self.table_written.map_or(now, |written| written + TABLE_PAUSE).max(now);
+            self.table_due = Some(self.table_due.map_or(soonest, |due| due.min(soonest)));
+        }
+    }
+
+    /// When the table is to be made anew.
+    #[must_use]
+    pub fn table_due(&self) -> Option<Duration> {
+        self.table_due.filter(|_| self.spare.is_some())
+    }
+
+    /// A table to be filled, if it is time; to be given back by [`Signal::write_table`].
+    pub fn begin_table(&mut self, now: Duration) -> Option<Box<Table>> {
+        self.table_due.filter(|due| *due <= now && self.enlisted)?;
+        let mut table = self.spare.take()?;
+        // While memory is short, ranks change by themselves.
+        let short = self.report.is_some_and(|report| report.level.is_some());
+        self.table_due = short.then_some(now + TABLE_PAUSE);
+        self.table_written = Some(now);
+        table.clear(Some(TABLE_KEEP));
+        Some(table)
+    }
+
+    /// Has the table written where it differs from the module's.
+    pub fn write_table(&mut self, table: Box<Table>, clerk: &Clerk) {
+        match &self.device {
+            Some(device) if *table != self.table => clerk.send(Errand::Table(Arc::clone(device), table)),
+            _ => self.spare = Some(table),
+        }
+    }
+
+    /// The clerk has written a table, or could not.
+    pub fn table_written(&mut self, table: Box<Table>, result: Result<(), rustix::io::Errno>, now: Duration) {
+        if std::mem::take(&mut self.void) {
+            self.table.clear(None);
+            if let Some(Err(errno)) = self.device.as_ref().map(|device| device.write_table(&self.table)) {
+                tracing::error!("the kernel module's table could not be emptied: {errno}");
+            }
+        } else {
+            match result {
+                Ok(()) => self.table.copy_from(&table),
+                Err(errno) => {
+                    tracing::warn!("the kernel module did not take the table: {errno}");
+                    self.table_due = self.enlisted.then_some(now + TABLE_PAUSE);
+                }
+            }
+        }
+        self.spare = Some(table);
+    }
+}
+
+/// The rules that may answer a hold, by index: those that ask for `lms: oom`, or else, where the policy asks for a hold,
+/// those that ask for `lms: kill`.
+pub fn answering(policy: &Policy) -> impl Iterator<Item = usize> + '_ {
+    let asks = |rule: &Rule, level: LmsLevel| {
+        rule.mode == Mode::Enforce && matches!(rule.victim, Victim::Among(_)) && rule.when.contains(&Trigger::Lms(level))
+    };
+    let level = if policy.rules.iter().any(|rule| asks(rule, LmsLevel::Oom)) { LmsLevel::Oom } else { LmsLevel::Kill };
+    let wanted = level == LmsLevel::Oom || policy.hold.is_some();
+    policy.rules.iter().enumerate().filter(move |(_, rule)| wanted && asks(rule, level)).map(|(index, _)| index)
+}
