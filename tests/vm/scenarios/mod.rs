@@ -160,13 +160,14 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             handler_killed_in_a_hold_leaves_its_table: 300,
             kept_table_stands_in_for_a_dead_handler: 300,
             without_keep_nothing_stands_in: 300,
+            victim_that_was_enough_is_the_only_one: 300,
             herd_of_processes_dies_whole_while_groups_come_and_go: 300,
         }
         lms_foreign::{
             shortage_of_one_node_is_left_to_the_kernel on TWO_NODES,
             shortage_of_one_cpuset_is_left_to_the_kernel on TWO_NODES,
             sysrq_f_is_left_to_the_kernel,
-            limit_reached_elsewhere_is_not_kept_waiting_by_a_hold: 120,
+            limit_reached_elsewhere_is_not_kept_waiting_by_a_hold: 300,
         }
         speed::{
             speed_of_a_psi_kill: 120,
