@@ -54,10 +54,11 @@
 #define LMS_HOLD_MAX_MS		2000
 #define LMS_PAUSE_MS		10	/* one callback's sleep */
 #define LMS_WATCH_MS		8	/* how often the end of a shortage is looked for */
-#define LMS_QUIET_MS		300	/* nobody has asked for so long: the shortage is over */
-#define LMS_FAILED_QUIET_MS	2000	/* the same after the kernel had to go ahead */
+#define LMS_QUIET_MS		300	/* nobody has asked for so long with some memory there: the shortage is over */
+#define LMS_LONG_QUIET_MS	2000	/* the same with next to no memory, or after the kernel had to go ahead */
 #define LMS_DYING_MS		1000	/* how long a group of the table may take to be gone */
 #define LMS_DYING_GROUPS	3	/* groups that may be stuck in dying before the kernel goes ahead */
+#define LMS_ALONE_MS		50	/* a hold's bound when the handler alone has run out */
 #define LMS_ROOT_ID		1	/* the id of the root group */
 #define LMS_RESERVE_ORDER	6	/* pages of one block; large enough to pass by the per-CPU lists */
 #define LMS_RESERVE_BLOCKS	32
@@ -111,7 +112,9 @@ static struct {
 	enum lms_state state;
 	u64 seq;			/* level changes and beginnings of holds */
 	u64 hold_seq;			/* seq of the hold under way, else 0 */
+	bool others_ask;		/* somebody else than the handler has asked in the hold under way */
 	bool acked;
+	unsigned long acked_at;		/* in jiffies */
 	bool silent;			/* the handler let a hold expire and has not been heard of since */
 	unsigned long deadline;		/* of the hold, in jiffies */
 	unsigned long last_call;	/* of the callback, in jiffies */
@@ -129,7 +132,7 @@ static struct {
 	bool gone;
 	unsigned long dying_since;
 	u64 holds, holds_resolved, holds_expired, holds_passed;
-	u64 table_kills, passes;
+	u64 table_kills, passes, calls;
 	unsigned long oom_available;	/* pages, at the last call that was not left to the kernel at once */
 } lms;
 
@@ -347,18 +350,19 @@ static void lms_after_hold(void)
 }
 
 /*
- * Whether the shortage is over: there is memory again, or at least somewhat more than nothing and nobody asks any more. Who
- * was told to try again may be busy with reclaim for seconds, so their silence alone says nothing. Under lms.lock.
+ * Whether the shortage is over: there is memory again, or nobody has asked for a time. Who was told to try again may be
+ * busy with reclaim for seconds, so where nothing was done about it silence says nothing. Under lms.lock.
  */
 static bool lms_is_over(const struct lms_memory *memory)
 {
 	unsigned long floor = lms_floor_pages(memory->total);
-	unsigned int quiet = lms.state == LMS_FAILED ? LMS_FAILED_QUIET_MS : LMS_QUIET_MS;
+	unsigned int quiet = LMS_LONG_QUIET_MS;
 
 	if (memory->available > max(lms_kill_pages(memory->total), floor))
 		return true;
-	/* A killer that the kernel has called frees nothing here; it is not ours to wait for. */
-	if (lms.state != LMS_FAILED && memory->available <= floor)
+	if (memory->available > floor && lms.state != LMS_FAILED)
+		quiet = LMS_QUIET_MS;
+	else if (lms.state == LMS_HOLD && !lms.acked)
 		return false;
 	return time_after(jiffies, lms.last_call + msecs_to_jiffies(quiet));
 }
@@ -372,6 +376,24 @@ static bool lms_expire(void)
 	lms.silent = !lms.acked;
 	lms_after_hold();
 	return true;
+}
+
+/*
+ * The same in nobody's name: only where there still is nothing, and somebody has asked since the handler had somebody
+ * killed, who may have been enough.
+ */
+static bool lms_expire_unasked(void)
+{
+	struct lms_memory memory;
+	bool expired = false;
+
+	lms_read_memory(&memory);
+	spin_lock(&lms.lock);
+	if (memory.available <= lms_floor_pages(memory.total) &&
+	    (!lms.acked || time_after(lms.last_call, lms.acked_at)))
+		expired = lms_expire();
+	spin_unlock(&lms.lock);
+	return expired;
 }
 
 static void lms_say_expired(void)
@@ -634,16 +656,10 @@ static int lms_run(void *unused)
 {
 	while (!kthread_should_stop()) {
 		unsigned int wait = lms_sample();
-		enum lms_state state;
-		bool expired;
 
-		spin_lock(&lms.lock);
-		expired = lms_expire();
-		state = lms.state;
-		spin_unlock(&lms.lock);
-		if (expired)
+		if (lms_expire_unasked())
 			lms_say_expired();
-		if (state == LMS_TABLE && !lms_use_table())
+		if (READ_ONCE(lms.state) == LMS_TABLE && !lms_use_table())
 			wake_up(&lms_answered);
 		while (!kthread_should_stop() && lms_fill_reserve())
 			cond_resched();
@@ -658,11 +674,8 @@ static bool lms_is_the_kernels(void)
 {
 	struct lms_memory memory;
 
-	/* sysrq-f comes from a worker, and kernel threads hold up everybody. */
-	if (current->flags & (PF_KTHREAD | PF_EXITING))
-		return true;
 	/* A victim: the kernel gives it what it needs to die. */
-	if (fatal_signal_pending(current))
+	if ((current->flags & PF_EXITING) || fatal_signal_pending(current))
 		return true;
 	/* With memory to be had elsewhere this is about a NUMA node, a cpuset or a zone. */
 	lms_read_memory(&memory);
@@ -699,14 +712,24 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 
 	spin_lock(&lms.lock);
 	/*
-	 * Waiting for the daemon in its own name would last to the deadline: its threads never begin a hold. While one is
-	 * open they are given of the reserve and try again at once, or else each allocation on the way to an answer would
-	 * set the killer off; and when it expires they are as good as anybody to go on to the table.
+	 * Waiting for the daemon in its own name would last to the deadline. So its threads never sleep for it: they are
+	 * given of the reserve and try again at once, or else each allocation on the way to an answer would set the killer
+	 * off. If they run out even so and nobody else asks, they are the ones who take the memory: no use in waiting.
 	 */
 	handler = lms_is_handler();
-	if (handler && lms.state == LMS_IDLE) {
+	/*
+	 * Kernel threads hold up everybody, so they never wait, and begin nothing: sysrq-f comes from a worker, and kills
+	 * whatever is said here. Any other comes again soon enough.
+	 */
+	if (current->flags & PF_KTHREAD) {
+		bool open = lms.state == LMS_HOLD || lms.state == LMS_TABLE;
+
+		lms.calls += open;
 		spin_unlock(&lms.lock);
-		return lms_pass();
+		if (!open)
+			return lms_pass();
+		*freed += 1;
+		return NOTIFY_OK;
 	}
 	if (lms.state == LMS_IDLE) {
 		unsigned int bound = lms_hold_bound();
@@ -717,6 +740,7 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 			lms.acked = false;
 			lms.deadline = jiffies + msecs_to_jiffies(bound);
 			lms.holds++;
+			lms.others_ask = false;
 		} else {
 			lms_after_hold();
 			lms.seq++;
@@ -726,6 +750,9 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 		expired = lms_expire();
 	}
 	lms.last_call = jiffies;
+	lms.calls++;
+	if (!handler)
+		lms.others_ask = true;
 	state = lms.state;
 	spin_unlock(&lms.lock);
 
@@ -745,9 +772,16 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 	if (state == LMS_FAILED)
 		return lms_pass();
 
-	if (handler && lms_use_reserve()) {
-		*freed += 1;
-		return NOTIFY_OK;
+	if (handler) {
+		if (lms_use_reserve()) {
+			*freed += 1;
+			return NOTIFY_OK;
+		}
+		spin_lock(&lms.lock);
+		if (lms.state == LMS_HOLD && !lms.others_ask &&
+		    time_before(jiffies + msecs_to_jiffies(LMS_ALONE_MS), lms.deadline))
+			lms.deadline = jiffies + msecs_to_jiffies(LMS_ALONE_MS);
+		spin_unlock(&lms.lock);
 	}
 	/* Woken when the hold is over. */
 	pause = handler ? 1 : msecs_to_jiffies(LMS_PAUSE_MS);
@@ -755,9 +789,6 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 		return NOTIFY_OK;
 	if (fatal_signal_pending(current))
 		return NOTIFY_OK;
-	spin_lock(&lms.lock);
-	lms.last_call = jiffies;
-	spin_unlock(&lms.lock);
 	*freed += 1;
 	return NOTIFY_OK;
 }
@@ -802,7 +833,8 @@ static size_t lms_render(char *text, u64 *seen)
 			"passes %llu\n"
 			"holds_passed %llu\n"
 			"oom_available_kb %lu\n"
-			"reserve_kb %lu\n",
+			"reserve_kb %lu\n"
+			"calls %llu\n",
 			lms_level_names[lms_level()], lms.seq,
 			PAGES_TO_KB(memory.total), PAGES_TO_KB(memory.available),
 			PAGES_TO_KB(lms.swap_total), PAGES_TO_KB(memory.swap_free), PAGE_SIZE,
@@ -814,7 +846,7 @@ static size_t lms_render(char *text, u64 *seen)
 			PAGES_TO_KB(lms_floor_pages(memory.total)),
 			table->kills, table->len - table->kills,
 			lms.passes, lms.holds_passed, PAGES_TO_KB(lms.oom_available),
-			PAGES_TO_KB((unsigned long)lms_reserve_len << LMS_RESERVE_ORDER));
+			PAGES_TO_KB((unsigned long)lms_reserve_len << LMS_RESERVE_ORDER), lms.calls);
 	spin_unlock(&lms.lock);
 	return len;
 }
@@ -1014,6 +1046,7 @@ static int lms_write_answer(struct lms_file *f, const char *text, bool pass)
 		lms.holds_passed++;
 	} else {
 		lms.acked = true;
+		lms.acked_at = jiffies;
 	}
 	spin_unlock(&lms.lock);
 	if (!error)

@@ -33,8 +33,18 @@ pub use member::{Budget, Change, Node, Sensing, Touched};
 pub type Slot = u32;
 
 /// Files that a judgement reads, in the order in which they are worth a descriptor.
-const JUDGED: [File; 9] =
-    [File::GroupEvents, File::Current, File::Stat, File::SwapCurrent, File::Kill, File::Procs, File::Max, File::High, File::OomGroup];
+pub const JUDGED: [File; 10] = [
+    File::GroupEvents,
+    File::Current,
+    File::Stat,
+    File::SwapCurrent,
+    File::Kill,
+    File::Procs,
+    File::Max,
+    File::High,
+    File::OomGroup,
+    File::GroupStat,
+];
 
 /// Files of an ancestor of what is judged: its limits.
 const LIMITS: [File; 3] = [File::Max, File::High, File::Current];

@@ -39,14 +39,16 @@ impl Warden {
 
     /// Hears what the module has to say.
     pub(super) fn heed_signal(&mut self) {
-        let relieved = std::mem::take(&mut self.relieved_node);
-        if relieved && self.senses.signal.hold().is_some() {
-            // Somebody is gone and the node may still have nothing: there is no further notice of the same hold.
+        let now = self.clock.now();
+        if std::mem::take(&mut self.relieved_node) && self.senses.signal.hold().is_some() {
             self.senses.read_node();
-            self.senses.signal.reopen();
+            self.senses.signal.relieved(now);
+        } else if self.senses.signal.relook_due().is_some_and(|due| due <= now) {
+            // There is no further notice of the same hold.
+            self.senses.read_node();
+            self.senses.signal.relook(now);
         }
         if self.senses.signal.take_news() {
-            let now = self.clock.now();
             self.counters.set_lms(self.senses.signal.report());
             self.senses.signal_changed(&self.policy, now);
             self.senses.signal.table_outdated(now);

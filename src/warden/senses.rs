@@ -28,7 +28,7 @@ use crate::sense::node::Node;
 use crate::sense::poller::{Key, Poller, Token};
 use crate::sense::process::Processes;
 use crate::sense::psi::Pool;
-use crate::sense::tree::{Change, Slot, Touched, Tree};
+use crate::sense::tree::{Change, JUDGED, Slot, Touched, Tree};
 use crate::sense::trend::Trends;
 
 /// How often groups without notices, and triggers without a kernel's trigger, are read.
@@ -213,7 +213,7 @@ impl Senses {
         if !answering(policy).any(|rule| node.class.among.contains(rule)) {
             return;
         }
-        for file in [File::GroupEvents, File::OomGroup, File::Current, File::Max, File::High, File::Stat, File::SwapCurrent, File::Procs] {
+        for file in JUDGED.into_iter().filter(|file| *file != File::Kill) {
             // Whatever is in it, and whether or not it is there.
             let _ = node.group.read(file, buffer, |_| Ok(()));
         }
@@ -545,7 +545,11 @@ impl Senses {
         let samples = self.samples.iter().filter_map(|sample| sample.due).min();
         let news = self.signal.has_news().then_some(Duration::ZERO);
         let table = self.signal.table_due();
-        [samples, self.timer_due, self.trend_due, self.publish_due, self.tree.next_settled(), news, table].into_iter().flatten().min()
+        let relook = self.signal.relook_due();
+        [samples, self.timer_due, self.trend_due, self.publish_due, self.tree.next_settled(), news, table, relook]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Brings gauges and the groups that a scrape shows up to date.

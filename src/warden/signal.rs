@@ -16,6 +16,9 @@ use crate::sense::lms::{Lms, Report, Table};
 
 /// How often the table is rewritten at the most.
 pub const TABLE_PAUSE: Duration = Duration::from_secs(1);
+/// How soon after a victim's end it is looked whether somebody still asks for memory: those who were sent back to try again
+/// have done so by then, if there is any.
+const RELOOK: Duration = Duration::from_millis(20);
 /// How long the table stays in force when oomwarden is gone without a word: time for whoever starts it again.
 pub const TABLE_KEEP: Duration = Duration::from_secs(600);
 
@@ -26,6 +29,8 @@ pub struct Signal {
     report: Option<Report>,
     news: bool,
     answered: Option<u64>,
+    /// A victim of the hold under way is gone: when to look again, and the module's calls then.
+    relieved: Option<(Duration, u64)>,
     /// We are the handler.
     enlisted: bool,
     /// The table that the module has, and one to be filled; `None` while the clerk has it.
@@ -51,6 +56,7 @@ impl Signal {
             report: None,
             news: false,
             answered: None,
+            relieved: None,
             enlisted: false,
             table: Table::new(),
             spare: Some(Box::default()),
@@ -115,9 +121,26 @@ impl Signal {
         Some(hold)
     }
 
-    /// The hold under way is to be answered once more.
-    pub fn reopen(&mut self) {
-        self.answered = None;
+    /// Somebody is gone while a hold is open. That may have been enough: it is to be answered once more only if somebody
+    /// asks for memory after this.
+    pub fn relieved(&mut self, now: Duration) {
+        self.relieved = self.hold().and(self.report).map(|report| (now + RELOOK, report.calls));
+    }
+
+    /// When to look whether somebody has asked since.
+    #[must_use]
+    pub fn relook_due(&self) -> Option<Duration> {
+        self.relieved.map(|(due, _)| due)
+    }
+
+    /// Looks, if it is time; [`Signal::look`] has just been done.
+    pub fn relook(&mut self, now: Duration) {
+        let Some((_, calls)) = self.relieved else { return };
+        self.relieved = self.hold().map(|_| (now + RELOOK, calls));
+        if self.hold().is_some() && self.report.is_some_and(|report| report.calls > calls) {
+            self.relieved = None;
+            self.answered = None;
+        }
     }
 
     /// Tells the module that signals are delivered.

@@ -19,6 +19,7 @@ fn report(level: Option<LmsLevel>, seq: u64, [resolved, expired, passed, table_k
         holds_resolved: resolved,
         holds_expired: expired,
         holds_passed: passed,
+        calls: 0,
         table_kills,
         hold_seq: None,
         hold: Duration::from_millis(500),

@@ -37,6 +37,8 @@ pub struct Report {
     pub holds_expired: u64,
     /// Holds after which the handler let the kernel go ahead; 0 from a module that does not tell.
     pub holds_passed: u64,
+    /// Times that somebody who could not allocate was sent back to try again: while it rises, the shortage lasts.
+    pub calls: u64,
     /// Processes signalled by the table.
     pub table_kills: u64,
     /// The `seq` of the hold under way.
@@ -58,7 +60,7 @@ pub struct Report {
 }
 
 /// The keys that are read; the last one need not be there.
-const KEYS: [&[u8]; 23] = [
+const KEYS: [&[u8]; 24] = [
     b"level",
     b"seq",
     b"mem_total_kb",
@@ -82,6 +84,7 @@ const KEYS: [&[u8]; 23] = [
     b"table_spare_ids",
     b"passes",
     b"holds_passed",
+    b"calls",
 ];
 
 impl Report {
@@ -127,7 +130,8 @@ impl Report {
             holds: count(b"holds")?,
             holds_resolved: count(b"holds_resolved")?,
             holds_expired: count(b"holds_expired")?,
-            holds_passed: if value(b"holds_passed").is_ok() { count(b"holds_passed")? } else { 0 },
+            holds_passed: count(b"holds_passed")?,
+            calls: count(b"calls")?,
             table_kills: count(b"table_kills")?,
             hold_seq: Some(count(b"hold_seq")?).filter(|seq| *seq != 0),
             hold: Duration::from_millis(count(b"hold_ms")?),
@@ -160,7 +164,7 @@ pub(crate) mod tests {
     pub(crate) const TEXT: &str = "level kill\nseq 7\nmem_total_kb 1000000\nmem_available_kb 90000\nswap_total_kb 0\nswap_free_kb 16\n\
         page_size 4096\nwarn_percent 20\nkill_percent 10\nhandler_pid 321\nholds 3\nholds_resolved 2\nholds_expired 1\ntable_kills 5\n\
         hold_seq 6\nhold_ms 500\nwarn_kb 200000\nkill_kb 100000\nfloor_kb 50000\ntable_kill_ids 4\ntable_spare_ids 9\npasses 8\n\
-        holds_passed 4\noom_available_kb 20000\n";
+        holds_passed 4\noom_available_kb 20000\ncalls 9\n";
 
     fn with(key: &str, value: &str) -> String {
         TEXT.lines()
@@ -186,6 +190,7 @@ pub(crate) mod tests {
             holds_resolved: 2,
             holds_expired: 1,
             holds_passed: 4,
+            calls: 9,
             table_kills: 5,
             hold_seq: Some(6),
             hold: Duration::from_millis(500),
