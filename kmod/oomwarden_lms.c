@@ -59,6 +59,8 @@
 #define LMS_DYING_MS		1000	/* how long a group of the table may take to be gone */
 #define LMS_DYING_GROUPS	3	/* groups that may be stuck in dying before the kernel goes ahead */
 #define LMS_ROOT_ID		1	/* the id of the root group */
+#define LMS_RESERVE_ORDER	6	/* pages of one block; large enough to pass by the per-CPU lists */
+#define LMS_RESERVE_BLOCKS	32
 
 #define PAGES_PER_MB		(1UL << (20 - PAGE_SHIFT))
 #define PAGES_TO_KB(pages)	((unsigned long)(pages) << (PAGE_SHIFT - 10))
@@ -144,6 +146,13 @@ static DEFINE_MUTEX(lms_table_write);
 static DEFINE_MUTEX(lms_table_lock);
 
 static struct task_struct *lms_thread;
+
+/*
+ * Memory for the handler's own allocations during a hold. An answer takes a few: descriptors, lists of processes. Without
+ * it the handler would be one of those who wait for the answer. Under lms.lock.
+ */
+static struct page *lms_reserve[LMS_RESERVE_BLOCKS];
+static unsigned int lms_reserve_len;
 
 /* Parameters. Checked when written; relations between them once all have been given at load. */
 
@@ -371,6 +380,50 @@ static void lms_say_expired(void)
 	pr_notice_ratelimited("out of memory: the hold has expired\n");
 }
 
+/* A 128th of memory, at most 8 MiB (with pages of 4 KiB). */
+static unsigned int lms_reserve_wanted(void)
+{
+	return clamp(totalram_pages() / 128 >> LMS_RESERVE_ORDER, 1UL, (unsigned long)LMS_RESERVE_BLOCKS);
+}
+
+/* Fills the reserve by one block, while memory is easily had. Whether there is more to do. */
+static bool lms_fill_reserve(void)
+{
+	struct lms_memory memory;
+	struct page *page;
+	bool wanted;
+
+	spin_lock(&lms.lock);
+	wanted = lms.state == LMS_IDLE && lms_reserve_len < lms_reserve_wanted();
+	spin_unlock(&lms.lock);
+	lms_read_memory(&memory);
+	/* It must not be what makes memory short. */
+	if (!wanted || memory.available < lms_kill_pages(memory.total) + lms_floor_pages(memory.total))
+		return false;
+	page = alloc_pages(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN, LMS_RESERVE_ORDER);
+	if (!page)
+		return false;
+	/* Only the thread fills it. */
+	spin_lock(&lms.lock);
+	lms_reserve[lms_reserve_len++] = page;
+	spin_unlock(&lms.lock);
+	return true;
+}
+
+/* Gives a block of the reserve back to the kernel, for whoever is next. Whether there was one. */
+static bool lms_use_reserve(void)
+{
+	struct page *page = NULL;
+
+	spin_lock(&lms.lock);
+	if (lms_reserve_len)
+		page = lms_reserve[--lms_reserve_len];
+	spin_unlock(&lms.lock);
+	if (page)
+		__free_pages(page, LMS_RESERVE_ORDER);
+	return page;
+}
+
 /* Takes a new sample; how long to wait for the next one, in ms. */
 static unsigned int lms_sample(void)
 {
@@ -592,6 +645,8 @@ static int lms_run(void *unused)
 			lms_say_expired();
 		if (state == LMS_TABLE && !lms_use_table())
 			wake_up(&lms_answered);
+		while (!kthread_should_stop() && lms_fill_reserve())
+			cond_resched();
 		wait_event_idle_timeout(lms_kick, READ_ONCE(lms_kicked) || kthread_should_stop(), msecs_to_jiffies(wait));
 		WRITE_ONCE(lms_kicked, false);
 	}
@@ -645,8 +700,8 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 	spin_lock(&lms.lock);
 	/*
 	 * Waiting for the daemon in its own name would last to the deadline: its threads never begin a hold. While one is
-	 * open they try again, with next to no pause, or else each allocation on the way to an answer would set the
-	 * killer off; and when it expires they are as good as anybody to go on to the table.
+	 * open they are given of the reserve and try again at once, or else each allocation on the way to an answer would
+	 * set the killer off; and when it expires they are as good as anybody to go on to the table.
 	 */
 	handler = lms_is_handler();
 	if (handler && lms.state == LMS_IDLE) {
@@ -690,6 +745,10 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 	if (state == LMS_FAILED)
 		return lms_pass();
 
+	if (handler && lms_use_reserve()) {
+		*freed += 1;
+		return NOTIFY_OK;
+	}
 	/* Woken when the hold is over. */
 	pause = handler ? 1 : msecs_to_jiffies(LMS_PAUSE_MS);
 	if (wait_event_killable_timeout(lms_answered, READ_ONCE(lms.state) != state, pause) < 0)
@@ -742,7 +801,8 @@ static size_t lms_render(char *text, u64 *seen)
 			"table_spare_ids %u\n"
 			"passes %llu\n"
 			"holds_passed %llu\n"
-			"oom_available_kb %lu\n",
+			"oom_available_kb %lu\n"
+			"reserve_kb %lu\n",
 			lms_level_names[lms_level()], lms.seq,
 			PAGES_TO_KB(memory.total), PAGES_TO_KB(memory.available),
 			PAGES_TO_KB(lms.swap_total), PAGES_TO_KB(memory.swap_free), PAGE_SIZE,
@@ -753,7 +813,8 @@ static size_t lms_render(char *text, u64 *seen)
 			PAGES_TO_KB(lms_warn_pages(memory.total)), PAGES_TO_KB(lms_kill_pages(memory.total)),
 			PAGES_TO_KB(lms_floor_pages(memory.total)),
 			table->kills, table->len - table->kills,
-			lms.passes, lms.holds_passed, PAGES_TO_KB(lms.oom_available));
+			lms.passes, lms.holds_passed, PAGES_TO_KB(lms.oom_available),
+			PAGES_TO_KB((unsigned long)lms_reserve_len << LMS_RESERVE_ORDER));
 	spin_unlock(&lms.lock);
 	return len;
 }
@@ -1151,6 +1212,8 @@ unregister:
 	unregister_oom_notifier(&lms_oom_block);
 stop_thread:
 	kthread_stop(lms_thread);
+	while (lms_use_reserve())
+		;
 	return error;
 }
 
@@ -1160,6 +1223,8 @@ static void __exit lms_exit(void)
 	remove_proc_entry(LMS_PROC_NAME, NULL);
 	unregister_oom_notifier(&lms_oom_block);
 	kthread_stop(lms_thread);
+	while (lms_use_reserve())
+		;
 }
 
 module_init(lms_init);

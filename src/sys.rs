@@ -1,5 +1,5 @@
 //! The system calls that no crate offers safely: the only module with `unsafe`.
-#![allow(unsafe_code, reason = "locking memory and process_mrelease have no safe wrapper; each call says why it is sound")]
+#![allow(unsafe_code, reason = "locking memory, scheduling and process_mrelease have no safe wrapper; each call says why it is sound")]
 
 use std::ffi::c_void;
 use std::io;
@@ -14,6 +14,19 @@ use rustix::mm::{MlockFlags, mlock, mlock_with};
 pub fn process_mrelease(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the call takes two integers and touches no memory of ours.
     let result = unsafe { libc::syscall(libc::SYS_process_mrelease, pidfd.as_fd().as_raw_fd(), 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Runs this thread before all ordinary ones (SCHED_RR, lowest priority; threads that it starts don't inherit that). Besides, the
+/// kernel lets allocations of such a thread go below the watermark at which all others have to reclaim
+/// (`gfp_to_alloc_flags` in mm/page_alloc.c), so that whoever is to end a shortage need not wait for its end.
+///
+/// # Errors
+/// EPERM without CAP_SYS_NICE or RLIMIT_RTPRIO.
+pub fn run_before_others() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the call reads one struct that lives until it returns; 0 is the calling thread.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &raw const parameters) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -143,8 +143,9 @@ impl Actors {
 
 fn work(shared: &Shared) {
     let mut workshop = Workshop::new();
-    // Without the right to lock, deeds are done all the same; the warden tells that once for all threads.
+    // Without the rights, deeds are done all the same; the start tells that once for all threads.
     let _ = crate::sys::lock_stack().and_then(|()| workshop.lock());
+    let _ = crate::sys::run_before_others();
     loop {
         let mut waiting = lock(&shared.waiting);
         let mut job = loop {

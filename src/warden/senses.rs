@@ -10,7 +10,7 @@ use nix::sys::eventfd::EventFd;
 use super::Pending;
 use super::levels::Sample;
 use super::published::Subject;
-use super::signal::Signal;
+use super::signal::{Signal, answering};
 use crate::cgroup::GroupId;
 use crate::cgroup::group::{File, ReadBuf};
 use crate::cgroup::parse;
@@ -174,6 +174,7 @@ impl Senses {
                 }
                 Change::Settled(slot) => {
                     self.signal.table_outdated(now);
+                    self.warm(slot, policy);
                     self.arm(slot, now, policy, false, poller);
                     self.ask_oom_group(slot, policy);
                     self.add_samples(slot, policy, now);
@@ -202,6 +203,20 @@ impl Senses {
         }
         self.changes = changes;
         self.plan_timer(now);
+    }
+
+    /// Reads once what a judgement under a hold would read of a candidate: the kernel's buffers for it are made with the first
+    /// reading, and there may be no memory for them then.
+    fn warm(&mut self, slot: Slot, policy: &Policy) {
+        let Senses { tree, signal, buffer, .. } = self;
+        let Some(node) = tree.get(slot).filter(|_| signal.is_enlisted()) else { return };
+        if !answering(policy).any(|rule| node.class.among.contains(rule)) {
+            return;
+        }
+        for file in [File::GroupEvents, File::OomGroup, File::Current, File::Max, File::High, File::Stat, File::SwapCurrent, File::Procs] {
+            // Whatever is in it, and whether or not it is there.
+            let _ = node.group.read(file, buffer, |_| Ok(()));
+        }
     }
 
     fn changed_at(&mut self, now: Duration) {

@@ -176,6 +176,12 @@ impl Signal {
         }
     }
 
+    /// Whether we are the handler.
+    #[must_use]
+    pub fn is_enlisted(&self) -> bool {
+        self.enlisted
+    }
+
     /// Whether nothing that was asked of the clerk is under way.
     #[must_use]
     pub fn is_settled(&self) -> bool {
