@@ -41,9 +41,10 @@ pub fn silent_handlers_table_decides_who_dies() -> Outcome {
         } else {
             // The greedy one is spared, and has enough once the victim is gone.
             let mut cheap = Work::holding(&victim, 40)?;
-            let mut greedy = Work::start(&spared, "hog mib=65 then=hold")?;
+            let need = facts::meminfo_mib("MemAvailable")? + 8;
+            let mut greedy = Work::start(&spared, &format!("hog mib={need} then=hold"))?;
             cheap.must_be_killed()?;
-            spared.wait_usage(65 * MIB)?;
+            spared.wait_usage(need * MIB)?;
             greedy.must_run("it is spared")?;
             ensure!(before.of("table_kills")? == 1, "one process was to be killed");
         }
