@@ -17,7 +17,7 @@ use crate::decide::facts::{GroupFacts, MemoryFacts, NodeFacts, ProcessFacts};
 use crate::decide::process::{ProcessFact, pick};
 use crate::decide::verdict::{Decision, Notice, Verdict};
 use crate::decide::{Judge, Step};
-use crate::policy::model::{LmsLevel, Policy, RankKey, Victim};
+use crate::policy::model::{Among, AmongGroups, LmsLevel, Policy, RankKey, Victim};
 use crate::sense::process::MAX_PROCESSES;
 use crate::sense::tree::{Node, Slot, Tree};
 
@@ -235,7 +235,11 @@ impl Court {
         let overage = matches!(policy.rules.get(rule).map(|rule| &rule.victim),
             Some(Victim::Among(among)) if among.rank.iter().any(|by| by.key == RankKey::Overage));
         let mut next = Some(Tree::ROOT);
-        // The top of the subtree that we are in, if what it holds matters: the subject or a candidate.
+        // Whoever is named to die is read with all below it. That need not be the subject: a rule about the node that names its
+        // candidates must not read every group there is.
+        let named =
+            matches!(policy.rules.get(rule).map(|rule| &rule.victim), Some(Victim::Among(Among { groups: AmongGroups::Globs(_), .. })));
+        // The top of the subtree that we are in, if what it holds matters.
         let mut inside: Option<Slot> = None;
         while let Some(slot) = next {
             next = tree.next_in_preorder(Tree::ROOT, slot);
@@ -246,11 +250,11 @@ impl Court {
                 continue;
             }
             inside = inside.filter(|top| is_below(tree, slot, *top));
-            if slot == subject || node.class.among.contains(rule) {
+            if (slot == subject && !named) || node.class.among.contains(rule) {
                 inside.get_or_insert(slot);
             }
             let reads = Reads {
-                holdings: inside.is_some(),
+                holdings: inside.is_some() || slot == subject,
                 limits: inside.is_some() || is_below(tree, subject, slot),
                 low: overage && inside.is_some(),
             };
