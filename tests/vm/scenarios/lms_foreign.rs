@@ -87,7 +87,7 @@ pub fn limit_reached_elsewhere_is_not_kept_waiting_by_a_hold() -> Outcome {
 }
 
 /// The kernel kills for memory.max in the name of whoever lowers it.
-fn lower_and_watch(group: &Group, work: &mut Work) -> Outcome<Duration> {
+pub fn lower_and_watch(group: &Group, work: &mut Work) -> Outcome<Duration> {
     let began = Instant::now();
     group.set("memory.max", &(12 * MIB).to_string())?;
     work.must_be_killed()?;
