@@ -757,6 +757,14 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 	spin_unlock(&lms.lock);
 
 	if (begun) {
+		unsigned int part = state == LMS_HOLD ? READ_ONCE(lms_reserve_len) / 2 : 0;
+
+		/*
+		 * The first half beforehand, while most of those who would take it sleep: an allocation that fails goes
+		 * through a second of reclaim before it comes here. The other half is for those that fail even so.
+		 */
+		while (part-- && lms_use_reserve())
+			;
 		wake_up_interruptible_poll(&lms_changed, EPOLLPRI);
 		/* Sampled every few milliseconds from now on. */
 		lms_kick_thread();

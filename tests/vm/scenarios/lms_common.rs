@@ -76,6 +76,7 @@ pub fn rounds(parameters: &str, number: u32, mut round: impl FnMut(u32) -> Outco
     for at in 1..=number {
         let before = Counters::now()?;
         round(at).map_err(|why| format!("round {at} of {number}: {why} ({})", before.story()))?;
+        remove_empty()?;
         at_oom.extend(State::now()?.number("oom_available_kb"));
         let well = || Ok(State::now()?.level() != "oom" && facts::meminfo_mib("MemAvailable")? + 20 > available);
         wait::until("the machine is well again", SOON, well).map_err(|why| format!("after round {at}: {why} ({})", before.story()))?;
@@ -83,6 +84,16 @@ pub fn rounds(parameters: &str, number: u32, mut round: impl FnMut(u32) -> Outco
     at_oom.sort_unstable();
     let (least, most) = (at_oom.first().unwrap_or(&0), at_oom.last().unwrap_or(&0));
     println!("{MEASURED}available at an OOM: {least} to {most} kB, floor {} kB", State::now()?.number("floor_kb")?);
+    Ok(())
+}
+
+/// Takes the groups of a round away: what is watched, and the buffers of their files, must not grow with the rounds.
+fn remove_empty() -> Outcome {
+    let Ok(entries) = std::fs::read_dir(Group::new("t")?.directory()) else { return Ok(()) };
+    for entry in entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir()) {
+        // Somebody may still be in it.
+        drop(std::fs::remove_dir(entry.path()));
+    }
     Ok(())
 }
 
