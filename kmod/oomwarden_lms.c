@@ -114,7 +114,6 @@ static struct {
 	u64 hold_seq;			/* seq of the hold under way, else 0 */
 	bool others_ask;		/* somebody else than the handler has asked in the hold under way */
 	bool acked;
-	unsigned long acked_at;		/* in jiffies */
 	bool silent;			/* the handler let a hold expire and has not been heard of since */
 	unsigned long deadline;		/* of the hold, in jiffies */
 	unsigned long last_call;	/* of the callback, in jiffies */
@@ -379,8 +378,8 @@ static bool lms_expire(void)
 }
 
 /*
- * The same in nobody's name: only where there still is nothing, and somebody has asked since the handler had somebody
- * killed, who may have been enough.
+ * The same in nobody's name: only where there still is nothing, and not after an ack. Whom the handler had killed may have
+ * been enough, and only somebody who asks after the deadline can say that it was not.
  */
 static bool lms_expire_unasked(void)
 {
@@ -389,8 +388,7 @@ static bool lms_expire_unasked(void)
 
 	lms_read_memory(&memory);
 	spin_lock(&lms.lock);
-	if (memory.available <= lms_floor_pages(memory.total) &&
-	    (!lms.acked || time_after(lms.last_call, lms.acked_at)))
+	if (memory.available <= lms_floor_pages(memory.total) && !lms.acked)
 		expired = lms_expire();
 	spin_unlock(&lms.lock);
 	return expired;
@@ -1054,7 +1052,6 @@ static int lms_write_answer(struct lms_file *f, const char *text, bool pass)
 		lms.holds_passed++;
 	} else {
 		lms.acked = true;
-		lms.acked_at = jiffies;
 	}
 	spin_unlock(&lms.lock);
 	if (!error)

@@ -106,9 +106,16 @@ pub fn fresh(name: &str, round: u32) -> Outcome<Group> {
 pub fn handler(how: &str) -> Outcome<Work> {
     let group = Group::new("handler")?;
     let work = Work::start(&group, &format!("lms-handler {how}"))?;
-    let comm = format!("/proc/{}/comm", work.pid());
-    wait::until("the handler is ready", SOON, || Ok(std::fs::read_to_string(&comm).doing("ask for its name")?.trim() == READY))?;
+    called(&work, READY)?;
     Ok(work)
+}
+
+/// Waits until a process has taken a name, by which it says how far it is.
+pub fn called(work: &Work, name: &str) -> Outcome {
+    let comm = format!("/proc/{}/comm", work.pid());
+    wait::until(&format!("a process is called {name}"), SOON, || {
+        Ok(std::fs::read_to_string(&comm).doing("ask for its name")?.trim() == name)
+    })
 }
 
 /// Durations in a line for people.
