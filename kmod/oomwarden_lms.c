@@ -62,6 +62,7 @@
 #define LMS_ROOT_ID		1	/* the id of the root group */
 #define LMS_RESERVE_ORDER	6	/* pages of one block; large enough to pass by the per-CPU lists */
 #define LMS_RESERVE_BLOCKS	32
+#define LMS_RESERVE_AGAIN_S	10
 
 #define PAGES_PER_MB		(1UL << (20 - PAGE_SHIFT))
 #define PAGES_TO_KB(pages)	((unsigned long)(pages) << (PAGE_SHIFT - 10))
@@ -155,6 +156,7 @@ static struct task_struct *lms_thread;
  */
 static struct page *lms_reserve[LMS_RESERVE_BLOCKS];
 static unsigned int lms_reserve_len;
+static unsigned long lms_reserve_again;	/* when to try again to fill it, in jiffies; the thread's own */
 
 /* Parameters. Checked when written; relations between them once all have been given at load. */
 
@@ -420,9 +422,14 @@ static bool lms_fill_reserve(void)
 	/* It must not be what makes memory short. */
 	if (!wanted || memory.available < lms_kill_pages(memory.total) + lms_floor_pages(memory.total))
 		return false;
-	page = alloc_pages(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN, LMS_RESERVE_ORDER);
-	if (!page)
+	if (time_before(jiffies, lms_reserve_again))
 		return false;
+	page = alloc_pages(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN, LMS_RESERVE_ORDER);
+	if (!page) {
+		/* Fragmented: not worth an effort twice a second. */
+		lms_reserve_again = jiffies + LMS_RESERVE_AGAIN_S * HZ;
+		return false;
+	}
 	/* Only the thread fills it. */
 	spin_lock(&lms.lock);
 	lms_reserve[lms_reserve_len++] = page;
@@ -629,7 +636,8 @@ static bool lms_use_table(void)
 			if (!lms_may_kill(p, handler) || lms_is_dying(p) ||
 			    lms_rank_of(table, p, stuck, stuck_len) != first)
 				continue;
-			if (!send_sig(SIGKILL, p, 1))
+			/* To the process: its first thread may have gone without the others. */
+			if (!kill_pid(task_tgid(p), SIGKILL, 1))
 				killed++;
 		}
 	}
@@ -1232,6 +1240,7 @@ static int __init lms_init(void)
 		return -EINVAL;
 	}
 	spin_lock_init(&lms.lock);
+	lms_reserve_again = jiffies;
 	lms_thread = kthread_run(lms_run, NULL, KBUILD_MODNAME);
 	if (IS_ERR(lms_thread))
 		return PTR_ERR(lms_thread);
