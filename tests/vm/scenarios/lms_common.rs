@@ -6,6 +6,7 @@ use super::MEASURED;
 use crate::guest::facts;
 use crate::guest::group::{Group, MIB};
 use crate::guest::lms::{self, State};
+use crate::guest::places::ROUNDS as ROUNDS_WORD;
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
 use crate::outcome::{Doing, Outcome};
@@ -14,7 +15,7 @@ use crate::workload::lms::READY;
 /// Parameters with which memory is looked at often.
 pub const EXCITABLE: &str = "interval_ms=50";
 
-/// How often a scenario with a hold is repeated.
+/// How often a scenario with a hold is repeated at the most.
 pub const ROUNDS: u32 = 50;
 
 /// What is available at the beginning of a round, in MiB: used up in a moment.
@@ -67,12 +68,19 @@ impl Counters {
     }
 }
 
-/// Loads the module, uses most memory up, and runs `round` [`ROUNDS`] times, each with fresh groups below /t and a machine that is well again.
+/// How many rounds this machine was booted for; all of them where it does not say.
+fn rounds_wanted() -> u32 {
+    let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    line.split_whitespace().find_map(|word| word.strip_prefix(ROUNDS_WORD)?.parse().ok()).unwrap_or(u32::MAX)
+}
+
+/// Loads the module, uses most memory up, and runs `round` `number` times, or as often as this machine is for, each with fresh groups below /t and a machine that is well again.
 pub fn rounds(parameters: &str, number: u32, mut round: impl FnMut(u32) -> Outcome) -> Outcome {
     lms::load(&format!("{EXCITABLE} {parameters}"))?;
     let _ballast = leave_available(LEFT)?;
     let available = facts::meminfo_mib("MemAvailable")?;
     let mut at_oom = Vec::new();
+    let number = number.min(rounds_wanted());
     for at in 1..=number {
         let before = Counters::now()?;
         round(at).map_err(|why| format!("round {at} of {number}: {why} ({})", before.story()))?;
