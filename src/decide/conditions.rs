@@ -76,7 +76,8 @@ fn smallest(tree: Tree<'_>, subject: u32, limit: impl Fn(&MemoryFacts) -> Option
 }
 
 /// Whether the notice, as far as it can be checked again, and every condition of the rule are known to hold.
-pub(super) fn confirmed(rule: &Rule, notice: &Notice, subject: &SubjectFacts, node: &NodeFacts) -> bool {
+#[must_use]
+pub fn confirmed(rule: &Rule, notice: &Notice, subject: &SubjectFacts, node: &NodeFacts) -> bool {
     let happened = matches!(notice, Notice::Psi(_) | Notice::Event(..));
     (happened || notice_holds(notice, subject, node) == Some(true))
         && rule.only_if.iter().all(|condition| holds(condition, subject, node) == Some(true))
@@ -95,7 +96,8 @@ pub(super) fn notice_holds(notice: &Notice, subject: &SubjectFacts, node: &NodeF
 }
 
 /// Whether a condition holds; `None` if the facts it needs could not be read.
-pub(super) fn holds(condition: &Condition, subject: &SubjectFacts, node: &NodeFacts) -> Option<bool> {
+#[must_use]
+pub fn holds(condition: &Condition, subject: &SubjectFacts, node: &NodeFacts) -> Option<bool> {
     match condition {
         Condition::Usage(test) => usage_above(test, subject, node),
         Condition::Available(level) => available_below(level, node),
