@@ -1,0 +1,112 @@
+//! One look at the tree of groups, with what a judgement needs: no watches, no triggers, no threads, nothing held open.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cgroup::group::ReadBuf;
+use crate::cgroup::path::GroupPath;
+use crate::cgroup::root::Root;
+use crate::decide::facts::NodeFacts;
+use crate::policy::model::Policy;
+use crate::sense::node::Node;
+use crate::sense::process::Processes;
+use crate::sense::tree::{Slot, Tree};
+use crate::sense::trend::Trends;
+use crate::warden::court::{Court, Sight};
+use crate::warden::own::{Finder, Own};
+
+/// Who looks on.
+#[derive(Debug)]
+pub struct Onlooker {
+    /// The groups.
+    pub tree: Tree,
+    /// Facts and judgements.
+    pub court: Court,
+    /// The pid of the oomwarden that is running here.
+    pub daemon: Option<i32>,
+    node: Node,
+    processes: Processes,
+    trends: Trends,
+    /// For reading files of groups.
+    pub buffer: ReadBuf,
+    since: Instant,
+}
+
+impl Onlooker {
+    /// Looks at all groups. `daemon` is the pid of the oomwarden that is running here, if one is.
+    ///
+    /// # Errors
+    /// What could not be opened.
+    pub fn look(root: Arc<Root>, policy: &Policy, daemon: Option<i32>) -> io::Result<Onlooker> {
+        // One that has just ended is none.
+        let finder = daemon.and_then(|pid| Finder::of(pid).ok());
+        Ok(Onlooker {
+            tree: Tree::scan_once(root, policy)?,
+            daemon: daemon.filter(|_| finder.is_some()),
+            court: Court::with_own(finder),
+            node: Node::open()?,
+            processes: Processes::open()?,
+            trends: Trends::default(),
+            buffer: ReadBuf::new(),
+            since: Instant::now(),
+        })
+    }
+
+    /// Notes usage and stall, waits, and notes them again: for rules that rank by growth or pressure.
+    pub fn watch_for(&mut self, time: Duration, policy: &Policy) {
+        self.trends.note(&self.tree, self.since.elapsed(), &mut self.buffer);
+        std::thread::sleep(time);
+        // Who came meanwhile stands to be judged, too.
+        self.tree.rescan(policy);
+        self.trends.note(&self.tree, self.since.elapsed(), &mut self.buffer);
+    }
+
+    /// The group that the running oomwarden is in, if it is below this root and can be told.
+    pub fn daemon_group(&mut self) -> Option<String> {
+        let (court, mut sight) = self.in_session();
+        match court.own(&mut sight) {
+            Own::Inside(id) => self.tree.slot_of(id).and_then(|slot| self.path(slot)).map(ToString::to_string),
+            Own::Outside | Own::Unknown => None,
+        }
+    }
+
+    /// The court, and what it looks at.
+    pub fn in_session(&mut self) -> (&mut Court, Sight<'_>) {
+        let Onlooker { tree, court, node, processes, trends, buffer, .. } = self;
+        (court, Sight { tree, node, processes, trends, buffer })
+    }
+
+    /// The node's memory now.
+    pub fn read_node(&mut self) -> NodeFacts {
+        self.node.read(&mut self.buffer)
+    }
+
+    /// Gathers the facts for a judgement by this rule of this subject.
+    pub fn gather(&mut self, policy: &Policy, rule: usize, subject: Slot) {
+        let now = self.since.elapsed();
+        let (court, mut sight) = self.in_session();
+        court.gather_from(policy, rule, subject, now, &mut sight, |_, _| false);
+    }
+
+    /// The group at a path.
+    #[must_use]
+    pub fn at(&self, path: &GroupPath) -> Option<Slot> {
+        self.tree.slot_at(path)
+    }
+
+    /// The path of a group.
+    #[must_use]
+    pub fn path(&self, slot: Slot) -> Option<&GroupPath> {
+        self.tree.get(slot).map(|node| &node.group.path)
+    }
+
+    /// The groups that a rule watches, in the order of their paths.
+    #[must_use]
+    pub fn subjects(&self, rule: usize) -> Vec<Slot> {
+        let watched = |slot: &Slot| self.tree.get(*slot).is_some_and(|node| node.class.subject_of.contains(rule));
+        let mut slots: Vec<Slot> = self.tree.slots().filter(watched).collect();
+        slots.sort_by(|a, b| self.path(*a).cmp(&self.path(*b)));
+        slots
+    }
+}
