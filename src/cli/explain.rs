@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 
 use super::asking::{PolicyArgs, TreeArgs};
 use super::failure::Failure;
@@ -20,7 +20,7 @@ use crate::preview::explain::{Explanation, explain};
                   the processes for whose sake it must live, and where it stands among the candidates right now.")]
 pub struct ExplainArgs {
     /// Path below the cgroup root, as in /system.slice/cron.service; it need not exist
-    #[arg(value_name = "GROUP")]
+    #[arg(value_name = "GROUP", value_hint = ValueHint::AnyPath)]
     group: OsString,
     /// Look at nothing: explain by the name alone
     #[arg(long)]

@@ -46,6 +46,8 @@ pub struct Explanation {
     pub rules: Vec<RuleRelation>,
     /// Its numbers, if it is there.
     pub numbers: Option<Numbers>,
+    /// The running oomwarden, if it is in this group or below it.
+    pub daemon: Option<i32>,
     /// Processes for whose sake it, or what contains it, must live; if it is there.
     pub processes: Vec<Process>,
     /// Groups below it that an exclusion covers: because of them it is not killed as a whole.
@@ -134,6 +136,7 @@ pub fn explain(asked: &Asked, path: &GroupPath, onlooker: Option<&mut Onlooker>)
         oom_group: policy.oom_group.as_ref().filter(|_| class.oom_group).and_then(|globs| oom_group(asked, globs, path)),
         rules: (0..policy.rules.len()).filter_map(|rule| relation(asked, rule, &line)).collect(),
         numbers: None,
+        daemon: None,
         processes: Vec::new(),
         spared_below: Vec::new(),
     };
@@ -142,6 +145,7 @@ pub fn explain(asked: &Asked, path: &GroupPath, onlooker: Option<&mut Onlooker>)
     explanation.exists = Some(slot.is_some());
     let Some(slot) = slot else { return explanation };
     explanation.numbers = numbers::of(onlooker, slot);
+    explanation.daemon = onlooker.daemon.filter(|_| onlooker.daemon_slot().is_some_and(|daemon| onlooker.is_below(daemon, slot)));
     let seen = numbers::processes(onlooker, policy, slot);
     for exclusion in &mut explanation.exclusions {
         if let Some(comm) = &exclusion.comm {

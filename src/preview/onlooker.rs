@@ -63,12 +63,19 @@ impl Onlooker {
     }
 
     /// The group that the running oomwarden is in, if it is below this root and can be told.
-    pub fn daemon_group(&mut self) -> Option<String> {
+    pub fn daemon_slot(&mut self) -> Option<Slot> {
         let (court, mut sight) = self.in_session();
         match court.own(&mut sight) {
-            Own::Inside(id) => self.tree.slot_of(id).and_then(|slot| self.path(slot)).map(ToString::to_string),
+            Own::Inside(id) => self.tree.slot_of(id),
             Own::Outside | Own::Unknown => None,
         }
+    }
+
+    /// Whether a group is `top` or stands below it.
+    #[must_use]
+    pub fn is_below(&self, slot: Slot, top: Slot) -> bool {
+        let parent = |slot: &Slot| self.tree.get(*slot).and_then(|node| node.parent);
+        std::iter::successors(Some(slot), parent).any(|slot| slot == top)
     }
 
     /// The court, and what it looks at.

@@ -190,7 +190,10 @@ pub fn plan(onlooker: &mut Onlooker, asked: &Asked, only: Option<usize>, watch: 
         incomplete: onlooker.tree.is_incomplete(),
         watched_us: watched.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
         node: onlooker.read_node().into(),
-        daemon: onlooker.daemon.map(|pid| Daemon { pid, group: onlooker.daemon_group() }),
+        daemon: onlooker.daemon.map(|pid| {
+            let slot = onlooker.daemon_slot();
+            Daemon { pid, group: slot.and_then(|slot| onlooker.path(slot)).map(ToString::to_string) }
+        }),
         rules,
     }
 }

@@ -140,12 +140,32 @@ fn an_excluded_name_is_looked_for_in_the_group_below_it_and_above_it() {
     let ask = |path: &[u8]| {
         let explanation = explain(&asked, &GroupPath::from_bytes(path), Some(&mut tree.look(&asked, None)));
         let reasons: Vec<_> = explanation.processes.iter().map(|process| (process.reason.clone(), process.spares_group)).collect();
+        let sum = plain(&explanation.text()).contains("\n  not a victim now: excluded by /other, /t/* holding comm sleep (test.yaml:5)\n");
+        assert_eq!(sum, explanation.exclusions[0].applies == Some(true));
         (explanation.exclusions[0].applies, reasons)
     };
     let reason = "is excluded by /other, /t/* holding comm sleep".to_owned();
     assert_eq!(ask(b"/t/web/a"), (Some(true), vec![(reason.clone(), true)]));
     assert_eq!(ask(b"/t/web/a/b"), (Some(true), vec![(reason.clone(), true)]), "held above it");
     assert_eq!(ask(b"/t/web"), (Some(false), vec![(reason, false)]), "held below it: it is spared as what contains another");
+}
+
+#[test]
+fn where_oomwarden_runs_nobody_dies() {
+    let daemon = Sleeper::start();
+    let tree = StandIn::new();
+    tree.group("t", 0).group("t/web", 50 * MIB).group("t/web/a", MIB);
+    tree.file("t/web/a", "cgroup.procs", &format!("{}\n", daemon.pid()));
+    let asked = asked("rules:\n  - {name: r, watch: /t/*, when: [event: oom_kill]}\n");
+    let pid = i32::try_from(daemon.pid()).unwrap();
+    let ask = |path: &[u8]| explain(&asked, &GroupPath::from_bytes(path), Some(&mut tree.look(&asked, Some(pid))));
+    for path in ["/t", "/t/web", "/t/web/a"] {
+        let explanation = ask(path.as_bytes());
+        assert_eq!(explanation.daemon, Some(pid), "{path}");
+        assert!(plain(&explanation.text()).contains(&format!("never a victim: oomwarden itself runs in it, as process {pid}\n")), "{path}");
+    }
+    tree.group("t/mail", MIB);
+    assert_eq!(ask(b"/t/mail").daemon, None);
 }
 
 #[test]

@@ -51,10 +51,15 @@ impl Explanation {
     fn sum(&self) -> String {
         if let Some(exclusion) = self.exclusions.iter().find(|exclusion| exclusion.applies == Some(true)) {
             let place = exclusion.cover.place.as_ref().map_or_else(String::new, |place| format!(" ({place})"));
-            return Styled(SAFE, format_args!("never a victim: excluded by {}{place}", exclusion.text)).to_string();
+            // A process can end.
+            let ever = if exclusion.comm.is_some() { "not a victim now" } else { "never a victim" };
+            return Styled(SAFE, format_args!("{ever}: excluded by {}{place}", exclusion.text)).to_string();
         }
         if self.group == "/" {
             return Styled(SAFE, "never a victim: the root").to_string();
+        }
+        if let Some(pid) = self.daemon {
+            return Styled(SAFE, format_args!("never a victim: oomwarden itself runs in it, as process {pid}")).to_string();
         }
         if let Some(process) = self.processes.iter().find(|process| process.spares_group) {
             let pid = process.pid.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid} ({})", process.comm));
@@ -169,8 +174,11 @@ impl Numbers {
         let mut table = Columns::new(0);
         let parts = format!("what its death frees: anonymous {}, swap {}", known(self.anon_bytes), known(self.swap_bytes));
         table.row(Style::new(), ["usage".to_owned(), known(self.usage_bytes), parts]);
-        let parts = format!("against limits: memory.current {} less easily reclaimed file cache", known(self.current_bytes));
-        table.row(Style::new(), ["charged".to_owned(), known(self.charged_bytes), parts]);
+        // The root has no such number.
+        if let Some(current) = self.current_bytes {
+            let parts = format!("against limits: memory.current {} less easily reclaimed file cache", Bytes(current));
+            table.row(Style::new(), ["charged".to_owned(), known(self.charged_bytes), parts]);
+        }
         for (name, limits) in [("memory.max", &self.max), ("memory.high", &self.high)] {
             table.row(Style::new(), [name.to_owned(), limits.value(), limits.whose()]);
         }

@@ -81,7 +81,7 @@ fn what_goes_with_the_victim() {
     assert_eq!((toll.groups, toll.processes, toll.kill), (0, Some(1), "process"));
     let pids = [one_process.pid(), another.pid()].map(|pid| Some(i32::try_from(pid).unwrap()));
     assert!(pids.contains(&toll.pid), "{toll:?}");
-    assert!(plain(&single.text(false)).contains(&format!("would kill one process of /t: {}", toll.pid.unwrap())));
+    assert!(plain(&single.text(false)).contains(&format!("if a trigger fires now: kill one process of /t: {}", toll.pid.unwrap())));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn conditions_are_told_with_their_numbers_and_the_verdict_that_would_follow() {
     tree.file("t", "memory.max", &format!("{}\n", 70 * MIB)).file("t/a", "memory.high", &format!("{}\n", 100 * MIB));
     let plan = planned(&tree, policy);
     assert_eq!(one(&plan).outcome, Outcome::Kill);
-    assert!(plain(&plan.text(false)).contains("subject /t/a  would kill /t/a: 1 group"));
+    assert!(plain(&plan.text(false)).contains("subject /t/a  if a trigger fires now: kill /t/a: 1 group"));
 }
 
 #[test]
@@ -151,7 +151,9 @@ fn an_observing_rule_would_only_record() {
     tree.group("a", 10 * MIB);
     let plan = planned(&tree, "mode: observe\nrules:\n  - {name: r, watch: /a, when: [event: oom_kill]}\n");
     assert_eq!(plan.rules[0].mode, "observe");
-    assert!(plain(&plan.text(false)).contains("subject /a  would record only: kill /a: 1 group, 0 processes, 10MiB freed"));
+    assert!(
+        plain(&plan.text(false)).contains("subject /a  if a trigger fires now: record only: kill /a: 1 group, 0 processes, 10MiB freed")
+    );
 }
 
 #[test]

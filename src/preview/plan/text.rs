@@ -116,8 +116,10 @@ impl SubjectPlan {
                 format!("{}; if it did: nobody may be killed", Styled(SAFE, "nothing would happen: what must hold does not"))
             }
             (_, None) => format!("{}", Styled(HOLDS, "nobody may be killed")),
-            (_, Some(toll)) if mode == "observe" => format!("{}", Styled(HOLDS, format_args!("would record only: {}", toll.text()))),
-            (_, Some(toll)) => format!("{}", Styled(DEADLY, format_args!("would {}", toll.text()))),
+            (_, Some(toll)) if mode == "observe" => {
+                format!("{}", Styled(HOLDS, format_args!("if a trigger fires now: record only: {}", toll.text())))
+            }
+            (_, Some(toll)) => format!("{}", Styled(DEADLY, format_args!("if a trigger fires now: {}", toll.text()))),
         }
     }
 }
