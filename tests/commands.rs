@@ -184,6 +184,8 @@ fn manual_pages_are_whole_and_can_be_written_anywhere() {
     let main = fs::read_to_string(out.join("oomwarden.1")).unwrap();
     assert_eq!(run(&["man"]).out, main);
     assert!(main.contains("Exit codes: 0 done"), "{main}");
+    let plan = run(&["man", "plan"]).out;
+    assert!(plan.contains("OOMWARDEN_POLICY") && plan.contains("with the daemon"), "environment and the long description: {plan}");
     for (command, options) in commands() {
         let page = fs::read_to_string(out.join(format!("oomwarden-{command}.1"))).unwrap();
         assert!(main.contains(&format!("oomwarden\\-{command}(1)")), "{command}\n{main}");

@@ -42,8 +42,15 @@ enum Command {
     /// Checks policies: file:line:column, what is wrong, and a hint
     Check(check::CheckArgs),
     /// Tells whom each rule would kill right now, and why; kills nothing
+    ///
+    /// For every group that a rule watches: what of its triggers and conditions is so now, who would die if a trigger fired, who
+    /// would be next, and who must live, each with the reason. It needs no running daemon and looks with the daemon's own code.
     Plan(plan::PlanArgs),
     /// Tells which rules and exclusions apply to a group, and why
+    ///
+    /// By the line of the policy that says so: the rules that watch it, those whose victim it may be, exclusions, importance,
+    /// memory.oom.group. Of a group that exists also its numbers, the smallest limit that holds for it, the processes for whose sake
+    /// it must live, and where it stands among the candidates right now.
     Explain(explain::ExplainArgs),
     /// Tells whether this machine can do it, and what to do where it can't
     Doctor(doctor::DoctorArgs),

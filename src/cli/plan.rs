@@ -13,11 +13,6 @@ use crate::preview::plan::{Plan, plan};
 
 /// Options of `plan`.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "Tells whom each rule would kill right now: for every group that a rule watches, what of its triggers and conditions is \
-                  so now, who would die if a trigger fired, who would be next, and who must live, each with the reason. Kills nothing, needs \
-                  no running daemon, and looks with the daemon's own code."
-)]
 pub struct PlanArgs {
     /// Only this rule
     #[arg(long, value_name = "NAME")]
