@@ -80,8 +80,8 @@ impl Onlooker {
 
     /// The court, and what it looks at.
     pub fn in_session(&mut self) -> (&mut Court, Sight<'_>) {
-        let Onlooker { tree, court, node, processes, trends, buffer, .. } = self;
-        (court, Sight { tree, node, processes, trends, buffer })
+        let Onlooker { tree, court, processes, trends, buffer, .. } = self;
+        (court, Sight { tree, processes, trends, buffer })
     }
 
     /// The node's memory now.
@@ -91,9 +91,9 @@ impl Onlooker {
 
     /// Gathers the facts for a judgement by this rule of this subject.
     pub fn gather(&mut self, policy: &Policy, rule: usize, subject: Slot) {
-        let now = self.since.elapsed();
+        let (now, node) = (self.since.elapsed(), self.read_node());
         let (court, mut sight) = self.in_session();
-        court.gather_from(policy, rule, subject, now, &mut sight, |_, _| false);
+        court.gather_from(policy, rule, subject, now, node, &mut sight, |_, _| false);
     }
 
     /// The group at a path.

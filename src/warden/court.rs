@@ -21,7 +21,6 @@ use crate::decide::process::{ProcessFact, pick};
 use crate::decide::verdict::{Decision, Notice, Verdict};
 use crate::decide::{Judge, Step};
 use crate::policy::model::{Policy, RankKey, Victim};
-use crate::sense::node;
 use crate::sense::process::{MAX_PROCESSES, Processes};
 use crate::sense::tree::{Node, Slot, Tree};
 use crate::sense::trend::Trends;
@@ -50,8 +49,6 @@ pub enum Ruling {
 pub struct Sight<'a> {
     /// The groups.
     pub tree: &'a Tree,
-    /// The node's memory.
-    pub node: &'a node::Node,
     /// Processes of groups that might die.
     pub processes: &'a mut Processes,
     /// Growth and pressure over the last seconds.
@@ -214,24 +211,27 @@ impl Court {
 
     /// Gathers the facts of the whole tree.
     pub fn gather(&mut self, policy: &Policy, rule: usize, subject: Slot, now: Duration, senses: &mut Senses, climbs: &Climbs) {
-        self.gather_from(policy, rule, subject, now, &mut senses.sight(), |tree, slot| climbs.is_dying(tree, slot));
+        let node = senses.read_node();
+        self.gather_from(policy, rule, subject, now, node, &mut senses.sight(), |tree, slot| climbs.is_dying(tree, slot));
     }
 
     /// The same from what is in sight; `is_dying` tells of which groups a deed is under way.
+    #[expect(clippy::too_many_arguments, reason = "as for a judgement")]
     pub fn gather_from(
         &mut self,
         policy: &Policy,
         rule: usize,
         subject: Slot,
         now: Duration,
+        node: NodeFacts,
         sight: &mut Sight<'_>,
         is_dying: impl Fn(&Tree, Slot) -> bool,
     ) {
         self.facts.clear();
         self.slots.clear();
         self.index.clear();
-        let Sight { tree, node, trends, buffer, .. } = sight;
-        self.node = node.read(buffer);
+        self.node = node;
+        let Sight { tree, trends, buffer, .. } = sight;
         let own = own_group(&mut self.own, tree, buffer);
         let overage = matches!(policy.rules.get(rule).map(|rule| &rule.victim),
             Some(Victim::Among(among)) if among.rank.iter().any(|by| by.key == RankKey::Overage));

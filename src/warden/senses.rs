@@ -123,8 +123,8 @@ impl Senses {
 
     /// What a judgement looks at.
     pub fn sight(&mut self) -> Sight<'_> {
-        let Senses { tree, node, processes, trends, buffer, .. } = self;
-        Sight { tree, node, processes, trends, buffer }
+        let Senses { tree, processes, trends, buffer, .. } = self;
+        Sight { tree, processes, trends, buffer }
     }
 
     /// The node's memory now.
