@@ -65,8 +65,12 @@ pub struct NodeNumbers {
 
 impl From<NodeFacts> for NodeNumbers {
     fn from(node: NodeFacts) -> NodeNumbers {
-        let NodeFacts { total_bytes, available_bytes, swap_total_bytes, swap_free_bytes } = node;
-        NodeNumbers { total_bytes, available_bytes, swap_total_bytes, swap_free_bytes }
+        NodeNumbers {
+            total_bytes: node.total_bytes,
+            available_bytes: node.available_bytes,
+            swap_total_bytes: node.swap_total_bytes,
+            swap_free_bytes: node.swap_free_bytes,
+        }
     }
 }
 
