@@ -33,7 +33,7 @@ pub fn schema() -> Value {
             ("globs".to_owned(), json!({"anyOf": [reference("glob"), {"type": "array", "minItems": 1, "items": reference("glob")}]})),
             ("exclusion".to_owned(), json!({"anyOf": [reference("glob"), mapping(tables.exclude, &["group"], exclude)]})),
             ("importance".to_owned(), mapping(tables.importance, &["group", "value"], importance)),
-            ("rule".to_owned(), mapping(tables.rule, &["name", "watch", "when"], rule)),
+            ("rule".to_owned(), whole_rule(tables.rule)),
             ("trigger".to_owned(), single(tables.when, trigger)),
             ("condition".to_owned(), single(tables.only_if, condition)),
             ("usage".to_owned(), usage(tables.usage)),
@@ -166,11 +166,23 @@ fn kernel(key: &str) -> Option<Value> {
             "Groups in which oomwarden sets memory.oom.group to 1: where the kernel's own killer comes first, it takes the whole group too.",
         ),
         "hold" => described(
-            reference("time"),
+            reference("hold"),
             "How long the kernel module may hold a global OOM while oomwarden acts. The module's own parameter hold_ms bounds it.",
         ),
         _ => return None,
     })
+}
+
+fn whole_rule(keys: &Keys) -> Value {
+    let mut whole = mapping(keys, &["name", "watch", "when"], rule);
+    if let Some(object) = whole.as_object_mut() {
+        // The kernel module speaks of the node, which only the root stands for.
+        let by_signal = json!({"properties": {"when": {"contains": {"required": ["lms"]}}}, "required": ["when"]});
+        let root = json!({"const": "/"});
+        object.insert("if".into(), by_signal);
+        object.insert("then".into(), json!({"properties": {"watch": {"anyOf": [root, {"type": "array", "items": root}]}}}));
+    }
+    whole
 }
 
 fn rule(key: &str) -> Option<Value> {

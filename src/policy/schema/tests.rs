@@ -79,9 +79,8 @@ fn every_key_that_the_reader_knows_is_described_and_every_reference_leads_somewh
             references += 1;
         }
         // What depends on a key names others without describing them again.
-        let Some(properties) = value.get("properties").and_then(Value::as_object).filter(|_| !at.contains("dependentSchemas")) else {
-            return;
-        };
+        let depends = at.contains("dependentSchemas") || at.ends_with("/if") || at.ends_with("/rule/then");
+        let Some(properties) = value.get("properties").and_then(Value::as_object).filter(|_| !depends) else { return };
         assert_eq!(value.get("additionalProperties"), Some(&json!(false)), "{at}");
         for (key, property) in properties {
             let text = property.get("description").and_then(Value::as_str).unwrap_or_default();
@@ -125,6 +124,19 @@ fn every_table_of_the_reader_is_there() {
 #[test]
 fn what_is_to_come_with_the_kernel_module_is_described_already() {
     assert!(trigger("lms").is_some() && kernel("hold").is_some());
+    for hold in ["1ms", "500ms", "1.25s", "2s", "0.01m", "2000.0ms"] {
+        assert!(defined_takes("hold", hold), "{hold}");
+    }
+    for wrong in ["0ms", "0.0s", "2001ms", "3s", "2.1s", "1m", "1.5ms", "500"] {
+        assert!(!defined_takes("hold", wrong), "{wrong}");
+    }
+    let rule = jsonschema::draft202012::new(&json!({"$defs": schema()["$defs"], "if": schema()["$defs"]["rule"]["if"],
+        "then": schema()["$defs"]["rule"]["then"]}));
+    let rule = rule.unwrap();
+    let takes = |watch: Value, when: Value| rule.is_valid(&json!({"watch": watch, "when": when}));
+    assert!(takes(json!("/"), json!([{"lms": "oom"}])) && takes(json!(["/"]), json!([{"lms": "oom"}])));
+    assert!(takes(json!("/a"), json!([{"event": "oom"}])));
+    assert!(!takes(json!("/a"), json!([{"event": "oom"}, {"lms": "oom"}])) && !takes(json!(["/", "/a"]), json!([{"lms": "kill"}])));
 }
 
 #[test]
