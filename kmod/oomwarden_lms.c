@@ -62,6 +62,7 @@
 #define LMS_ROOT_ID		1	/* the id of the root group */
 #define LMS_RESERVE_ORDER	6	/* pages of one block; large enough to pass by the per-CPU lists */
 #define LMS_RESERVE_BLOCKS	32
+#define LMS_RESERVE_AGAIN_S	10
 
 #define PAGES_PER_MB		(1UL << (20 - PAGE_SHIFT))
 #define PAGES_TO_KB(pages)	((unsigned long)(pages) << (PAGE_SHIFT - 10))
@@ -114,7 +115,6 @@ static struct {
 	u64 hold_seq;			/* seq of the hold under way, else 0 */
 	bool others_ask;		/* somebody else than the handler has asked in the hold under way */
 	bool acked;
-	unsigned long acked_at;		/* in jiffies */
 	bool silent;			/* the handler let a hold expire and has not been heard of since */
 	unsigned long deadline;		/* of the hold, in jiffies */
 	unsigned long last_call;	/* of the callback, in jiffies */
@@ -156,6 +156,7 @@ static struct task_struct *lms_thread;
  */
 static struct page *lms_reserve[LMS_RESERVE_BLOCKS];
 static unsigned int lms_reserve_len;
+static unsigned long lms_reserve_again;	/* when to try again to fill it, in jiffies; the thread's own */
 
 /* Parameters. Checked when written; relations between them once all have been given at load. */
 
@@ -379,8 +380,8 @@ static bool lms_expire(void)
 }
 
 /*
- * The same in nobody's name: only where there still is nothing, and somebody has asked since the handler had somebody
- * killed, who may have been enough.
+ * The same in nobody's name: only where there still is nothing, and not after an ack. Whom the handler had killed may have
+ * been enough, and only somebody who asks after the deadline can say that it was not.
  */
 static bool lms_expire_unasked(void)
 {
@@ -389,8 +390,7 @@ static bool lms_expire_unasked(void)
 
 	lms_read_memory(&memory);
 	spin_lock(&lms.lock);
-	if (memory.available <= lms_floor_pages(memory.total) &&
-	    (!lms.acked || time_after(lms.last_call, lms.acked_at)))
+	if (memory.available <= lms_floor_pages(memory.total) && !lms.acked)
 		expired = lms_expire();
 	spin_unlock(&lms.lock);
 	return expired;
@@ -422,9 +422,14 @@ static bool lms_fill_reserve(void)
 	/* It must not be what makes memory short. */
 	if (!wanted || memory.available < lms_kill_pages(memory.total) + lms_floor_pages(memory.total))
 		return false;
-	page = alloc_pages(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN, LMS_RESERVE_ORDER);
-	if (!page)
+	if (time_before(jiffies, lms_reserve_again))
 		return false;
+	page = alloc_pages(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN, LMS_RESERVE_ORDER);
+	if (!page) {
+		/* Fragmented: not worth an effort twice a second. */
+		lms_reserve_again = jiffies + LMS_RESERVE_AGAIN_S * HZ;
+		return false;
+	}
 	/* Only the thread fills it. */
 	spin_lock(&lms.lock);
 	lms_reserve[lms_reserve_len++] = page;
@@ -631,7 +636,8 @@ static bool lms_use_table(void)
 			if (!lms_may_kill(p, handler) || lms_is_dying(p) ||
 			    lms_rank_of(table, p, stuck, stuck_len) != first)
 				continue;
-			if (!send_sig(SIGKILL, p, 1))
+			/* To the process: its first thread may have gone without the others. */
+			if (!kill_pid(task_tgid(p), SIGKILL, 1))
 				killed++;
 		}
 	}
@@ -757,6 +763,14 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 	spin_unlock(&lms.lock);
 
 	if (begun) {
+		unsigned int part = state == LMS_HOLD ? READ_ONCE(lms_reserve_len) / 2 : 0;
+
+		/*
+		 * The first half beforehand, while most of those who would take it sleep: an allocation that fails goes
+		 * through a second of reclaim before it comes here. The other half is for those that fail even so.
+		 */
+		while (part-- && lms_use_reserve())
+			;
 		wake_up_interruptible_poll(&lms_changed, EPOLLPRI);
 		/* Sampled every few milliseconds from now on. */
 		lms_kick_thread();
@@ -1046,7 +1060,6 @@ static int lms_write_answer(struct lms_file *f, const char *text, bool pass)
 		lms.holds_passed++;
 	} else {
 		lms.acked = true;
-		lms.acked_at = jiffies;
 	}
 	spin_unlock(&lms.lock);
 	if (!error)
@@ -1227,6 +1240,7 @@ static int __init lms_init(void)
 		return -EINVAL;
 	}
 	spin_lock_init(&lms.lock);
+	lms_reserve_again = jiffies;
 	lms_thread = kthread_run(lms_run, NULL, KBUILD_MODNAME);
 	if (IS_ERR(lms_thread))
 		return PTR_ERR(lms_thread);

@@ -24,10 +24,12 @@
 #error "oomwarden_lms needs CONFIG_CGROUPS"
 #endif
 
-/* Whether a process was sent SIGKILL or ends by itself. */
-static inline bool lms_is_dying(const struct task_struct *p)
+/* Whether a process was sent SIGKILL or ends by itself; not one that only its first thread has left. RCU. */
+static inline bool lms_is_dying(struct task_struct *p)
 {
-	return (READ_ONCE(p->signal->flags) & SIGNAL_GROUP_EXIT) || (READ_ONCE(p->flags) & PF_EXITING);
+	if (READ_ONCE(p->signal->flags) & SIGNAL_GROUP_EXIT)
+		return true;
+	return (READ_ONCE(p->flags) & PF_EXITING) && thread_group_empty(p);
 }
 
 #endif

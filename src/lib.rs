@@ -10,6 +10,7 @@ pub mod cli;
 pub mod decide;
 pub mod doctor;
 pub mod policy;
+pub mod preview;
 pub mod record;
 pub mod sense;
 pub mod serve;

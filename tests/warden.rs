@@ -184,3 +184,21 @@ fn a_group_with_a_process_that_cannot_be_seen_lives_and_the_journal_says_why() {
     assert!(!machine.killed("t/a"));
     machine.stop();
 }
+
+/// A level that only the kernel module tells has no time of its own at which to be looked at.
+#[test]
+fn policy_that_asks_for_nothing_but_a_missing_module_is_idle_and_alive() {
+    let dir = one_subject();
+    let policy = "
+version: 1
+rules:
+  - name: node-oom
+    watch: /
+    when: [lms: oom]
+    victim: {among: /t/*}
+";
+    let machine = Machine::start(dir.path(), policy, || {});
+    machine.turn();
+    assert!(!machine.killed("t/a"), "{:?}", machine.lines());
+    machine.stop();
+}

@@ -40,9 +40,13 @@ impl GroupPath {
     }
 }
 
-impl fmt::Display for GroupPath {
-    /// Escapes control characters, and bytes that are not UTF-8, as `\xNN`. A backslash stays as it is (systemd's own
-    /// `\x2d` would be unreadable otherwise), so the text is for people and records, not a way back to the bytes.
+/// Bytes of unknown make (a group's name, a comm) as text: control characters, and bytes that are not UTF-8, as `\xNN`. A
+/// backslash stays as it is (systemd's own `\x2d` would be unreadable otherwise), so the text is for people and records, not
+/// a way back to the bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Escaped<'a>(pub &'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for chunk in self.0.utf8_chunks() {
             for c in chunk.valid().chars() {
@@ -62,6 +66,13 @@ impl fmt::Display for GroupPath {
             }
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for GroupPath {
+    /// As [`Escaped`].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Escaped(&self.0).fmt(f)
     }
 }
 

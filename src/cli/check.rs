@@ -1,66 +1,118 @@
 //! `oomwarden check FILE...`: reads policies, says what is wrong with them and does nothing else.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
+use serde::Serialize;
+
+use super::{DONE, FAILED, USAGE, output};
 use crate::policy::files::shown_path;
-use crate::policy::{Loaded, load, read_sources};
+use crate::policy::{Diagnostic, Loaded, load, read_sources};
 
-/// Checks each of `files` (a directory counts as one policy) as a policy of its own.
+/// Options of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Policy files, or directories of *.yaml: each is a policy of its own
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// One JSON object instead of lines, on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Whole<'a> {
+    v: u32,
+    policies: &'a [Checked],
+}
+
+/// What was found in one policy.
+#[derive(Debug, Serialize)]
+pub struct Checked {
+    /// The file or directory.
+    pub file: String,
+    /// Whether it can be used.
+    pub sound: bool,
+    /// Why it could not be read.
+    pub unreadable: Option<String>,
+    /// How many rules it has, if it is sound.
+    pub rules: Option<usize>,
+    /// How many exclusions.
+    pub exclusions: Option<usize>,
+    /// Its fingerprint.
+    pub policy_hash: Option<String>,
+    /// Errors and warnings, in the order of the text.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Checks each file (a directory counts as one policy) as a policy of its own.
 ///
 /// One line for each sound policy goes to standard output; errors and warnings go to standard error. Returns the exit
 /// code: 0 if all are sound, 2 if one is not, 1 if one could not be read or the output could not be written.
 #[must_use]
-pub fn run(files: &[PathBuf]) -> u8 {
-    check(files, &mut io::stdout().lock(), &mut io::stderr().lock()).unwrap_or(1)
+pub fn run(args: &CheckArgs) -> u8 {
+    let checked: Vec<Checked> = args.files.iter().map(|file| check(file)).collect();
+    let told = if args.json {
+        output::json(&Whole { v: 1, policies: &checked })
+    } else {
+        let told = |one: &Checked| one.tell(&mut io::stdout().lock(), &mut io::stderr().lock()).is_ok();
+        if checked.iter().all(told) { DONE } else { FAILED }
+    };
+    code(&checked).max(told)
 }
 
-/// The same with both outputs given.
-///
-/// # Errors
-/// When an output can't be written to.
-pub fn check(files: &[PathBuf], out: &mut dyn Write, messages: &mut dyn Write) -> io::Result<u8> {
-    let (mut unsound, mut unread) = (false, false);
-    for file in files {
-        let sources = match read_sources(&[file]) {
-            Ok(sources) => sources,
-            Err(error) => {
-                unread = true;
-                writeln!(messages, "error: {error}")?;
-                continue;
-            }
-        };
-        match load(&sources) {
-            Ok(Loaded { policy, warnings }) => {
-                for warning in &warnings {
-                    writeln!(messages, "{warning}")?;
-                }
-                write!(
-                    out,
-                    "{}: sound: {}, {}",
-                    shown_path(file),
-                    count(policy.rules.len(), "rule"),
-                    count(policy.exclude.len(), "exclusion")
-                )?;
-                if !warnings.is_empty() {
-                    write!(out, ", {}", count(warnings.len(), "warning"))?;
-                }
-                writeln!(out, ", hash {}", policy.hash)?;
-            }
-            Err(errors) => {
-                unsound = true;
-                for error in &errors {
-                    writeln!(messages, "{error}")?;
-                }
-            }
+fn code(checked: &[Checked]) -> u8 {
+    let unread = checked.iter().any(|one| one.unreadable.is_some());
+    let unsound = checked.iter().any(|one| !one.sound && one.unreadable.is_none());
+    match (unsound, unread) {
+        (true, _) => USAGE,
+        (false, true) => FAILED,
+        (false, false) => DONE,
+    }
+}
+
+fn check(file: &Path) -> Checked {
+    let mut checked = Checked {
+        file: shown_path(file),
+        sound: false,
+        unreadable: None,
+        rules: None,
+        exclusions: None,
+        policy_hash: None,
+        diagnostics: Vec::new(),
+    };
+    match read_sources(&[file]).map(|sources| load(&sources)) {
+        Err(error) => checked.unreadable = Some(error.to_string()),
+        Ok(Err(errors)) => checked.diagnostics = errors,
+        Ok(Ok(Loaded { policy, warnings, .. })) => {
+            checked.sound = true;
+            checked.rules = Some(policy.rules.len());
+            checked.exclusions = Some(policy.exclude.len());
+            checked.policy_hash = Some(policy.hash.to_string());
+            checked.diagnostics = warnings;
         }
     }
-    out.flush()?;
-    Ok(match (unsound, unread) {
-        (true, _) => 2,
-        (false, true) => 1,
-        (false, false) => 0,
-    })
+    checked
+}
+
+impl Checked {
+    fn tell(&self, out: &mut dyn Write, messages: &mut dyn Write) -> io::Result<()> {
+        if let Some(error) = &self.unreadable {
+            writeln!(messages, "error: {error}")?;
+        }
+        for diagnostic in &self.diagnostics {
+            writeln!(messages, "{diagnostic}")?;
+        }
+        if let (Some(rules), Some(exclusions), Some(hash)) = (self.rules, self.exclusions, &self.policy_hash) {
+            let warnings = match self.diagnostics.len() {
+                0 => String::new(),
+                some => format!(", {}", count(some, "warning")),
+            };
+            writeln!(out, "{}: sound: {}, {}{warnings}, hash {hash}", self.file, count(rules, "rule"), count(exclusions, "exclusion"))?;
+        }
+        out.flush()
+    }
 }
 
 fn count(count: usize, what: &str) -> String {
@@ -75,8 +127,9 @@ mod tests {
 
     fn checked(files: &[PathBuf]) -> (u8, String, String) {
         let (mut out, mut messages) = (Vec::new(), Vec::new());
-        let code = check(files, &mut out, &mut messages).unwrap();
-        (code, String::from_utf8(out).unwrap(), String::from_utf8(messages).unwrap())
+        let checked: Vec<Checked> = files.iter().map(|file| check(file)).collect();
+        checked.iter().for_each(|one| one.tell(&mut out, &mut messages).unwrap());
+        (code(&checked), String::from_utf8(out).unwrap(), String::from_utf8(messages).unwrap())
     }
 
     #[test]

@@ -1,11 +1,18 @@
 //! What users type: arguments to one subcommand a file, with no logic of their own.
 
+pub mod asking;
 pub mod check;
+pub mod completions;
 pub mod doctor;
+pub mod explain;
+pub mod failure;
 pub mod logging;
+pub mod man;
+pub mod output;
+pub mod plan;
 pub mod run;
+pub mod schema;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -33,13 +40,26 @@ enum Command {
     /// Runs the daemon
     Run(run::RunArgs),
     /// Checks policies: file:line:column, what is wrong, and a hint
-    Check {
-        /// Policy files or directories of *.yaml
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-    },
+    Check(check::CheckArgs),
+    /// Tells whom each rule would kill right now, and why; kills nothing
+    ///
+    /// For every group that a rule watches: what of its triggers and conditions is so now, who would die if a trigger fired, who
+    /// would be next, and who must live, each with the reason. It needs no running daemon and looks with the daemon's own code.
+    Plan(plan::PlanArgs),
+    /// Tells which rules and exclusions apply to a group, and why
+    ///
+    /// By the line of the policy that says so: the rules that watch it, those whose victim it may be, exclusions, importance,
+    /// memory.oom.group. Of a group that exists also its numbers, the smallest limit that holds for it, the processes for whose sake
+    /// it must live, and where it stands among the candidates right now.
+    Explain(explain::ExplainArgs),
     /// Tells whether this machine can do it, and what to do where it can't
     Doctor(doctor::DoctorArgs),
+    /// Prints the JSON Schema of the policy, for editors
+    Schema,
+    /// Prints a completion script for a shell
+    Completions(completions::CompletionsArgs),
+    /// Prints a manual page, or writes all of them
+    Man(man::ManArgs),
 }
 
 /// Runs the command that was typed.
@@ -47,8 +67,13 @@ enum Command {
 pub fn main() -> ExitCode {
     let code = match Cli::parse().command {
         Command::Run(args) => run::run(args),
-        Command::Check { files } => check::run(&files),
+        Command::Check(args) => check::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Schema => schema::run(),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     };
     ExitCode::from(code)
 }

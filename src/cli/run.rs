@@ -12,11 +12,13 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::asking::read_policy;
+use super::failure::Failure;
 use super::logging::{self, LogFormat, LogLevel};
-use super::{DONE, FAILED, UNSUPPORTED, USAGE};
+use super::{DONE, FAILED, UNSUPPORTED};
 use crate::cgroup::root::Root;
+use crate::policy::Loaded;
 use crate::policy::model::{Mode, Policy, Psi, Trigger};
-use crate::policy::{self, files};
 use crate::record::counters::Counters;
 use crate::record::file::JournalTo;
 use crate::record::journal::Context;
@@ -81,12 +83,6 @@ pub struct RunArgs {
     log_level: LogLevel,
 }
 
-/// Why the daemon did not start, or did not go on.
-struct Failure {
-    code: u8,
-    message: String,
-}
-
 fn failed(code: u8) -> impl Fn(String) -> Failure {
     move |message| Failure { code, message }
 }
@@ -96,31 +92,17 @@ fn failed(code: u8) -> impl Fn(String) -> Failure {
 pub fn run(args: RunArgs) -> u8 {
     match start(args) {
         Ok(()) => DONE,
-        Err(Failure { code, message }) => {
-            eprintln!("oomwarden: {message}");
-            code
-        }
+        Err(failure) => failure.report(),
     }
 }
 
 fn load(paths: &[PathBuf], observe: bool) -> Result<Policy, Failure> {
-    let loaded = if paths.is_empty() {
-        Policy::builtin()
-    } else {
-        let sources = files::read_sources(paths).map_err(|error| failed(FAILED)(error.to_string()))?;
-        policy::load(&sources)
-    };
-    let observed = |mut policy: Policy| {
-        if observe {
-            policy.mode = Mode::Observe;
-            policy.rules.iter_mut().for_each(|rule| rule.mode = Mode::Observe);
-        }
-        policy
-    };
-    loaded.map(|loaded| observed(loaded.policy)).map_err(|diagnostics| {
-        let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
-        failed(USAGE)(format!("bad policy\n{}", lines.join("\n")))
-    })
+    let Loaded { mut policy, .. } = read_policy(paths)?;
+    if observe {
+        policy.mode = Mode::Observe;
+        policy.rules.iter_mut().for_each(|rule| rule.mode = Mode::Observe);
+    }
+    Ok(policy)
 }
 
 fn start(args: RunArgs) -> Result<(), Failure> {

@@ -76,7 +76,8 @@ fn smallest(tree: Tree<'_>, subject: u32, limit: impl Fn(&MemoryFacts) -> Option
 }
 
 /// Whether the notice, as far as it can be checked again, and every condition of the rule are known to hold.
-pub(super) fn confirmed(rule: &Rule, notice: &Notice, subject: &SubjectFacts, node: &NodeFacts) -> bool {
+#[must_use]
+pub fn confirmed(rule: &Rule, notice: &Notice, subject: &SubjectFacts, node: &NodeFacts) -> bool {
     let stands = match (notice, notice_holds(notice, subject, node)) {
         (Notice::Psi(_) | Notice::Event(..), _) => true,
         // The kernel has told it. Only its own word that the level is a better one by now takes it back.
@@ -101,7 +102,8 @@ pub(super) fn notice_holds(notice: &Notice, subject: &SubjectFacts, node: &NodeF
 }
 
 /// Whether a condition holds; `None` if the facts it needs could not be read.
-pub(super) fn holds(condition: &Condition, subject: &SubjectFacts, node: &NodeFacts) -> Option<bool> {
+#[must_use]
+pub fn holds(condition: &Condition, subject: &SubjectFacts, node: &NodeFacts) -> Option<bool> {
     match condition {
         Condition::Usage(test) => usage_above(test, subject, node),
         Condition::Available(level) => available_below(level, node),

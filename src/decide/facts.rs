@@ -9,6 +9,9 @@ use crate::policy::model::{EntrySet, GroupClass, LmsLevel};
 
 pub use crate::cgroup::{GroupId, Limit};
 
+/// From here on an age says nothing but an order: the group was there before us. Longer than any machine runs.
+pub const UNSEEN_BIRTH: Duration = Duration::from_millis(1 << 40);
+
 /// The node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeFacts {
@@ -119,7 +122,7 @@ pub struct GroupFacts {
     pub growth: Option<i64>,
     /// Full stall in the last second.
     pub pressure: Option<Duration>,
-    /// Time since the group was created, as far as known.
+    /// Time since the group was created; from [`UNSEEN_BIRTH`] on for those that were there before us.
     pub age: Option<Duration>,
     /// Looked at only for groups that might die; see [`super::Step::NeedProcesses`].
     pub processes: Option<ProcessFacts>,

@@ -7,11 +7,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
+
 /// How many diagnostics are kept; a file of rubbish should not fill the log.
 const MOST: usize = 200;
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The policy can't be used.
     Error,
@@ -31,11 +34,12 @@ impl fmt::Display for Severity {
 /// One fault of a policy.
 ///
 /// Shown in two lines: `file:line:column: error: message` and, indented, `hint: what to do`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
     /// Error or warning.
     pub severity: Severity,
     /// The name of the source, as it was given.
+    #[serde(serialize_with = "as_text")]
     pub file: Arc<str>,
     /// From 1.
     pub line: u32,
@@ -45,6 +49,10 @@ pub struct Diagnostic {
     pub message: String,
     /// What to do about it.
     pub hint: String,
+}
+
+fn as_text<S: Serializer>(name: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(name)
 }
 
 impl fmt::Display for Diagnostic {

@@ -3,7 +3,7 @@
 //! The way of a text: [`source`] (is it text at all), `tree` (values with their places; `locate` finds the places and
 //! refuses what would blow up a reader), `read` (what the keys mean), `draft` (all sources together), `compile` (the
 //! [`model::Policy`] that other rooms read) and `lint` (sound, but probably not meant). Every fault is kept with its
-//! place until the end, so that all are shown at once.
+//! place until the end, so that all are shown at once. [`schema`] tells editors the same form as JSON Schema.
 //!
 //! Only [`files`] reads files. What a policy says of one group is asked with [`model::Policy::classify`], once for each
 //! group; which group dies is decided elsewhere.
@@ -18,19 +18,25 @@ mod lint;
 mod locate;
 pub mod model;
 mod pattern;
+pub mod places;
 mod quoting;
 mod read;
+mod schema;
 pub mod source;
 mod tree;
 mod values;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use files::{ReadError, read_sources};
+pub use schema::schema;
 pub use source::Source;
+
+use std::time::Duration;
 
 use diagnostic::{Place, Report};
 use draft::Draft;
 use model::Policy;
+use places::Places;
 
 /// A policy that can be used.
 #[derive(Debug)]
@@ -39,6 +45,8 @@ pub struct Loaded {
     pub policy: Policy,
     /// What is probably not meant; in the order of the text.
     pub warnings: Vec<Diagnostic>,
+    /// Where its entries stand.
+    pub places: Places,
 }
 
 /// Reads, checks and compiles a policy of one or more texts.
@@ -62,11 +70,27 @@ pub fn load(sources: &[Source]) -> Result<Loaded, Vec<Diagnostic>> {
     compile::check_numbers(&draft, &mut report);
     if report.errors() == 0 {
         lint::lint(&draft, &mut report);
+        let places = Places::of(sources, &draft, &report);
         if let Some(policy) = compile::compile(draft, compile::fingerprint(sources), &mut report) {
-            return Ok(Loaded { policy, warnings: report.into_diagnostics() });
+            return Ok(Loaded { policy, warnings: report.into_diagnostics(), places });
         }
     }
     Err(report.into_diagnostics().into_iter().filter(|found| found.severity == Severity::Error).collect())
+}
+
+/// Reads a time as a policy writes it: `150ms`, `2s`.
+///
+/// # Errors
+/// What is wrong, and what to write instead.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    values::duration(text).map_err(|bad| format!("{}: {}", bad.message, bad.hint))
+}
+
+/// For a name that is none of the known ones: what is wrong, and the nearest of them, or all.
+#[must_use]
+pub fn nearest_name(what: &str, name: &str, known: &[&str]) -> String {
+    let bad = values::unknown(what, name, known.iter().copied());
+    if known.is_empty() { format!("{}: there is none", bad.message) } else { format!("{}: {}", bad.message, bad.hint) }
 }
 
 impl Policy {

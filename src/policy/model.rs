@@ -73,7 +73,7 @@ pub enum Mode {
 }
 
 /// A checked policy. See the module text for what that promises.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     /// A short hexadecimal fingerprint of the policy's text, for `policy_hash` in the journal and `oomwarden_policy_info`.
     pub hash: Arc<str>,
@@ -96,7 +96,7 @@ pub struct Policy {
 pub const LONGEST_HOLD: Duration = Duration::from_secs(2);
 
 /// One exclusion. Covers a group and everything below it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Exclude {
     /// The groups.
     pub group: Globs,
@@ -107,7 +107,7 @@ pub struct Exclude {
 }
 
 /// One line of `importance`. The lowest value dies first, strictly.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Importance {
     /// The groups; covers descendants.
     pub group: Globs,
@@ -116,7 +116,7 @@ pub struct Importance {
 }
 
 /// One rule.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Rule {
     /// Unique in the policy.
     pub name: Arc<str>,
@@ -255,7 +255,7 @@ impl Level {
 }
 
 /// Who may die.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Victim {
     /// The whole subject.
     Subject,
@@ -264,7 +264,7 @@ pub enum Victim {
 }
 
 /// `victim: {among: ...}`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Among {
     /// Whose leaves are the candidates.
     pub groups: AmongGroups,
@@ -277,7 +277,7 @@ pub struct Among {
 }
 
 /// The groups that `among` names.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum AmongGroups {
     /// By globs over the whole tree.
     Globs(Globs),

@@ -11,7 +11,10 @@ pub(super) fn sources(texts: &[&str]) -> Vec<Source> {
 
 pub(super) fn good(text: &str) -> Loaded {
     match load(&sources(&[text])) {
-        Ok(loaded) => loaded,
+        Ok(loaded) => {
+            super::schema::tests::must_take(text);
+            loaded
+        }
         Err(errors) => panic!("{text}\n{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
     }
 }
@@ -22,7 +25,7 @@ fn errors(texts: &[&str]) -> Vec<String> {
 
 const RULE: &str = "rules:\n  - {name: r, watch: /a, when: [event: oom_kill]}\n";
 
-const READY: [(&str, &str); 3] = [
+pub(super) const READY: [(&str, &str); 3] = [
     ("default.yaml", include_str!("../../policies/default.yaml")),
     ("server.yaml", include_str!("../../policies/server.yaml")),
     ("batch.yaml", include_str!("../../policies/batch.yaml")),
@@ -34,12 +37,17 @@ fn lists_are_joined_in_the_order_of_the_sources() {
                  rules:\n  - {name: r1, watch: /a, when: [event: oom_kill]}\n";
     let second = "version: 1\nmode: observe\ndefaults: {cooldown: 5s}\nexclude: [/y, /z]\nimportance: [{group: /b, value: 2}]\n\
                   kernel: {oom_group: [/l], hold: 5ms}\nrules:\n  - {name: r2, watch: /b, when: [event: oom_kill]}\n";
-    let policy = load(&sources(&[first, second])).unwrap().policy;
+    let Loaded { policy, places, .. } = load(&sources(&[first, second])).unwrap();
     assert_eq!(policy.rules.iter().map(|rule| &*rule.name).collect::<Vec<_>>(), ["r1", "r2"]);
     assert_eq!(policy.exclude.iter().map(|exclude| &*exclude.text).collect::<Vec<_>>(), ["/x", "/y", "/z"]);
     assert_eq!(policy.importance.iter().map(|entry| entry.value).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(policy.hold.map(|hold| hold.as_millis()), Some(5));
     assert_eq!(policy.oom_group.unwrap().patterns().collect::<Vec<_>>(), ["/k", "/l"]);
+    let lines = |places: &[places::LineOf]| places.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(lines(&places.exclude), ["a.yaml:3", "b.yaml:4", "b.yaml:4"]);
+    assert_eq!(lines(&places.importance), ["a.yaml:4", "b.yaml:5"]);
+    assert_eq!(lines(&places.rules), ["a.yaml:7", "b.yaml:8"]);
+    assert_eq!(lines(&places.oom_group), ["a.yaml:5", "b.yaml:6"]);
     // What counts for all counts for rules of the file before, too.
     assert!(policy.rules.iter().all(|rule| rule.mode == Mode::Observe && rule.cooldown.as_secs() == 5));
 }
@@ -108,7 +116,7 @@ fn numbers_are_bounded() {
 fn ready_policies_pass_without_a_warning() {
     for (name, text) in READY {
         match load(&[Source::new(name, text)]) {
-            Ok(Loaded { policy, warnings }) => {
+            Ok(Loaded { policy, warnings, .. }) => {
                 assert!(warnings.is_empty(), "{}", warnings[0]);
                 assert!(!policy.rules.is_empty() && !policy.exclude.is_empty(), "{name}");
             }
@@ -156,24 +164,30 @@ fn the_builtin_policy_spares_what_a_machine_needs_to_live() {
     }
 }
 
-#[test]
-fn the_examples_of_the_reference_are_sound() {
+/// The examples of the reference, each made whole: a part of a policy is shown without the rest of it.
+pub(super) fn examples() -> Vec<String> {
     let text = include_str!("../../docs/policy.md");
-    let mut examples = 0;
-    for block in text.split("```yaml\n").skip(1) {
+    let whole = |block: &str| {
         let example = block.split("```").next().unwrap();
-        // A part of a policy is shown without the rest of it.
         let mut whole = example.to_owned();
         for (key, rest) in [("version:", "version: 1\n"), ("rules:", RULE)] {
             if !example.lines().any(|line| line.starts_with(key)) {
                 whole = format!("{rest}{whole}");
             }
         }
-        let loaded = good(&whole);
+        whole
+    };
+    text.split("```yaml\n").skip(1).map(whole).collect()
+}
+
+#[test]
+fn the_examples_of_the_reference_are_sound() {
+    let examples = examples();
+    for whole in &examples {
+        let loaded = good(whole);
         assert!(loaded.warnings.is_empty(), "{whole}\n{}", loaded.warnings[0]);
-        examples += 1;
     }
-    assert!(examples >= 8, "{examples}");
+    assert!(examples.len() >= 8, "{}", examples.len());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::units::{Bytes, Share};
 /// The longest time that means anything in a policy.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-const BYTE_UNITS: [(&str, u64); 10] = [
+pub(super) const BYTE_UNITS: [(&str, u64); 10] = [
     ("B", 1),
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
@@ -23,10 +23,10 @@ const BYTE_UNITS: [(&str, u64); 10] = [
     ("TB", 1_000_000_000_000),
 ];
 
-const TIME_UNITS: [(&str, u64); 4] = [("ms", 1_000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000)];
+pub(super) const TIME_UNITS: [(&str, u64); 4] = [("ms", 1_000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000)];
 
 /// The events of memory.events and how a policy calls them.
-const EVENTS: [(&str, EventKind); 6] = [
+pub(super) const EVENTS: [(&str, EventKind); 6] = [
     ("low", EventKind::Low),
     ("high", EventKind::High),
     ("max", EventKind::Max),
@@ -36,9 +36,9 @@ const EVENTS: [(&str, EventKind); 6] = [
 ];
 
 /// The levels of the kernel module's signal that can start a judgement.
-const LMS_LEVELS: [(&str, LmsLevel); 3] = [("warn", LmsLevel::Warn), ("kill", LmsLevel::Kill), ("oom", LmsLevel::Oom)];
+pub(super) const LMS_LEVELS: [(&str, LmsLevel); 3] = [("warn", LmsLevel::Warn), ("kill", LmsLevel::Kill), ("oom", LmsLevel::Oom)];
 
-const RANK_KEYS: [(&str, RankKey); 7] = [
+pub(super) const RANK_KEYS: [(&str, RankKey); 7] = [
     ("usage", RankKey::Usage),
     ("swap", RankKey::Swap),
     ("growth", RankKey::Growth),
@@ -286,7 +286,10 @@ pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
         return None;
     }
     let word = word.to_lowercase().replace('-', "_");
-    let near = known.iter().map(|known| (strsim::damerau_levenshtein(&word, known), *known)).min_by_key(|(distance, _)| *distance);
+    let near = known
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(&word, &known.replace('-', "_")), *known))
+        .min_by_key(|(distance, _)| *distance);
     near.filter(|(distance, known)| *distance <= 1.max(known.len() / 3)).map(|(_, known)| known)
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::model::{JudgementRecord, Outcome, RecordedCandidate, RungName, RungOutcome};
+use crate::decide::facts::UNSEEN_BIRTH;
 use crate::decide::verdict::{Notice, Standing, Strike};
 use crate::policy::model::{self, EventKind, Level, LmsLevel, PsiKind, RankBy, RankKey, Rule, UsageOf, UsageTest, Victim};
 use crate::units::Bytes;
@@ -264,21 +265,38 @@ fn place(record: &JudgementRecord, candidate: &RecordedCandidate, index: usize) 
     if is_subject {
         return format!("ranked {rank}: the subject itself");
     }
-    let chosen = candidate.standing == Standing::Chosen;
-    let wanted = if chosen { Standing::Ranked } else { Standing::Chosen };
-    let Some(other) = record.candidates.iter().find(|other| other.standing == wanted) else {
+    let Some(other) = neighbour(record, candidate) else {
         return format!("ranked {rank}: the only one that may be killed");
     };
-    let whose = if chosen { "the next one's" } else { "the victim's" };
+    let whose = if candidate.standing == Standing::Chosen { "the next one's" } else { "the victim's" };
     if candidate.importance != other.importance {
         return format!("ranked {rank}: importance {}, {whose} {}", candidate.importance, other.importance);
     }
-    for ((by, mine), its) in ranking.iter().zip(candidate.keys).zip(other.keys) {
-        if !is_near(*by, mine, its) {
-            return format!("ranked {rank}: {} {}, {whose} {}", key_word(by.key), KeyText(by.key, mine), KeyText(by.key, its));
-        }
+    if let Some((key, mine, its)) = difference(ranking, candidate, other) {
+        return format!("ranked {rank}: {} {}, {whose} {}", key_word(key), KeyText(key, mine), KeyText(key, its));
     }
     format!("ranked {rank}: as {whose}, in importance and every key")
+}
+
+/// Whom a candidate's place is told by: for the victim the next one, for all others the victim.
+fn neighbour<'a>(record: &'a JudgementRecord, candidate: &RecordedCandidate) -> Option<&'a RecordedCandidate> {
+    let wanted = if candidate.standing == Standing::Chosen { Standing::Ranked } else { Standing::Chosen };
+    record.candidates.iter().find(|other| other.standing == wanted)
+}
+
+/// The first rank key in which two of the same importance are not as good as equal.
+fn difference(ranking: &[RankBy], one: &RecordedCandidate, other: &RecordedCandidate) -> Option<(RankKey, Option<i64>, Option<i64>)> {
+    let mut values = ranking.iter().zip(one.keys).zip(other.keys);
+    values.find(|((by, mine), its)| !is_near(**by, *mine, *its)).map(|((by, mine), its)| (by.key, mine, its))
+}
+
+/// The rank key that a candidate has its place by, if it is one.
+#[must_use]
+pub fn deciding_key(record: &JudgementRecord, index: usize) -> Option<RankKey> {
+    let candidate = record.candidates.get(index).filter(|candidate| !matches!(candidate.standing, Standing::Struck(_)))?;
+    let other = neighbour(record, candidate).filter(|other| other.importance == candidate.importance)?;
+    let Some(Victim::Among(among)) = record.rule().map(|rule| &rule.victim) else { return None };
+    difference(&among.rank, candidate, other).map(|(key, ..)| key)
 }
 
 fn is_near(by: RankBy, one: Option<i64>, other: Option<i64>) -> bool {
@@ -299,6 +317,7 @@ impl fmt::Display for KeyText {
                 if self.0 == RankKey::Growth { f.write_str("/s") } else { Ok(()) }
             }
             RankKey::Pressure => write!(f, "{:?}", Duration::from_micros(value.unsigned_abs())),
+            RankKey::Age if Duration::from_millis(value.unsigned_abs()) >= UNSEEN_BIRTH => f.write_str("from before oomwarden's start"),
             RankKey::Age => write!(f, "{:?}", Duration::from_millis(value.unsigned_abs())),
             RankKey::OomScore => write!(f, "{value}"),
         }

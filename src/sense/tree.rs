@@ -70,6 +70,8 @@ pub struct Tree {
     degraded: usize,
     /// A group could not be looked at although it is there.
     incomplete: bool,
+    /// Looked at once: no watches, which are scarce and shared with a running daemon.
+    once: bool,
     arrivals: u64,
     /// Groups that have not settled yet, the oldest first.
     young: VecDeque<(Duration, Key)>,
@@ -84,6 +86,19 @@ impl Tree {
     /// # Errors
     /// When inotify, or the root group itself, can't be opened.
     pub fn scan(root: Arc<Root>, policy: &Policy, descriptors: usize) -> io::Result<Tree> {
+        Tree::open(root, policy, descriptors, false)
+    }
+
+    /// Looks at the whole tree once: nothing is watched and nothing held open, so that it shows what is there now and costs
+    /// a running daemon none of its budgets.
+    ///
+    /// # Errors
+    /// When the root group can't be opened.
+    pub fn scan_once(root: Arc<Root>, policy: &Policy) -> io::Result<Tree> {
+        Tree::open(root, policy, 0, true)
+    }
+
+    fn open(root: Arc<Root>, policy: &Policy, descriptors: usize, once: bool) -> io::Result<Tree> {
         let mut tree = Tree {
             root: Arc::clone(&root),
             nodes: Vec::new(),
@@ -98,6 +113,7 @@ impl Tree {
             buffer: ReadBuf::new(),
             degraded: 0,
             incomplete: false,
+            once,
             arrivals: 0,
             young: VecDeque::new(),
         };
@@ -188,6 +204,12 @@ impl Tree {
     #[must_use]
     pub fn needs_timer(&self) -> bool {
         self.degraded > 0 || self.incomplete
+    }
+
+    /// Whether a group that is there could not be looked at.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete
     }
 
     /// How many groups stand below one.
@@ -461,7 +483,7 @@ impl Tree {
 
     /// Sets the inotify watch, or marks the group for the timer.
     fn watch(&mut self, slot: Slot) {
-        let Some(node) = self.nodes.get(slot as usize).and_then(Option::as_ref) else { return };
+        let Some(node) = self.nodes.get(slot as usize).and_then(Option::as_ref).filter(|_| !self.once) else { return };
         let result = match node.group.dir() {
             Some(dir) => self.watches.add(dir, slot),
             None => node.group.reopen_dir().map_err(io::Error::from).and_then(|dir| self.watches.add(&dir, slot)),

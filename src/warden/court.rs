@@ -3,6 +3,9 @@
 //! The whole tree goes in as a list in pre-order; memory is read only of what the judgement can turn on: the subject, what is
 //! above it (whose limits count) and below it, and the candidates. Processes are read only of groups that are about to die,
 //! when the judge asks for them. Buffers are sized when groups are found: gathering allocates nothing.
+//!
+//! What is looked at comes as a [`Sight`], so that the same court serves who only wants to know what would be judged
+//! ([`crate::preview`]): without triggers, threads, or anything held open.
 
 use std::io;
 use std::time::Duration;
@@ -13,13 +16,14 @@ use super::senses::Senses;
 use crate::cgroup::group::{File, Group, ReadBuf};
 use crate::cgroup::parse;
 use crate::cgroup::{GroupId, Limit};
-use crate::decide::facts::{GroupFacts, MemoryFacts, NodeFacts, ProcessFacts};
+use crate::decide::facts::{GroupFacts, MemoryFacts, NodeFacts, ProcessFacts, UNSEEN_BIRTH};
 use crate::decide::process::{ProcessFact, pick};
 use crate::decide::verdict::{Decision, Notice, Verdict};
 use crate::decide::{Judge, Step};
 use crate::policy::model::{Among, AmongGroups, LmsLevel, Policy, RankKey, Victim};
-use crate::sense::process::MAX_PROCESSES;
+use crate::sense::process::{MAX_PROCESSES, Processes};
 use crate::sense::tree::{Node, Slot, Tree};
+use crate::sense::trend::Trends;
 
 /// No index: the group is not among the facts.
 const ABSENT: u32 = u32::MAX;
@@ -40,11 +44,25 @@ pub enum Ruling {
     NoVictim,
 }
 
+/// What a judgement looks at.
+#[derive(Debug)]
+pub struct Sight<'a> {
+    /// The groups.
+    pub tree: &'a Tree,
+    /// Processes of groups that might die.
+    pub processes: &'a mut Processes,
+    /// Growth and pressure over the last seconds.
+    pub trends: &'a Trends,
+    /// For reading files of groups.
+    pub buffer: &'a mut ReadBuf,
+}
+
 /// The judge with his files.
 #[derive(Debug)]
 pub struct Court {
     judge: Judge,
-    own: Finder,
+    /// Finds oomwarden's own group; `None` where there is no oomwarden that has to live.
+    own: Option<Finder>,
     /// The verdict of the last judgement.
     pub verdict: Verdict,
     /// The facts that it rested on.
@@ -63,9 +81,15 @@ impl Court {
     /// # Errors
     /// When /proc/self/cgroup can't be opened.
     pub fn open() -> io::Result<Court> {
-        Ok(Court {
+        Ok(Court::with_own(Some(Finder::open()?)))
+    }
+
+    /// For one who looks on: `daemon` finds the group of the oomwarden that judges here, if one is running.
+    #[must_use]
+    pub fn with_own(daemon: Option<Finder>) -> Court {
+        Court {
             judge: Judge::with_capacity(64),
-            own: Finder::open()?,
+            own: daemon,
             verdict: Verdict::with_capacity(64),
             facts: Vec::with_capacity(64),
             node: NodeFacts::default(),
@@ -73,7 +97,7 @@ impl Court {
             index: Vec::with_capacity(64),
             members: Vec::with_capacity(64),
             taken: Vec::with_capacity(64),
-        })
+        }
     }
 
     /// Makes room for so many groups, in so many places of the tree. Not on the kill path.
@@ -96,12 +120,17 @@ impl Court {
     /// # Errors
     /// When it can't be told: then nothing may be killed, and starting makes no sense.
     pub fn find_own(&mut self, senses: &Senses) -> io::Result<()> {
-        match self.own.find(&senses.tree, &mut ReadBuf::new()) {
+        match own_group(&mut self.own, &senses.tree, &mut ReadBuf::new()) {
             Own::Unknown => Err(io::Error::other(
                 "cannot tell which control group oomwarden itself runs in, so nothing would be safe to kill: give it the host's pid namespace",
             )),
             Own::Inside(_) | Own::Outside => Ok(()),
         }
+    }
+
+    /// The group of the oomwarden that has to live.
+    pub fn own(&mut self, sight: &mut Sight<'_>) -> Own {
+        own_group(&mut self.own, sight.tree, sight.buffer)
     }
 
     /// Judges. `None`: the subject is gone. `failed` are groups that could not be killed.
@@ -118,11 +147,21 @@ impl Court {
         climbs: &Climbs,
     ) -> Option<Ruling> {
         self.gather(policy, rule, subject, now, senses, climbs);
-        let subject = *self.index.get(subject as usize)?;
-        if subject == ABSENT {
-            return None;
-        }
-        self.decide(policy, rule, subject, notice, failed, senses);
+        self.decide(policy, rule, subject, notice, failed, &mut senses.sight())
+    }
+
+    /// Judges on the facts as they were gathered. `None`: the subject is not among them.
+    pub fn decide(
+        &mut self,
+        policy: &Policy,
+        rule: usize,
+        subject: Slot,
+        notice: &Notice,
+        failed: &[GroupId],
+        sight: &mut Sight<'_>,
+    ) -> Option<Ruling> {
+        let subject = self.index_of(subject)?;
+        self.settle(policy, rule, subject, notice, failed, sight)?;
         let scope = self.facts.get(self.verdict.scope as usize)?.id;
         Some(match self.verdict.decision {
             Decision::Kill(victim) => Ruling::Kill { victim: *self.slots.get(victim as usize)?, scope },
@@ -131,26 +170,20 @@ impl Court {
         })
     }
 
-    /// Judges what was gathered, with the processes that the judge asks for.
-    fn decide(&mut self, policy: &Policy, rule: usize, subject: u32, notice: &Notice, failed: &[GroupId], senses: &mut Senses) {
-        let victim = policy.rules.get(rule).map(|rule| &rule.victim);
-        let scores = matches!(victim, Some(Victim::Among(among)) if among.rank.iter().any(|by| by.key == RankKey::OomScore));
+    /// The verdict on what was gathered, with the processes that the judge asks for.
+    fn settle(
+        &mut self,
+        policy: &Policy,
+        rule: usize,
+        subject: u32,
+        notice: &Notice,
+        failed: &[GroupId],
+        sight: &mut Sight<'_>,
+    ) -> Option<()> {
         loop {
             match self.judge.judge(policy, rule, subject, notice, &self.node, &self.facts, failed, &mut self.verdict) {
-                Step::Decided => return,
-                Step::NeedProcesses(group) => {
-                    // The judge names a group of the facts.
-                    let Some(facts) = self.facts.get_mut(group as usize) else { return };
-                    let node = self.slots.get(group as usize).and_then(|slot| senses.tree.get(*slot));
-                    facts.processes = Some(match node {
-                        Some(node) if !node.threaded => {
-                            senses.processes.facts(&node.group, policy, &facts.class.comm_excludes, scores, &mut senses.buffer)
-                        }
-                        // The processes of a threaded group are listed at the root of its threaded subtree.
-                        Some(_) => ProcessFacts::default(),
-                        None => ProcessFacts { has_unknown: true, ..ProcessFacts::default() },
-                    });
-                }
+                Step::Decided => return Some(()),
+                Step::NeedProcesses(group) => self.see_processes(policy, rule, group, sight)?,
             }
         }
     }
@@ -170,7 +203,7 @@ impl Court {
         mut each: impl FnMut(GroupId),
     ) -> Option<()> {
         self.gather(policy, rule, subject, now, senses, climbs);
-        let subject = self.index.get(subject as usize).copied().filter(|index| *index != ABSENT)?;
+        let subject = self.index_of(subject)?;
         (self.node.available_bytes, self.node.swap_free_bytes) = (Some(0), Some(0));
         if let Some(lms) = &mut self.node.lms {
             lms.level = Some(LmsLevel::Oom);
@@ -179,7 +212,9 @@ impl Court {
         taken.clear();
         let notice = Notice::Lms(LmsLevel::Oom);
         while taken.len() < most {
-            self.decide(policy, rule, subject, &notice, &taken, senses);
+            if self.settle(policy, rule, subject, &notice, &taken, &mut senses.sight()).is_none() {
+                break;
+            }
             let Decision::Kill(victim) = self.verdict.decision else { break };
             let Some(victim) = self.facts.get(victim as usize) else { break };
             taken.push(victim.id);
@@ -201,6 +236,21 @@ impl Court {
                 next + 1
             };
         }
+    }
+
+    /// Adds what a judgement by this rule wants to know of the processes directly in the group at index `group` of the facts.
+    pub fn see_processes(&mut self, policy: &Policy, rule: usize, group: u32, sight: &mut Sight<'_>) -> Option<()> {
+        let scores =
+            matches!(&policy.rules.get(rule)?.victim, Victim::Among(among) if among.rank.iter().any(|by| by.key == RankKey::OomScore));
+        let facts = self.facts.get_mut(group as usize)?;
+        let node = self.slots.get(group as usize).and_then(|slot| sight.tree.get(*slot));
+        facts.processes = Some(match node {
+            Some(node) if !node.threaded => sight.processes.facts(&node.group, policy, &facts.class.comm_excludes, scores, sight.buffer),
+            // The processes of a threaded group are listed at the root of its threaded subtree.
+            Some(_) => ProcessFacts::default(),
+            None => ProcessFacts { has_unknown: true, ..ProcessFacts::default() },
+        });
+        Some(())
     }
 
     /// Index of a group in the facts of the last judgement.
@@ -226,12 +276,28 @@ impl Court {
 
     /// Gathers the facts of the whole tree.
     pub fn gather(&mut self, policy: &Policy, rule: usize, subject: Slot, now: Duration, senses: &mut Senses, climbs: &Climbs) {
+        let node = senses.read_node();
+        self.gather_from(policy, rule, subject, now, node, &mut senses.sight(), |tree, slot| climbs.is_dying(tree, slot));
+    }
+
+    /// The same from what is in sight; `is_dying` tells of which groups a deed is under way.
+    #[expect(clippy::too_many_arguments, reason = "as for a judgement")]
+    pub fn gather_from(
+        &mut self,
+        policy: &Policy,
+        rule: usize,
+        subject: Slot,
+        now: Duration,
+        node: NodeFacts,
+        sight: &mut Sight<'_>,
+        is_dying: impl Fn(&Tree, Slot) -> bool,
+    ) {
         self.facts.clear();
         self.slots.clear();
         self.index.clear();
-        self.node = senses.read_node();
-        let Senses { tree, trends, buffer, .. } = senses;
-        let own = self.own.find(tree, buffer);
+        self.node = node;
+        let Sight { tree, trends, buffer, .. } = sight;
+        let own = own_group(&mut self.own, tree, buffer);
         let overage = matches!(policy.rules.get(rule).map(|rule| &rule.victim),
             Some(Victim::Among(among)) if among.rank.iter().any(|by| by.key == RankKey::Overage));
         let mut next = Some(Tree::ROOT);
@@ -265,7 +331,7 @@ impl Court {
                 Own::Outside => false,
                 Own::Unknown => true,
             };
-            facts.dying = climbs.is_dying(tree, slot);
+            facts.dying = is_dying(tree, slot);
             facts.growth = trends.growth(facts.id, now, facts.memory.usage());
             facts.pressure = trends.pressure(facts.id);
             facts.age = Some(age(node.born, facts.id, now));
@@ -289,13 +355,18 @@ impl Court {
 
     /// Which single process of a group is to die.
     pub fn pick_process(&mut self, top: Slot, senses: &mut Senses) -> Option<i32> {
+        self.pick_process_from(top, &mut senses.sight())
+    }
+
+    /// The same from what is in sight.
+    pub fn pick_process_from(&mut self, top: Slot, sight: &mut Sight<'_>) -> Option<i32> {
         self.members.clear();
         let mut next = Some(top);
         while let Some(slot) = next {
-            next = senses.tree.next_in_preorder(top, slot);
-            let Some(node) = senses.tree.get(slot) else { continue };
+            next = sight.tree.next_in_preorder(top, slot);
+            let Some(node) = sight.tree.get(slot) else { continue };
             let members = &mut self.members;
-            senses.processes.each(&node.group, &mut senses.buffer, |process| {
+            sight.processes.each(&node.group, sight.buffer, |process| {
                 if members.len() < MAX_PROCESSES {
                     members.push(ProcessFact {
                         pid: process.pid,
@@ -308,6 +379,11 @@ impl Court {
         }
         pick(&self.members).and_then(|at| self.members.get(at)).map(|process| process.pid)
     }
+}
+
+/// Our own group, if there is an oomwarden that has to live.
+fn own_group(finder: &mut Option<Finder>, tree: &Tree, buffer: &mut ReadBuf) -> Own {
+    finder.as_mut().map_or(Own::Outside, |finder| finder.find(tree, buffer))
 }
 
 /// Which files of a group a judgement turns on.
@@ -386,12 +462,12 @@ fn value(group: &Group, file: File, buffer: &mut ReadBuf) -> Option<u64> {
 }
 
 /// Time since a group was made. Groups that were there before us are older than all others, in the order of their kernfs
-/// ids, which rise.
+/// ids, which rise; a millisecond each, since ages are compared in these.
 fn age(born: Option<Duration>, id: GroupId, now: Duration) -> Duration {
     const NEWEST: u64 = 1 << 40;
     match born {
         Some(born) => now.saturating_sub(born),
-        None => now + Duration::from_nanos(NEWEST - id.0.min(NEWEST)),
+        None => UNSEEN_BIRTH + Duration::from_millis(NEWEST - id.0.min(NEWEST)),
     }
 }
 
@@ -405,4 +481,18 @@ fn is_below(tree: &Tree, slot: Slot, top: Slot) -> bool {
         at = tree.get(slot).and_then(|node| node.parent);
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_there_before_us_is_older_and_in_order() {
+        let now = Duration::from_secs(1_000_000);
+        let milliseconds = |born, id| age(born, GroupId(id), now).as_millis();
+        assert_eq!(milliseconds(Some(Duration::from_secs(999_999)), 7000), 1000);
+        assert!(milliseconds(None, 41) > milliseconds(None, 42), "one millisecond apart at least");
+        assert!(milliseconds(None, u64::MAX) > milliseconds(Some(Duration::ZERO), 1));
+    }
 }

@@ -1,7 +1,7 @@
 //! Which group oomwarden itself runs in, so that it is never a victim.
 //!
-//! /proc/self/cgroup names a path, but in a cgroup namespace, or with a root that is itself a subtree, the path means
-//! something else; so the group is only believed when our pid stands in its cgroup.procs. If it can't be found, nothing may
+//! /proc/PID/cgroup names a path, but in a cgroup namespace, or with a root that is itself a subtree, the path means
+//! something else; so the group is only believed when the pid stands in its cgroup.procs. If it can't be found, nothing may
 //! be killed.
 
 use std::os::fd::OwnedFd;
@@ -28,6 +28,7 @@ pub enum Own {
 /// Looks up our own group, and again when we were moved.
 #[derive(Debug)]
 pub struct Finder {
+    pid: i32,
     file: OwnedFd,
     last: Vec<u8>,
     own: Own,
@@ -35,13 +36,25 @@ pub struct Finder {
 }
 
 impl Finder {
-    /// Opens /proc/self/cgroup.
+    /// For the group that we run in: opens /proc/self/cgroup.
     ///
     /// # Errors
     /// The errno.
     pub fn open() -> rustix::io::Result<Finder> {
-        let file = open("/proc/self/cgroup", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Finder { file, last: Vec::with_capacity(4096), own: Own::Unknown, seen: 0 })
+        Finder::at("/proc/self/cgroup", rustix::process::getpid().as_raw_nonzero().get())
+    }
+
+    /// For the group that another oomwarden runs in.
+    ///
+    /// # Errors
+    /// The errno; ENOENT when there is no such process.
+    pub fn of(pid: i32) -> rustix::io::Result<Finder> {
+        Finder::at(&format!("/proc/{pid}/cgroup"), pid)
+    }
+
+    fn at(path: &str, pid: i32) -> rustix::io::Result<Finder> {
+        let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Finder { pid, file, last: Vec::with_capacity(4096), own: Own::Unknown, seen: 0 })
     }
 
     /// Whether the last answer still holds for an unchanged path: inside, as long as that group is there; outside, as long
@@ -63,7 +76,7 @@ impl Finder {
                 self.last.clear();
                 self.last.extend_from_slice(text);
                 let named = parse::own_group(text).map(GroupPath::from_bytes);
-                self.own = look(tree, named.as_ref(), buffer);
+                self.own = look(tree, named.as_ref(), self.pid, buffer);
                 self.seen = tree.arrivals();
                 // Not found is looked for again at the next judgement.
                 if self.own == Own::Unknown {
@@ -76,12 +89,11 @@ impl Finder {
     }
 }
 
-/// Whether our pid stands in a group's list; `None` if the list can't tell.
-fn holds_us(group: &Group, buffer: &mut ReadBuf) -> Option<bool> {
-    let me = rustix::process::getpid().as_raw_nonzero().get();
+/// Whether a pid stands in a group's list; `None` if the list can't tell.
+fn holds(group: &Group, pid: i32, buffer: &mut ReadBuf) -> Option<bool> {
     let (mut found, mut hidden) = (false, false);
     let result = group.each_process(buffer, |process| {
-        found |= process == Process::Pid(me);
+        found |= process == Process::Pid(pid);
         hidden |= process == Process::Hidden;
         !found
     });
@@ -93,16 +105,16 @@ fn holds_us(group: &Group, buffer: &mut ReadBuf) -> Option<bool> {
     }
 }
 
-fn look(tree: &Tree, named: Option<&GroupPath>, buffer: &mut ReadBuf) -> Own {
+fn look(tree: &Tree, named: Option<&GroupPath>, pid: i32, buffer: &mut ReadBuf) -> Own {
     let at = |path: &GroupPath| tree.slot_at(path).and_then(|slot| tree.get(slot));
     if let Some(node) = named.and_then(at)
-        && holds_us(&node.group, buffer) == Some(true)
+        && holds(&node.group, pid, buffer) == Some(true)
     {
         return Own::Inside(node.group.id);
     }
     let mut doubt = named.is_some_and(|path| tree.is_unseen(path));
     for node in tree.slots().filter_map(|slot| tree.get(slot)) {
-        match holds_us(&node.group, buffer) {
+        match holds(&node.group, pid, buffer) {
             Some(true) => return Own::Inside(node.group.id),
             Some(false) => {}
             None => doubt |= !node.threaded,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::sys::eventfd::EventFd;
 
 use super::Pending;
+use super::court::Sight;
 use super::levels::Sample;
 use super::published::Subject;
 use super::signal::{Signal, answering};
@@ -135,6 +136,12 @@ impl Senses {
             publish_due: None,
             was_armed: false,
         })
+    }
+
+    /// What a judgement looks at.
+    pub fn sight(&mut self) -> Sight<'_> {
+        let Senses { tree, processes, trends, buffer, .. } = self;
+        Sight { tree, processes, trends, buffer }
     }
 
     /// The node's memory now.

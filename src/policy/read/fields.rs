@@ -6,7 +6,7 @@ use super::super::tree::{Kind, Node};
 use super::super::values;
 
 /// The keys of one kind of mapping.
-pub(super) struct Keys {
+pub(in crate::policy) struct Keys {
     /// For messages: what the mapping is.
     pub what: &'static str,
     /// Keys that work.

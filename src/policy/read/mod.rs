@@ -14,7 +14,9 @@ use super::model::Mode;
 use super::quoting;
 use super::tree::{Kind, Node};
 use super::values;
-use fields::{Fields, Keys};
+use fields::Fields;
+pub(super) use fields::Keys;
+pub(super) use victim::MOST_RANK_KEYS;
 
 const TOP: Keys = Keys {
     what: "the policy",
@@ -25,6 +27,32 @@ const DEFAULTS: Keys = Keys { what: "`defaults`", known: &["cooldown"], later: &
 const EXCLUDE: Keys = Keys { what: "an exclusion", known: &["group", "comm"], later: &["kubernetes"] };
 const IMPORTANCE: Keys = Keys { what: "a line of importance", known: &["group", "value"], later: &["kubernetes"] };
 const KERNEL: Keys = Keys { what: "`kernel`", known: &["oom_group", "hold"], later: &[] };
+
+/// The tables of keys, by what they are the keys of: the schema is made from them.
+pub(super) struct Tables {
+    pub top: &'static Keys,
+    pub defaults: &'static Keys,
+    pub exclude: &'static Keys,
+    pub importance: &'static Keys,
+    pub kernel: &'static Keys,
+    pub rule: &'static Keys,
+    pub when: &'static Keys,
+    pub only_if: &'static Keys,
+    pub usage: &'static Keys,
+    pub level: &'static Keys,
+    pub below: &'static Keys,
+    pub victim: &'static Keys,
+    pub rung: &'static Keys,
+    pub term: &'static Keys,
+}
+
+/// The tables that this reader goes by.
+pub(super) fn tables() -> Tables {
+    let [rule, when, only_if, usage, level, below] = rule::KEYS;
+    let [victim, rung, term] = victim::KEYS;
+    let (top, defaults, exclude, importance, kernel) = (&TOP, &DEFAULTS, &EXCLUDE, &IMPORTANCE, &KERNEL);
+    Tables { top, defaults, exclude, importance, kernel, rule, when, only_if, usage, level, below, victim, rung, term }
+}
 
 /// Reads one text into the draft.
 pub(super) fn read(root: &Node, draft: &mut Draft, report: &mut Report) {

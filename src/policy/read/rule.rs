@@ -19,6 +19,9 @@ const USAGE: Keys = Keys { what: "`usage`", known: &["above", "of", "for"], late
 const LEVEL: Keys = Keys { what: "`available` or `swap_free`", known: &["below", "for"], later: &[] };
 const BELOW: Keys = Keys { what: "`below`", known: &["share", "at_most"], later: &[] };
 
+/// All of them, for the schema.
+pub(super) const KEYS: [&Keys; 6] = [&RULE, &WHEN, &ONLY_IF, &USAGE, &LEVEL, &BELOW];
+
 /// Reads a rule; its name goes to `names` even if the rest is of no use.
 pub(super) fn rule(node: &Node, names: &mut Vec<At<String>>, report: &mut Report) -> Option<Rule> {
     let fields = Fields::open(node, &RULE, report)?;

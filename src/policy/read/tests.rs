@@ -136,6 +136,7 @@ fn refused(text: &str, expected: &[(&str, &str)]) {
     let found = load(&sources(&[text])).err().unwrap_or_default();
     let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
     assert_eq!(found.len(), expected.len(), "{text}\n{}", shown.join("\n"));
+    super::super::schema::tests::must_refuse(text, &found.iter().map(|found| &*found.message).collect::<Vec<_>>());
     for (found, (start, hint)) in found.iter().zip(expected) {
         let line = format!("{}:{}: {}", found.line, found.column, found.message);
         assert!(line.starts_with(start), "{text}\nexpected {start}\nfound    {line}");

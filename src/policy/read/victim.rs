@@ -17,8 +17,11 @@ const AMONG_LATER: Keys = Keys { what: "`among`", known: &[], later: &["kubernet
 const RUNG: Keys = Keys { what: "an entry of `then`", known: &["term", "kill"], later: &["warn", "hook"] };
 const TERM: Keys = Keys { what: "`term`", known: &["wait"], later: &[] };
 
+/// All that are for good, for the schema.
+pub(super) const KEYS: [&Keys; 3] = [&VICTIM, &RUNG, &TERM];
+
 /// How many rank keys a rule may have: a verdict records as many.
-const MOST_RANK_KEYS: usize = 4;
+pub(in crate::policy) const MOST_RANK_KEYS: usize = 4;
 /// What is not worth killing, where the policy does not say.
 const AT_LEAST: Bytes = Bytes(1 << 20);
 

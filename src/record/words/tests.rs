@@ -104,3 +104,17 @@ fn triggers_read_as_in_the_policy() {
     let odd = model::Psi { stall: Duration::from_micros(1500), window: Duration::from_secs(2), ..PSI };
     assert_eq!(Trigger(&model::Trigger::Psi(odd)).to_string(), "psi: full 1500us/2s");
 }
+
+#[test]
+fn an_age_that_nobody_knows_is_not_told_in_figures() {
+    let unseen = i64::try_from(crate::decide::facts::UNSEEN_BIRTH.as_millis()).unwrap();
+    let mut record = record(1, Notice::Available(5, Duration::ZERO), Outcome::Killed);
+    record.candidates = vec![
+        candidate(b"/a", Standing::Chosen, 0, Some(64 * MIB), Some(1500)),
+        candidate(b"/b", Standing::Ranked, 0, Some(64 * MIB), Some(unseen + 7)),
+    ];
+    assert_eq!(reason(&record, 0), "ranked 1: age 1.5s, the next one's from before oomwarden's start");
+    assert_eq!([deciding_key(&record, 0), deciding_key(&record, 1)], [Some(RankKey::Age); 2]);
+    record.candidates[1].importance = 5;
+    assert_eq!(deciding_key(&record, 1), None, "importance decided");
+}

@@ -18,3 +18,5 @@ pub const MOUNT: &str = "/mnt";
 pub const DISK: &str = "/dev/vda";
 /// The second serial port: the conversation with the host.
 pub const HOST: &str = "/dev/ttyS1";
+/// What the kernel's command line says of the number of rounds.
+pub const ROUNDS: &str = "oomwarden_rounds=";

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::kernel::Kernel;
 use super::machine::Machine;
 use super::{initramfs, tools};
+use crate::guest::places::ROUNDS;
 use crate::outcome::{Doing, Outcome};
 use crate::scenarios::Scenario;
 
@@ -24,6 +25,13 @@ const BOOT: Duration = Duration::from_secs(120);
 const HEARTBEAT: Duration = Duration::from_secs(45);
 /// What the agent may need to end and clean up beyond a scenario's own limit.
 const CLEANING: Duration = Duration::from_secs(60);
+
+/// How often a repeated scenario repeats itself where nothing else is said: what fits into CI's time.
+const USUAL_ROUNDS: u32 = 10;
+
+fn rounds() -> u32 {
+    std::env::var("OOMWARDEN_VM_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(USUAL_ROUNDS)
+}
 
 /// How a scenario ended.
 pub enum Ended {
@@ -75,7 +83,8 @@ impl Vm {
             .arg(&kernel.image)
             .arg("-initrd")
             .arg(&initrd)
-            .args(["-append", "console=ttyS0 quiet panic=-1 transparent_hugepage=never log_buf_len=1M"])
+            .arg("-append")
+            .arg(format!("console=ttyS0 quiet panic=-1 transparent_hugepage=never log_buf_len=1M {ROUNDS}{}", rounds()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors)

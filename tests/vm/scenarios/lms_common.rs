@@ -6,6 +6,7 @@ use super::MEASURED;
 use crate::guest::facts;
 use crate::guest::group::{Group, MIB};
 use crate::guest::lms::{self, State};
+use crate::guest::places::ROUNDS as ROUNDS_WORD;
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
 use crate::outcome::{Doing, Outcome};
@@ -14,7 +15,7 @@ use crate::workload::lms::READY;
 /// Parameters with which memory is looked at often.
 pub const EXCITABLE: &str = "interval_ms=50";
 
-/// How often a scenario with a hold is repeated.
+/// How often a scenario with a hold is repeated at the most.
 pub const ROUNDS: u32 = 50;
 
 /// What is available at the beginning of a round, in MiB: used up in a moment.
@@ -67,7 +68,13 @@ impl Counters {
     }
 }
 
-/// Loads the module, uses most memory up, and runs `round` so many times, each with fresh groups below /t and a machine that is well again.
+/// How many rounds this machine was booted for; all of them where it does not say.
+fn rounds_wanted() -> u32 {
+    let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    line.split_whitespace().find_map(|word| word.strip_prefix(ROUNDS_WORD)?.parse().ok()).unwrap_or(u32::MAX)
+}
+
+/// Loads the module, uses most memory up, and runs `round` `number` times, or as often as this machine is for, each with fresh groups below /t and a machine that is well again.
 pub fn rounds(parameters: &str, number: u32, round: impl FnMut(u32) -> Outcome) -> Outcome {
     lms::load(&format!("{EXCITABLE} {parameters}"))?;
     short_of_memory(number, round)
@@ -78,9 +85,11 @@ pub fn short_of_memory(number: u32, mut round: impl FnMut(u32) -> Outcome) -> Ou
     let _ballast = leave_available(LEFT)?;
     let available = facts::meminfo_mib("MemAvailable")?;
     let mut at_oom = Vec::new();
+    let number = number.min(rounds_wanted());
     for at in 1..=number {
         let before = Counters::now()?;
         round(at).map_err(|why| format!("round {at} of {number}: {why} ({})", before.story()))?;
+        remove_empty()?;
         at_oom.extend(State::now()?.number("oom_available_kb"));
         let well = || Ok(State::now()?.level() != "oom" && facts::meminfo_mib("MemAvailable")? + 20 > available);
         wait::until("the machine is well again", SOON, well).map_err(|why| format!("after round {at}: {why} ({})", before.story()))?;
@@ -88,6 +97,16 @@ pub fn short_of_memory(number: u32, mut round: impl FnMut(u32) -> Outcome) -> Ou
     at_oom.sort_unstable();
     let (least, most) = (at_oom.first().unwrap_or(&0), at_oom.last().unwrap_or(&0));
     println!("{MEASURED}available at an OOM: {least} to {most} kB, floor {} kB", State::now()?.number("floor_kb")?);
+    Ok(())
+}
+
+/// Takes the groups of a round away: what is watched, and the buffers of their files, must not grow with the rounds.
+fn remove_empty() -> Outcome {
+    let Ok(entries) = std::fs::read_dir(Group::new("t")?.directory()) else { return Ok(()) };
+    for entry in entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir()) {
+        // Somebody may still be in it.
+        drop(std::fs::remove_dir(entry.path()));
+    }
     Ok(())
 }
 
@@ -100,9 +119,16 @@ pub fn fresh(name: &str, round: u32) -> Outcome<Group> {
 pub fn handler(how: &str) -> Outcome<Work> {
     let group = Group::new("handler")?;
     let work = Work::start(&group, &format!("lms-handler {how}"))?;
-    let comm = format!("/proc/{}/comm", work.pid());
-    wait::until("the handler is ready", SOON, || Ok(std::fs::read_to_string(&comm).doing("ask for its name")?.trim() == READY))?;
+    called(&work, READY)?;
     Ok(work)
+}
+
+/// Waits until a process has taken a name, by which it says how far it is.
+pub fn called(work: &Work, name: &str) -> Outcome {
+    let comm = format!("/proc/{}/comm", work.pid());
+    wait::until(&format!("a process is called {name}"), SOON, || {
+        Ok(std::fs::read_to_string(&comm).doing("ask for its name")?.trim() == name)
+    })
 }
 
 /// Durations in a line for people.

@@ -58,7 +58,7 @@ pub fn table_kills_by_importance_then_rank() -> Outcome {
     daemon.signal(Signal::SIGSTOP)?;
     let before = Counters::now()?;
     // Enough for the first three, and a little of the last.
-    let need = facts::meminfo_mib("MemAvailable")? + 10 + 25 + 12 + 10;
+    let need = facts::meminfo_mib("MemAvailable")? + 10 + 25 + 12 + 30;
     let mut greedy = Work::start(&spared, &format!("hog mib={need} rate=60 then=hold"))?;
     for expected in ["first", "second", "third", "last"] {
         let died = wait::find(&format!("{expected} dies"), SOON, || {

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::MEASURED;
-use super::lms_common::{Counters, ROUNDS, fresh, handler, rounds, spread};
+use super::lms_common::{Counters, ROUNDS, called, fresh, handler, rounds, spread};
 use crate::guest::facts;
-use crate::guest::group::MIB;
 use crate::guest::lms::State;
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
 use crate::outcome::Outcome;
+use crate::workload::lms::SATISFIED;
 
 const GREEDY: &str = "hog mib=1000 term=ignore";
 
@@ -41,10 +41,9 @@ pub fn silent_handlers_table_decides_who_dies() -> Outcome {
         } else {
             // The greedy one is spared, and has enough once the victim is gone.
             let mut cheap = Work::holding(&victim, 40)?;
-            let need = facts::meminfo_mib("MemAvailable")? + 8;
-            let mut greedy = Work::start(&spared, &format!("hog mib={need} then=hold"))?;
+            let mut greedy = Work::start(&spared, "lms-want more=10")?;
             cheap.must_be_killed()?;
-            spared.wait_usage(need * MIB)?;
+            called(&greedy, SATISFIED)?;
             greedy.must_run("it is spared")?;
             ensure!(before.of("table_kills")? == 1, "one process was to be killed");
         }
@@ -119,10 +118,9 @@ pub fn victim_that_was_enough_is_the_only_one() -> Outcome {
         let mut precious = Work::holding(&named, 5)?;
         let _handler = handler(&format!("answer=kill ms=150 adj=-1000 victim={} kill={}", victim.directory().display(), named.id()?))?;
         let before = Counters::now()?;
-        let need = facts::meminfo_mib("MemAvailable")? + 8;
-        let mut work = Work::start(&greedy, &format!("hog mib={need} then=hold"))?;
+        let mut work = Work::start(&greedy, "lms-want more=8")?;
         cheap.must_be_killed()?;
-        greedy.wait_usage(need * MIB)?;
+        called(&work, SATISFIED)?;
         left.push(facts::meminfo_mib("MemAvailable")?);
         let calm = || Ok(precious.running()? && work.running()?);
         wait::stays("everybody else lives", Duration::from_millis(600), calm)?;

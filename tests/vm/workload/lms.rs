@@ -19,6 +19,9 @@ use crate::outcome::{Doing, Outcome};
 /// What a handler is called once it waits for holds.
 pub const READY: &str = "ready-handler";
 
+/// What a process is called that has got what it wants.
+pub const SATISFIED: &str = "satisfied";
+
 /// Sleeps until there is a notice, reads, and begins again; `how=poll|epoll`.
 pub fn reader(words: &Words) -> Outcome<ExitCode> {
     let notifier = Notifier::open()?;
@@ -81,6 +84,24 @@ pub fn handler(words: &Words) -> Outcome<ExitCode> {
             Err(error) => return Err(format!("could not {word} {hold}: {error}")),
         }
     }
+}
+
+/// Fills memory until a shortage begins, and then `more=` MiB beyond; is called [`SATISFIED`] when it has them, and sleeps.
+pub fn want(words: &Words) -> Outcome<ExitCode> {
+    let notifier = Notifier::open()?;
+    let begun = || -> Outcome<u64> { notifier.state()?.number("calls") };
+    let before = begun()?;
+    let mut memory = Vec::new();
+    let mut more = words.number("more", 8)?;
+    while more > 0 {
+        if begun()? > before {
+            more -= 1;
+        }
+        memory.push(vec![1_u8; 1 << 20]);
+    }
+    std::fs::write("/proc/self/comm", SATISFIED).doing("take another name")?;
+    std::hint::black_box(&memory);
+    Ok(bystanders::sleep())
 }
 
 /// The table that the words ask for, if any.

@@ -44,6 +44,7 @@ fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
         "storm" => storm::run(&words),
         "lms-reader" => lms::reader(&words),
         "lms-handler" => lms::handler(&words),
+        "lms-want" => lms::want(&words),
         "lms-without-rights" => lms::without_rights(),
         unknown => Err(format!("there is no workload {unknown:?}")),
     }
