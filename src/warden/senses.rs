@@ -202,6 +202,8 @@ impl Senses {
                     self.events(key, now, policy, rules, pending);
                 }
                 Change::Touched(slot, Touched::Populated) => {
+                    // Who is empty is nobody's victim.
+                    self.signal.table_outdated(now);
                     if let Some(node) = self.tree.get(slot) {
                         touched(node.group.id);
                     }

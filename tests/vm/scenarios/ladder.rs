@@ -17,7 +17,7 @@ fn with_grace(wait: &str) -> String {
 }
 
 /// Whether SIGTERM has arrived at a process that holds it off.
-fn term_pends(pid: u32) -> Outcome<bool> {
+pub fn term_pends(pid: u32) -> Outcome<bool> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let pending = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("ShdPnd:")?.trim(), 16).ok());
     Ok(pending.is_some_and(|pending| pending & (1 << (Signal::SIGTERM as i32 - 1)) != 0))

@@ -27,9 +27,9 @@ pub fn asleep_in_poll(work: &Work) -> Outcome {
     wait::until("the reader is asleep", SOON, || Ok(std::fs::read_to_string(&wchan).doing("ask where it sleeps")?.contains("poll")))
 }
 
-/// Holds memory so that only so many MiB stay available. Nobody's victim.
+/// Holds memory so that only so many MiB stay available. Nobody's victim, and not to be swapped out.
 pub fn leave_available(mib: u64) -> Outcome<Work> {
-    let group = Group::new("ballast")?;
+    let group = Group::new("ballast")?.no_swap()?;
     let hold = facts::meminfo_mib("MemAvailable")?.saturating_sub(mib);
     let work = Work::start(&group, &format!("hog mib={hold} then=hold adj=-1000"))?;
     group.wait_usage(hold * MIB)?;
@@ -75,8 +75,13 @@ pub fn rounds_wanted() -> u32 {
 }
 
 /// Loads the module, uses most memory up, and runs `round` `number` times, or as often as this machine is for, each with fresh groups below /t and a machine that is well again.
-pub fn rounds(parameters: &str, number: u32, mut round: impl FnMut(u32) -> Outcome) -> Outcome {
+pub fn rounds(parameters: &str, number: u32, round: impl FnMut(u32) -> Outcome) -> Outcome {
     lms::load(&format!("{EXCITABLE} {parameters}"))?;
+    short_of_memory(number, round)
+}
+
+/// The same with the module as it is.
+pub fn short_of_memory(number: u32, mut round: impl FnMut(u32) -> Outcome) -> Outcome {
     let _ballast = leave_available(LEFT)?;
     let available = facts::meminfo_mib("MemAvailable")?;
     let mut at_oom = Vec::new();

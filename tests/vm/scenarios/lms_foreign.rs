@@ -71,8 +71,7 @@ pub fn limit_reached_elsewhere_is_not_kept_waiting_by_a_hold() -> Outcome {
         let (limited, greedy) = (fresh("limited", round)?, fresh("greedy", round)?);
         let _handler = handler("answer=never adj=-1000")?;
         let mut work = Work::holding(&limited, 30)?;
-        // Whoever opens a file in a shortage may be kept waiting himself.
-        let limit = OpenOptions::new().write(true).open(limited.directory().join("memory.max")).doing("open memory.max")?;
+        let limit = limit_of(&limited)?;
         let notifier = Notifier::open()?;
         let before = notifier.state()?;
         if round % 5 == 0 {
@@ -91,8 +90,13 @@ pub fn limit_reached_elsewhere_is_not_kept_waiting_by_a_hold() -> Outcome {
     Ok(())
 }
 
+/// A group's memory.max, open: whoever opens a file in a shortage may be kept waiting himself.
+pub fn limit_of(group: &Group) -> Outcome<File> {
+    OpenOptions::new().write(true).open(group.directory().join("memory.max")).doing("open memory.max")
+}
+
 /// The kernel kills for memory.max in the name of whoever lowers it.
-fn lower_and_watch(mut limit: &File, work: &mut Work) -> Outcome<Duration> {
+pub fn lower_and_watch(mut limit: &File, work: &mut Work) -> Outcome<Duration> {
     let began = Instant::now();
     limit.write_all((12 * MIB).to_string().as_bytes()).doing("lower memory.max")?;
     work.must_be_killed()?;

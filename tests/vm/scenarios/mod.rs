@@ -9,6 +9,12 @@ mod kills;
 mod ladder;
 mod lms_common;
 mod lms_daemon;
+mod lms_daemon_common;
+mod lms_daemon_crowds;
+mod lms_daemon_gone;
+mod lms_daemon_levels;
+mod lms_daemon_speed;
+mod lms_daemon_table;
 mod lms_file;
 mod lms_foreign;
 mod lms_hold;
@@ -154,6 +160,36 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         }
         lms_daemon::{
             hog_without_swap_is_answered: 300,
+            hog_that_ignores_sigterm_gets_no_grace_time: 300,
+            hog_with_zram_is_answered: 300,
+            hog_with_zram_larger_than_memory_is_answered: 300,
+            shortage_of_one_node_is_not_ours on TWO_NODES,
+            sysrq_f_takes_the_kernels_victim_only,
+        }
+        lms_daemon_crowds::{
+            hog_dies_while_groups_come_and_go: 300,
+            limit_reached_elsewhere_is_not_kept_waiting: 300,
+            twelve_processes_in_nested_groups_die_together: 300,
+            five_hogs_die_and_the_small_live: 300,
+        }
+        lms_daemon_gone::{
+            stopped_oomwardens_table_decides: 300,
+            oomwarden_killed_in_a_hold_leaves_its_table: 300,
+            observe_leaves_the_module_alone,
+            table_and_handler_go_with_enforce,
+            fifty_times_loaded_and_unloaded_under_oomwarden: 120,
+        }
+        lms_daemon_levels::{
+            growing_hog_is_killed_by_its_level,
+            gauge_and_doctor_tell_whether_it_is_loaded,
+            consumer_that_ignores_sigterm_is_asked_then_killed,
+        }
+        lms_daemon_table::{
+            table_kills_by_importance_then_rank,
+            table_follows_the_groups_and_rests,
+        }
+        lms_daemon_speed::{
+            time_to_memory_back: 600,
         }
         lms_table::{
             silent_handlers_table_decides_who_dies: 300,

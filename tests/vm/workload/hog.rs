@@ -87,7 +87,7 @@ pub fn grow_one_of(words: &Words) -> Outcome<ExitCode> {
     Ok(bystanders::sleep())
 }
 
-/// `of=` processes beside this one, which sleeps; each fills `mib=`.
+/// `of=` processes beside this one, which sleeps; each fills `mib=`, and may wait for its `usr1=NAME` first.
 pub fn herd(words: &Words) -> Outcome<ExitCode> {
     let own = std::env::current_exe().doing("find the own binary")?;
     let mib = words.number("mib", 64)?;
@@ -95,6 +95,11 @@ pub fn herd(words: &Words) -> Outcome<ExitCode> {
     for _ in 0..words.number("of", 10)? {
         let mut command = std::process::Command::new(&own);
         command.args(["--workload", "hog", &format!("mib={mib}"), "then=hold"]);
+        if let Some(name) = words.raw("usr1") {
+            let mut word = std::ffi::OsString::from("usr1=");
+            word.push(name);
+            command.arg(word);
+        }
         children.push(command.spawn().doing("start a child")?);
     }
     Ok(bystanders::sleep())
