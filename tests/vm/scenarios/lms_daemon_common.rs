@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::lms_common::{Counters, EXCITABLE, short_of_memory};
+use super::lms_common::{Counters, EXCITABLE, fresh, short_of_memory};
 use crate::guest::daemon::Daemon;
 use crate::guest::group::Group;
 use crate::guest::lms::{self, Notifier, State};
@@ -37,6 +37,44 @@ pub fn rounds_with(policy: &str, number: u32, mut round: impl FnMut(u32, &mut Da
     let mut daemon = handling(policy)?;
     short_of_memory(number, |at| round(at, &mut daemon))?;
     daemon.stop()
+}
+
+/// The groups of a round: a greedy one, in the module's table with its `known` process, and one that must live.
+pub struct Prepared {
+    /// Greedy in a moment.
+    pub greedy: Group,
+    /// Its first process, which holds 12 MiB.
+    pub known: Work,
+    /// In the group that must live.
+    pub precious: Work,
+}
+
+impl Prepared {
+    /// By [`marked_policy`], and a short time after oomwarden knows.
+    ///
+    /// The file tells how many the table names, not whom. So every other round has one more group that must live, made (or removed) last: a
+    /// table of that size knows of the rest too.
+    pub fn new(round: u32) -> Outcome<Prepared> {
+        let marker = Group::new("marker")?;
+        let (greedy, spared) = (fresh("greedy", round)?, fresh("spared", round)?);
+        let known = Work::holding(&greedy, 12)?;
+        let precious = Work::holding(&spared, 10)?;
+        let marked = round % 2 == 0;
+        if !marked {
+            marker.remove()?;
+        }
+        let own = 1;
+        wait::until("the table is up to date", SOON, || {
+            let state = State::now()?;
+            Ok(state.number("table_spare_ids")? == own + 1 + u64::from(marked) && state.number("table_kill_ids")? == 1)
+        })?;
+        Ok(Prepared { greedy, known, precious })
+    }
+}
+
+/// [`NODE_OOM`] with one more group that must live.
+pub fn marked_policy() -> String {
+    NODE_OOM.replace("exclude: [", "exclude: [/marker, ")
 }
 
 /// Waits for the beginning of a hold that was none `before`: by a notice, because it may last for a moment only. What the module says then.

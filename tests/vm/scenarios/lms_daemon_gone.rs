@@ -6,8 +6,8 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::MEASURED;
-use super::lms_common::{Counters, EXCITABLE, ROUNDS, fresh, leave_available, rounds, spread};
-use super::lms_daemon_common::{NODE_OOM, handling, hold_begins, rounds_with};
+use super::lms_common::{Counters, EXCITABLE, ROUNDS, leave_available, rounds, spread};
+use super::lms_daemon_common::{NODE_OOM, Prepared, handling, hold_begins, marked_policy, rounds_with};
 use crate::guest::daemon::Daemon;
 use crate::guest::group::Group;
 use crate::guest::lms::{self, State};
@@ -16,38 +16,6 @@ use crate::guest::work::Work;
 use crate::outcome::{Doing, Outcome};
 
 const GREEDY: &str = "hog mib=1000 term=ignore";
-
-/// The groups of a round: a greedy one, in the module's table with its `known` process, and one that must live.
-struct Prepared {
-    greedy: Group,
-    known: Work,
-    precious: Work,
-}
-
-impl Prepared {
-    /// The file tells how many the table names, not whom. So every other round has one more group that must live, made (or removed) last: a
-    /// table of that size knows of the rest too.
-    fn new(round: u32) -> Outcome<Prepared> {
-        let marker = Group::new("marker")?;
-        let (greedy, spared) = (fresh("greedy", round)?, fresh("spared", round)?);
-        let known = Work::holding(&greedy, 12)?;
-        let precious = Work::holding(&spared, 10)?;
-        let marked = round % 2 == 0;
-        if !marked {
-            marker.remove()?;
-        }
-        let own = 1;
-        wait::until("the table is up to date", SOON, || {
-            let state = State::now()?;
-            Ok(state.number("table_spare_ids")? == own + 1 + u64::from(marked) && state.number("table_kill_ids")? == 1)
-        })?;
-        Ok(Prepared { greedy, known, precious })
-    }
-}
-
-fn marked_policy() -> String {
-    NODE_OOM.replace("exclude: [", "exclude: [/marker, ")
-}
 
 /// Stopped, it answers nothing: when the hold is over its table decides. After that nobody waits for it until it goes on.
 pub fn stopped_oomwardens_table_decides() -> Outcome {
