@@ -59,6 +59,7 @@
 #define LMS_DYING_MS		1000	/* how long a group of the table may take to be gone */
 #define LMS_DYING_GROUPS	3	/* groups that may be stuck in dying before the kernel goes ahead */
 #define LMS_ALONE_MS		50	/* a hold's bound when the handler alone has run out */
+#define LMS_ACKS		4	/* further victims of one hold that each have its whole time */
 #define LMS_ROOT_ID		1	/* the id of the root group */
 #define LMS_RESERVE_ORDER	6	/* pages of one block; large enough to pass by the per-CPU lists */
 #define LMS_RESERVE_BLOCKS	32
@@ -115,6 +116,7 @@ static struct {
 	u64 hold_seq;			/* seq of the hold under way, else 0 */
 	bool others_ask;		/* somebody else than the handler has asked in the hold under way */
 	bool acked;
+	unsigned int acks;		/* how often that gave the hold its time anew */
 	bool silent;			/* the handler let a hold expire and has not been heard of since */
 	unsigned long deadline;		/* of the hold, in jiffies */
 	unsigned long last_call;	/* of the callback, in jiffies */
@@ -747,6 +749,7 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 			lms.deadline = jiffies + msecs_to_jiffies(bound);
 			lms.holds++;
 			lms.others_ask = false;
+			lms.acks = 0;
 		} else {
 			lms_after_hold();
 			lms.seq++;
@@ -1059,6 +1062,11 @@ static int lms_write_answer(struct lms_file *f, const char *text, bool pass)
 		lms.state = LMS_FAILED;
 		lms.holds_passed++;
 	} else {
+		/* One victim was not enough: the next one has its time too, but not for ever. */
+		if (lms.acked && lms.acks < LMS_ACKS) {
+			lms.acks++;
+			lms.deadline = jiffies + msecs_to_jiffies(lms_hold_bound());
+		}
 		lms.acked = true;
 	}
 	spin_unlock(&lms.lock);

@@ -13,7 +13,7 @@ use oomwarden::sense::lms::{Fate, Lms, MOST_IDS, Table};
 
 const TEXT: &str = "level oom\nseq 7\nmem_total_kb 1000000\nmem_available_kb 9000\nswap_total_kb 0\nswap_free_kb 16\npage_size 4096\n\
     warn_percent 20\nkill_percent 10\nhandler_pid 321\nholds 3\nholds_resolved 2\nholds_expired 1\ntable_kills 5\nhold_seq 7\nhold_ms 500\n\
-    warn_kb 200000\nkill_kb 100000\nfloor_kb 50000\ntable_kill_ids 4\ntable_spare_ids 9\npasses 8\n";
+    warn_kb 200000\nkill_kb 100000\nfloor_kb 50000\ntable_kill_ids 4\ntable_spare_ids 9\npasses 8\nholds_passed 0\ncalls 0\n";
 
 #[test]
 fn the_way_of_a_hold_allocates_nothing() {

@@ -69,7 +69,7 @@ impl Counters {
 }
 
 /// How many rounds this machine was booted for; all of them where it does not say.
-fn rounds_wanted() -> u32 {
+pub fn rounds_wanted() -> u32 {
     let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     line.split_whitespace().find_map(|word| word.strip_prefix(ROUNDS_WORD)?.parse().ok()).unwrap_or(u32::MAX)
 }

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use super::MEASURED;
 use super::lms_common::{Counters, ROUNDS, fresh, spread};
 use super::lms_daemon_common::{NODE_OOM, Prepared, all_over, hold_begins, marked_policy, rounds_with};
-use super::lms_foreign::lower_and_watch;
+use super::lms_foreign::{limit_of, lower_and_watch};
 use crate::guest::group::{Group, MIB};
 use crate::guest::lms::Notifier;
 use crate::guest::wait::{self, SOON};
@@ -71,8 +71,9 @@ pub fn limit_reached_elsewhere_is_not_kept_waiting() -> Outcome {
     rounds_with(NODE_OOM, ROUNDS, |round, daemon| {
         let (limited, greedy) = (Group::new(&format!("u/limited{round}"))?, fresh("greedy", round)?);
         let mut work = Work::holding(&limited, 30)?;
+        let limit = limit_of(&limited)?;
         if round % 5 == 0 {
-            alone.push(lower_and_watch(&limited, &mut work)?);
+            alone.push(lower_and_watch(&limit, &mut work)?);
             return Ok(());
         }
         let before = Counters::now()?;
@@ -82,7 +83,7 @@ pub fn limit_reached_elsewhere_is_not_kept_waiting() -> Outcome {
             ensure!(notifier.notice(SOON)?, "no hold begins: {}", notifier.state()?);
         }
         at_once += u32::from(notifier.state()?.number("hold_seq")? != 0);
-        beside.push(lower_and_watch(&limited, &mut work)?);
+        beside.push(lower_and_watch(&limit, &mut work)?);
         hog.must_be_killed()?;
         wait::until("the hold is over", SOON, || Ok(notifier.state()?.number("hold_seq")? == 0))?;
         ensure!(before.kernel_kills()? == 1 && limited.event("oom_kill")? == 1, "another than the limited one: {}", before.story());

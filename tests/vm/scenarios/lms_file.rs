@@ -5,13 +5,14 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::MEASURED;
-use super::lms_common::{EXCITABLE, asleep_in_poll, handler};
+use super::lms_common::{EXCITABLE, asleep_in_poll, called, handler};
 use crate::guest::facts;
 use crate::guest::group::Group;
 use crate::guest::lms::{self, Notifier, State};
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
 use crate::outcome::Outcome;
+use crate::workload::lms::SATISFIED;
 
 /// Loaded and unloaded 50 times, with a reader asleep in poll and in epoll by turns: in use it stays, afterwards it goes.
 pub fn fifty_times_loaded_and_unloaded_under_sleepers() -> Outcome {
@@ -290,7 +291,8 @@ pub fn nobody_without_rights_is_heard() -> Outcome {
     let group = Group::new("t/nobody")?;
     let inherited = notifier.0.try_clone().map_err(|error| error.to_string())?;
     let mut nobody = Work::start_with(&group, "lms-without-rights uid=65534", inherited)?;
-    nobody.must_exit_with(0)?;
+    called(&nobody, SATISFIED)?;
+    nobody.must_run("it sleeps now")?;
     ensure!(settled(&notifier.state()?)? == before, "something changed: {}", notifier.state()?);
     Ok(())
 }

@@ -1,16 +1,18 @@
 //! Shortages that the module can't judge: it does nothing, and holds nobody up.
 
+use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::MEASURED;
 use super::lms_common::{Counters, EXCITABLE, ROUNDS, fresh, handler, rounds, spread};
 use crate::guest::facts;
 use crate::guest::group::{Group, MIB};
-use crate::guest::lms;
+use crate::guest::lms::{self, Notifier};
 use crate::guest::system;
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
-use crate::outcome::Outcome;
+use crate::outcome::{Doing, Outcome};
 
 /// A process that may use the small node only fills it, with plenty of memory on the other.
 pub fn shortage_of_one_node_is_left_to_the_kernel() -> Outcome {
@@ -69,15 +71,17 @@ pub fn limit_reached_elsewhere_is_not_kept_waiting_by_a_hold() -> Outcome {
         let (limited, greedy) = (fresh("limited", round)?, fresh("greedy", round)?);
         let _handler = handler("answer=never adj=-1000")?;
         let mut work = Work::holding(&limited, 30)?;
+        let limit = limit_of(&limited)?;
+        let notifier = Notifier::open()?;
+        let before = notifier.state()?;
         if round % 5 == 0 {
-            alone.push(lower_and_watch(&limited, &mut work)?);
+            alone.push(lower_and_watch(&limit, &mut work)?);
             return Ok(());
         }
-        let before = Counters::now()?;
         let _greedy = Work::start(&greedy, "hog mib=1000")?;
-        wait::until("a hold begins", SOON, || Ok(before.of("holds")? > 0))?;
-        held.push(lower_and_watch(&limited, &mut work)?);
-        ensure!(before.of("holds_expired")? == 0, "the hold ended before its time");
+        wait::until("a hold begins", SOON, || Ok(notifier.notice(SOON)? && notifier.state()?.number("hold_seq")? > 0))?;
+        held.push(lower_and_watch(&limit, &mut work)?);
+        ensure!(notifier.state()?.since(&before, "holds_expired")? == 0, "the hold ended before its time");
         Ok(())
     })?;
     let worst = held.iter().max().copied().unwrap_or_default();
@@ -86,10 +90,15 @@ pub fn limit_reached_elsewhere_is_not_kept_waiting_by_a_hold() -> Outcome {
     Ok(())
 }
 
+/// A group's memory.max, open: whoever opens a file in a shortage may be kept waiting himself.
+pub fn limit_of(group: &Group) -> Outcome<File> {
+    OpenOptions::new().write(true).open(group.directory().join("memory.max")).doing("open memory.max")
+}
+
 /// The kernel kills for memory.max in the name of whoever lowers it.
-pub fn lower_and_watch(group: &Group, work: &mut Work) -> Outcome<Duration> {
+pub fn lower_and_watch(mut limit: &File, work: &mut Work) -> Outcome<Duration> {
     let began = Instant::now();
-    group.set("memory.max", &(12 * MIB).to_string())?;
+    limit.write_all((12 * MIB).to_string().as_bytes()).doing("lower memory.max")?;
     work.must_be_killed()?;
     Ok(began.elapsed())
 }

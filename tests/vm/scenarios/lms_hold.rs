@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::MEASURED;
-use super::lms_common::{Counters, EXCITABLE, ROUNDS, fresh, handler, leave_available, rounds, spread};
+use super::lms_common::{Counters, EXCITABLE, ROUNDS, fresh, handler, leave_available, rounds, rounds_wanted, spread};
 use crate::guest::group::Group;
 use crate::guest::lms::{self, State};
 use crate::guest::wait::{self, SOON};
@@ -121,7 +121,7 @@ pub fn handler_that_runs_out_itself_waits_for_nobody() -> Outcome {
 /// Nobody has the file open while the kernel asks the module: it can be unloaded even then, and the kernel goes on alone.
 pub fn unload_in_the_middle_of_a_shortage() -> Outcome {
     let _ballast = leave_available(110)?;
-    for round in 0..ROUNDS {
+    for round in 0..rounds_wanted().min(ROUNDS) {
         lms::load(EXCITABLE)?;
         let victim = fresh("victim", round)?;
         // Somebody who is named in the table and can't be killed by it keeps the module busy.

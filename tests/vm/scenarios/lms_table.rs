@@ -123,7 +123,7 @@ pub fn victim_that_was_enough_is_the_only_one() -> Outcome {
         called(&work, SATISFIED)?;
         left.push(facts::meminfo_mib("MemAvailable")?);
         let calm = || Ok(precious.running()? && work.running()?);
-        wait::stays("everybody else lives", Duration::from_millis(600), calm)?;
+        wait::stays("everybody else lives", Duration::from_millis(400), calm)?;
         ensure!(before.kernel_kills()? == 0 && before.of("table_kills")? == 0, "another victim");
         Ok(())
     })?;

@@ -1,5 +1,6 @@
 //! Those who read the low memory signal, and handlers that do only part of what a handler should.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -116,7 +117,8 @@ fn table(words: &Words) -> Option<String> {
     (lines.len() > 1).then(|| lines.join("\n"))
 }
 
-/// Without privileges, with a descriptor for the file that root opened on standard input: no command may be taken.
+/// Without privileges, with a descriptor for the file that root opened on standard input: no command may be taken. Is called
+/// [`SATISFIED`] when it has seen that.
 pub fn without_rights() -> Outcome<ExitCode> {
     let opened = std::fs::OpenOptions::new().write(true).open(FILE).map(drop).map_err(|error| error.raw_os_error());
     ensure!(opened == Err(Some(libc::EACCES)), "opening {FILE} for writing should be EACCES, not {opened:?}");
@@ -126,5 +128,7 @@ pub fn without_rights() -> Outcome<ExitCode> {
         ensure!(answer == Err(Errno::EPERM), "{command:?} should be EPERM, not {answer:?}");
     }
     ensure!(std::fs::read_to_string(FILE).is_ok_and(|text| text.starts_with("level ")), "{FILE} can't be read");
-    Ok(ExitCode::SUCCESS)
+    // Not by way of /proc/self, which is root's after a change of identity.
+    nix::sys::prctl::set_name(&CString::new(SATISFIED).doing("make a name")?).doing("take another name")?;
+    Ok(bystanders::sleep())
 }
