@@ -79,8 +79,18 @@ impl Work {
 
     /// Waits for its end.
     pub fn end(&mut self, within: Duration) -> Outcome<ExitStatus> {
-        wait::until(&format!("{} (pid {}) ends", self.what, self.child.id()), within, || Ok(!self.running()?))?;
+        let waited = wait::until(&format!("{} (pid {}) ends", self.what, self.child.id()), within, || Ok(!self.running()?));
+        waited.map_err(|why| format!("{why}; {}", self.whereabouts()))?;
         self.status.ok_or_else(|| "no exit status".to_owned())
+    }
+
+    /// What it is doing, for messages: its state, and where in the kernel it is.
+    fn whereabouts(&self) -> String {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", self.pid())).unwrap_or_default();
+        let kept = |line: &&str| ["State:", "SigPnd:", "ShdPnd:", "VmRSS:"].iter().any(|key| line.starts_with(key));
+        let status: Vec<String> = read("status").lines().filter(kept).map(str::to_owned).collect();
+        let stack: Vec<String> = read("stack").lines().map(str::to_owned).collect();
+        format!("it is {status:?} at {stack:?}")
     }
 
     /// Waits for its end, which must have been by SIGKILL.
