@@ -59,7 +59,7 @@ impl Prepared {
         let (greedy, spared) = (fresh("greedy", round)?, fresh("spared", round)?);
         let known = Work::holding(&greedy, 12)?;
         let precious = Work::holding(&spared, 10)?;
-        let marked = round % 2 == 0;
+        let marked = round.is_multiple_of(2);
         if !marked {
             marker.remove()?;
         }
