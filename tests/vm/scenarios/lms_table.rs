@@ -61,7 +61,7 @@ pub fn handler_killed_in_a_hold_leaves_its_table() -> Outcome {
     let mut times = Vec::new();
     rounds("hold_ms=2000", ROUNDS, |round| {
         let (victim, spared) = (fresh("victim", round)?, fresh("spared", round)?);
-        let handler = handler(&format!("answer=never keep=60 kill={} spare={}", victim.id()?, spared.id()?))?;
+        let handler = handler(&format!("answer=hear keep=60 kill={} spare={}", victim.id()?, spared.id()?))?;
         let mut precious = Work::holding(&spared, 20)?;
         let before = Counters::now()?;
         let mut greedy = Work::start(&victim, GREEDY)?;
