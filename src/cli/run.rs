@@ -166,11 +166,6 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         policy.rules.len(),
         if args.observe { ", observing only" } else { "" }
     );
-    if let Err(error) = crate::sys::run_before_others() {
-        tracing::info!(
-            "scheduled like any other process: {error} (reactions may be slower when the node starves; CAP_SYS_NICE prevents it)"
-        );
-    }
     let result = warden.run();
     // Nothing to tell where no service manager listens.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);

@@ -50,11 +50,31 @@ impl Warden {
         }
         if self.senses.signal.take_news() {
             self.counters.set_lms(self.senses.signal.report());
+            self.hurry_up();
             self.senses.signal_changed(&self.policy, now);
             self.senses.signal.table_outdated(now);
         }
         if let Some(hold) = self.senses.signal.take_unanswered() {
             self.answer(hold);
+        }
+    }
+
+    /// Runs before ordinary threads while memory is nearly gone, and only then: keeping the tree of a busy machine up to date is
+    /// nothing that others should have to wait for.
+    fn hurry_up(&mut self) {
+        let short = self.senses.signal.report().is_some_and(|report| report.level >= Some(LmsLevel::Kill));
+        if short == self.runs_first {
+            return;
+        }
+        let result = if short { crate::sys::run_before_others() } else { crate::sys::run_like_others() };
+        match result {
+            Ok(()) => self.runs_first = short,
+            Err(error) if !std::mem::replace(&mut self.told_rank, true) => {
+                tracing::info!(
+                    "scheduled like any other process: {error} (an answer may be slower when the node starves; CAP_SYS_NICE prevents it)"
+                );
+            }
+            Err(_) => {}
         }
     }
 

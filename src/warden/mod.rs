@@ -155,6 +155,10 @@ pub struct Warden {
     overflowed: bool,
     /// A ladder in the node's own trouble has ended.
     relieved_node: bool,
+    /// This thread runs before ordinary ones.
+    runs_first: bool,
+    /// That it may not was said.
+    told_rank: bool,
 }
 
 impl Warden {
@@ -205,6 +209,8 @@ impl Warden {
             stopping: None,
             overflowed: false,
             relieved_node: false,
+            runs_first: false,
+            told_rank: false,
             policy,
         };
         warden.court.find_own(&warden.senses)?;
