@@ -219,7 +219,16 @@ impl Senses {
     fn warm(&mut self, slot: Slot, policy: &Policy) {
         let Senses { tree, signal, buffer, .. } = self;
         let Some(node) = tree.get(slot).filter(|_| signal.is_enlisted()) else { return };
-        if !answering(policy).any(|rule| node.class.among.contains(rule)) {
+        // Whoever is named is read with all below it.
+        let mut at = Some(slot);
+        let named = loop {
+            let Some(above) = at.and_then(|slot| tree.get(slot)) else { break false };
+            if answering(policy).any(|rule| above.class.among.contains(rule)) {
+                break true;
+            }
+            at = above.parent;
+        };
+        if !named {
             return;
         }
         for file in JUDGED.into_iter().filter(|file| *file != File::Kill) {
