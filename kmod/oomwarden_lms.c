@@ -58,7 +58,6 @@
 #define LMS_LONG_QUIET_MS	2000	/* the same with next to no memory, or after the kernel had to go ahead */
 #define LMS_DYING_MS		1000	/* how long a group of the table may take to be gone */
 #define LMS_DYING_GROUPS	3	/* groups that may be stuck in dying before the kernel goes ahead */
-#define LMS_UNHEARD_MS		200	/* and when the handler has not even read of it */
 #define LMS_ALONE_MS		50	/* a hold's bound when the handler alone has run out */
 #define LMS_ACKS		4	/* further victims of one hold that each have its whole time */
 #define LMS_ROOT_ID		1	/* the id of the root group */
@@ -120,8 +119,6 @@ static struct {
 	unsigned int acks;		/* how often that gave the hold its time anew */
 	bool silent;			/* the handler let a hold expire and has not been heard of since */
 	unsigned long deadline;		/* of the hold, in jiffies */
-	unsigned long begun_at;		/* the hold, in jiffies */
-	bool heard;			/* the handler has read its file since then */
 	unsigned long last_call;	/* of the callback, in jiffies */
 	struct lms_file *handler;
 	struct pid *handler_pid;	/* its thread group */
@@ -373,21 +370,10 @@ static bool lms_is_over(const struct lms_memory *memory)
 	return time_after(jiffies, lms.last_call + msecs_to_jiffies(quiet));
 }
 
-/*
- * Whether an answer may still come. A handler that has not read of the hold after a good while is stopped, or is itself
- * waiting for memory somewhere on the way: nobody need wait for it any longer. Under lms.lock.
- */
-static bool lms_may_answer(void)
-{
-	if (time_after_eq(jiffies, lms.deadline) || !lms_handler_lives())
-		return false;
-	return lms.heard || time_before(jiffies, lms.begun_at + msecs_to_jiffies(LMS_UNHEARD_MS));
-}
-
 /* Ends a hold whose time is over or that nobody can answer any more. Whether it did. Under lms.lock. */
 static bool lms_expire(void)
 {
-	if (lms.state != LMS_HOLD || lms_may_answer())
+	if (lms.state != LMS_HOLD || (time_before(jiffies, lms.deadline) && lms_handler_lives()))
 		return false;
 	lms.holds_expired++;
 	lms.silent = !lms.acked;
@@ -760,9 +746,7 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 			lms.state = LMS_HOLD;
 			lms.hold_seq = ++lms.seq;
 			lms.acked = false;
-			lms.begun_at = jiffies;
 			lms.deadline = jiffies + msecs_to_jiffies(bound);
-			lms.heard = false;
 			lms.holds++;
 			lms.others_ask = false;
 			lms.acks = 0;
@@ -975,10 +959,8 @@ static ssize_t lms_read(struct file *file, char __user *to, size_t count, loff_t
 	mutex_unlock(&f->lock);
 
 	spin_lock(&lms.lock);
-	if (lms.handler == f) {
+	if (lms.handler == f)
 		lms.silent = false;
-		lms.heard = true;
-	}
 	spin_unlock(&lms.lock);
 	return done;
 }
@@ -1241,10 +1223,8 @@ static ssize_t lms_write(struct file *file, const char __user *from, size_t coun
 	if (error)
 		return error;
 	spin_lock(&lms.lock);
-	if (lms.handler == f) {
+	if (lms.handler == f)
 		lms.silent = false;
-		lms.heard = true;
-	}
 	spin_unlock(&lms.lock);
 	/* The position stays, so that a read after a write begins at the beginning. */
 	return count;

@@ -69,7 +69,7 @@ pub fn limit_reached_elsewhere_is_not_kept_waiting_by_a_hold() -> Outcome {
     let (mut alone, mut held) = (Vec::new(), Vec::new());
     rounds("hold_ms=2000", ROUNDS, |round| {
         let (limited, greedy) = (fresh("limited", round)?, fresh("greedy", round)?);
-        let _handler = handler("answer=hear adj=-1000")?;
+        let _handler = handler("answer=never adj=-1000")?;
         let mut work = Work::holding(&limited, 30)?;
         let limit = limit_of(&limited)?;
         let notifier = Notifier::open()?;

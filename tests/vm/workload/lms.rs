@@ -39,7 +39,7 @@ pub fn reader(words: &Words) -> Outcome<ExitCode> {
 }
 
 /// Registers (`ms=` for a hold of its own length), tells no swap, may write a table (`kill=ID,ID spare=ID,ID keep=SECONDS`), and then to each hold
-/// does what `answer=` says: `never`; `hear` (read of it and no more); `ack`, `pass`; `kill`: the kernel's cgroup.kill for the group `victim=DIRECTORY`, then the ack.
+/// does what `answer=` says: `never`; `ack`, `pass`; `kill`: the kernel's cgroup.kill for the group `victim=DIRECTORY`, then the ack.
 /// `fill=MIB`: instead of waiting for anything it fills memory.
 pub fn handler(words: &Words) -> Outcome<ExitCode> {
     let notifier = Notifier::open()?;
@@ -75,9 +75,6 @@ pub fn handler(words: &Words) -> Outcome<ExitCode> {
             continue;
         }
         answered = hold;
-        if answer == "hear" {
-            continue;
-        }
         if let Some(mut group) = victim.as_ref() {
             group.write_all(b"1").doing("kill the group")?;
         }
