@@ -59,10 +59,10 @@ impl Warden {
         }
     }
 
-    /// Runs before ordinary threads while memory is nearly gone, and only then: keeping the tree of a busy machine up to date is
+    /// Runs before ordinary threads while memory is low, and only then: keeping the tree of a busy machine up to date is
     /// nothing that others should have to wait for.
     fn hurry_up(&mut self) {
-        let short = self.senses.signal.report().is_some_and(|report| report.level >= Some(LmsLevel::Kill));
+        let short = self.senses.signal.report().is_some_and(|report| report.level.is_some());
         if short == self.runs_first {
             return;
         }
