@@ -176,6 +176,8 @@ impl Signal {
             }
             Err(errno) => {
                 self.enlisted = false;
+                // Registered but for the rest of it: a hold that nobody answers would only delay the kernel. ENOENT if not.
+                let _ = device.release();
                 let why = match errno {
                     rustix::io::Errno::BUSY => "another process is its handler",
                     rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => "that takes root with CAP_KILL and CAP_SYS_RESOURCE",
@@ -194,8 +196,13 @@ impl Signal {
         self.table.clear(None);
         // What the clerk is about to write is taken back when it returns.
         self.void = self.spare.is_none();
-        if let Err(errno) = device.write_table(&self.table).and_then(|()| device.release()) {
+        // Both, whatever comes of the first: each alone could still have somebody killed.
+        let (emptied, released) = (device.write_table(&self.table), device.release());
+        if let Err(errno) = emptied {
             tracing::error!("the kernel module's table could not be emptied: {errno}");
+        }
+        if let Err(errno) = released {
+            tracing::error!("oomwarden could not stop being the kernel module's handler: {errno}");
         }
     }
 
