@@ -91,7 +91,8 @@ impl Signal {
                 if !std::mem::replace(&mut self.refused, true) {
                     tracing::error!("{error}: the kernel module's signal is not understood");
                 }
-                self.report = None;
+                // The gauges have to say so too.
+                self.news |= self.report.take().is_some();
             }
         }
         self.report.map(|report| report.facts())
