@@ -19,11 +19,13 @@ use super::{DONE, FAILED, UNSUPPORTED};
 use crate::cgroup::root::Root;
 use crate::policy::Loaded;
 use crate::policy::model::{Mode, Policy, Psi, Trigger};
+use crate::record::board::Board;
 use crate::record::counters::Counters;
 use crate::record::file::JournalTo;
 use crate::record::journal::Context;
 use crate::record::pool::Pool as Records;
 use crate::record::pulse::Pulse;
+use crate::record::recent::Recent;
 use crate::record::recorder::Recorder;
 use crate::sense::lms;
 use crate::serve::{Limits, ListenAddr, Server};
@@ -134,9 +136,11 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let pulse = Arc::new(Pulse::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?);
     let records = Records::new(RECORDS, 64, counters.journal_dropped());
     let journal = args.journal.clone().unwrap_or(JournalTo::Nowhere);
-    let recorder = Recorder::spawn(&records, journal, Context::of_this_process(None), counters.journal_dropped())
+    let recent = Arc::new(Recent::default());
+    let recorder = Recorder::spawn(&records, journal, Context::of_this_process(None), counters.journal_dropped(), Arc::clone(&recent))
         .map_err(|error| failed(FAILED)(error.to_string()))?;
     let mailbox = Mailbox::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?;
+    let board = Arc::new(Board::new(mailbox.mail()));
     let warden = Warden::new(Setup {
         root,
         policy: Arc::clone(&policy),
@@ -146,6 +150,8 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         counters: Arc::clone(&counters),
         pulse: Arc::clone(&pulse),
         mailbox: mailbox.clone(),
+        board: Arc::clone(&board),
+        paused: None,
         signals,
         low_memory: lms::PATH.into(),
         ready: announce,

@@ -207,6 +207,18 @@ impl Signal {
         }
     }
 
+    /// Takes the table back at once while another one is made: somebody in it must not be killed by it any more.
+    pub fn withdraw_table(&mut self, now: Duration) {
+        let Some(device) = self.device.as_ref().filter(|_| self.enlisted) else { return };
+        self.table.clear(Some(TABLE_KEEP));
+        // What the clerk is about to write is taken back when it returns.
+        self.void = self.spare.is_none();
+        if let Err(errno) = device.write_table(&self.table) {
+            tracing::error!("the kernel module's table could not be emptied: {errno}");
+        }
+        self.table_due = Some(now);
+    }
+
     /// Whether we are the handler.
     #[must_use]
     pub fn is_enlisted(&self) -> bool {
