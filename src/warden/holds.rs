@@ -41,6 +41,7 @@ impl Warden {
             self.switches.changed();
         } else {
             self.leave_module();
+            self.senses.signal.clear_left_over();
         }
     }
 

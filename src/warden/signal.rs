@@ -207,6 +207,18 @@ impl Signal {
         }
     }
 
+    /// Takes back what a daemon before this one, that died without a word, may have left: its table stays in force for a while.
+    pub fn clear_left_over(&mut self) {
+        let left = !self.enlisted && self.report.is_some_and(|report| report.table_kill_ids > 0);
+        let Some(device) = self.device.as_ref().filter(|_| left) else { return };
+        self.table.clear(None);
+        match device.write_table(&self.table) {
+            // Somebody's who is alive.
+            Ok(()) | Err(rustix::io::Errno::BUSY) => {}
+            Err(errno) => tracing::error!("the table that an earlier oomwarden left with the kernel module could not be emptied: {errno}"),
+        }
+    }
+
     /// Takes the table back at once while another one is made: somebody in it must not be killed by it any more.
     pub fn withdraw_table(&mut self, now: Duration) {
         let Some(device) = self.device.as_ref().filter(|_| self.enlisted) else { return };

@@ -18,6 +18,7 @@ use oomwarden::record::file::JournalTo;
 use oomwarden::record::journal::Context;
 use oomwarden::record::pool::Pool;
 use oomwarden::record::pulse::Pulse;
+use oomwarden::record::recent::Recent;
 use oomwarden::record::recorder::Recorder;
 use oomwarden::warden::reload::{self, Mailbox};
 use oomwarden::warden::{Setup, Warden};
@@ -64,9 +65,10 @@ pub struct Machine {
     pub journal: PathBuf,
     pub policy: PathBuf,
     pub board: Arc<Board>,
+    pub recent: Arc<Recent>,
     mailbox: Mailbox,
-    pulse: Arc<Pulse>,
-    counters: Arc<Counters>,
+    pub pulse: Arc<Pulse>,
+    pub counters: Arc<Counters>,
     thread: nix::sys::pthread::Pthread,
     worker: std::thread::JoinHandle<()>,
     recorder: Recorder,
@@ -81,7 +83,9 @@ impl Machine {
         let records = Pool::new(16, 64, counters.journal_dropped());
         let journal = root.join("journal");
         let to = JournalTo::File(journal.clone());
-        let recorder = Recorder::spawn(&records, to, Context::of_this_process(None), counters.journal_dropped(), Arc::default()).unwrap();
+        let recent = Arc::new(Recent::default());
+        let recorder =
+            Recorder::spawn(&records, to, Context::of_this_process(None), counters.journal_dropped(), Arc::clone(&recent)).unwrap();
         let pulse = Arc::new(Pulse::new().unwrap());
         let mailbox = Mailbox::new().unwrap();
         let policy_file = root.join("policy.yaml");
@@ -125,7 +129,7 @@ impl Machine {
         });
         let thread = thread.recv().unwrap();
         let machine =
-            Machine { root: root.into(), journal, policy: policy_file, board, mailbox, pulse, counters, thread, worker, recorder };
+            Machine { root: root.into(), journal, policy: policy_file, board, recent, mailbox, pulse, counters, thread, worker, recorder };
         wait("the groups are armed", || machine.pulse.is_armed());
         machine
     }
