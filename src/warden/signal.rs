@@ -295,3 +295,6 @@ pub fn answering(policy: &Policy) -> impl Iterator<Item = usize> + '_ {
     let wanted = level == LmsLevel::Oom || policy.hold.is_some();
     policy.rules.iter().enumerate().filter(move |(_, rule)| wanted && asks(rule, level)).map(|(index, _)| index)
 }
+
+#[cfg(test)]
+mod tests;
