@@ -19,5 +19,5 @@ pub mod pulse;
 pub mod recorder;
 pub mod rules;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod words;

@@ -18,6 +18,8 @@ use oomwarden::record::journal::Context;
 use oomwarden::record::pool::Pool;
 use oomwarden::record::pulse::Pulse;
 use oomwarden::record::recorder::Recorder;
+use oomwarden::warden::hooks::Hooks;
+use oomwarden::warden::reach::Reach;
 use oomwarden::warden::reload::{self, Mailbox};
 use oomwarden::warden::{Setup, Warden};
 
@@ -99,8 +101,25 @@ impl Machine {
             let (root, records, counters, pulse, mailbox) = setup;
             let descriptors = 1000;
             let low_memory = root.path.join("oom_notifier");
-            let setup =
-                Setup { root, policy, psi_groups: 4, descriptors, records, counters, pulse, mailbox, signals, low_memory, ready: || {} };
+            // The helper is only started for a policy with hooks.
+            let program = env!("CARGO_BIN_EXE_oomwarden").into();
+            let hooks = Hooks::start(None, program, records.clone(), Context::of_this_process(None), mailbox.mail()).unwrap();
+            hooks.prepare(&policy);
+            let reach = Reach { listeners: None, hooks: Some(hooks) };
+            let setup = Setup {
+                root,
+                policy,
+                psi_groups: 4,
+                descriptors,
+                records,
+                counters,
+                pulse,
+                mailbox,
+                signals,
+                low_memory,
+                reach,
+                ready: || {},
+            };
             let warden = Warden::new(setup).unwrap();
             sender.send(nix::sys::pthread::pthread_self()).unwrap();
             warden.run_watched(turned).unwrap();
