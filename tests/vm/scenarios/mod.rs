@@ -209,6 +209,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         lms_daemon_table::{
             table_kills_by_importance_then_rank,
             table_follows_the_groups_and_rests,
+            table_learns_of_a_group_that_grows,
         }
         lms_daemon_speed::{
             time_to_memory_back: 600,
