@@ -104,13 +104,7 @@ fn recording_allocates_nothing_on_the_warden() {
         slot.fill(SystemTime::now(), &policy, &rules, Notice::Event(EventKind::OomKill, 0, 1), &verdict, &facts);
         assert_eq!((slot.candidates.len(), slot.left_out), (facts.len(), 0));
         for _ in 0..20 {
-            slot.push_rung(RungRecord {
-                name: RungName::Kill,
-                outcome: RungOutcome::Deadline,
-                at: Duration::ZERO,
-                took: Duration::ZERO,
-                processes: None,
-            });
+            slot.push_rung(RungRecord { name: RungName::Kill, outcome: RungOutcome::Deadline, ..RungRecord::BLANK });
         }
         slot.set_candidates(&verdict, &facts);
         slot.latency.empty = Some(Duration::from_millis(3));

@@ -6,9 +6,11 @@ pub mod completions;
 pub mod doctor;
 pub mod explain;
 pub mod failure;
+pub mod hook_helper;
 pub mod logging;
 pub mod man;
 pub mod output;
+pub mod outside;
 pub mod pause;
 pub mod plan;
 pub mod run;
@@ -71,6 +73,9 @@ enum Command {
     Completions(completions::CompletionsArgs),
     /// Prints a manual page, or writes all of them
     Man(man::ManArgs),
+    /// Runs hooks for the daemon, which starts this itself
+    #[command(name = crate::act::hooks::SUBCOMMAND, hide = true)]
+    HookHelper,
 }
 
 /// Runs the command that was typed.
@@ -88,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Schema => schema::run(),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
+        Command::HookHelper => hook_helper::run(),
     };
     ExitCode::from(code)
 }

@@ -15,7 +15,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::asking::{compile, sources_of};
 use super::failure::Failure;
 use super::logging::{self, LogFormat, LogLevel};
+use super::outside;
 use super::{DONE, FAILED, UNSUPPORTED, USAGE};
+use crate::act::listeners;
 use crate::cgroup::root::Root;
 use crate::policy::model::{Mode, Policy, Psi, Trigger};
 use crate::policy::{Loaded, Source};
@@ -30,13 +32,15 @@ use crate::record::recorder::Recorder;
 use crate::sense::lms;
 use crate::serve::{ControlAddr, ControlSocket, Desk, Limits, ListenAddr, Server, socket};
 use crate::state::{self, StateDir};
+use crate::warden::reach::Reach;
 use crate::warden::reload::{self, Mailbox};
 use crate::warden::{Setup, Warden};
 
 /// Records that may be open or wait to be written at a time.
 const RECORDS: usize = 24;
-/// Descriptors of the daemon itself: standard ones, epoll, timers, signals, /proc, inotify, the journal, the server's own.
-const OWN_DESCRIPTORS: usize = 36;
+/// Descriptors of the daemon itself: standard ones, epoll, timers, signals, /proc, inotify, the journal, the server's own, the
+/// pressure socket's, the helper's.
+const OWN_DESCRIPTORS: usize = 44;
 /// Descriptors at the most: the kernel keeps some memory for each file that is held.
 const MOST_DESCRIPTORS: u64 = 16_384;
 /// How long the end waits for records and log lines to be written.
@@ -72,6 +76,9 @@ pub struct RunArgs {
     /// Journal of judgements as JSON lines; `-` is standard output
     #[arg(long, value_name = "FILE", env = "OOMWARDEN_JOURNAL")]
     journal: Option<JournalTo>,
+    /// Where processes wait to be told that their group should free memory, or `none`
+    #[arg(long, value_name = "PATH|none", env = "OOMWARDEN_PRESSURE_SOCKET")]
+    pressure_socket: Option<PathBuf>,
     /// Directory for what outlives the daemon: a pause, the last good policy, the lock that keeps a second oomwarden off
     #[arg(long, value_name = "DIR", env = "OOMWARDEN_STATE", default_value = "/run/oomwarden")]
     state: PathBuf,
@@ -165,10 +172,12 @@ fn pause_left(state: &StateDir) -> Option<Duration> {
 }
 
 fn start(args: RunArgs) -> Result<(), Failure> {
-    let signals = block_signals().map_err(|error| failed(FAILED)(format!("signals: {error}")))?;
     let state = StateDir::new(&args.state);
     let Beginning { policy, sources, instead } = beginning(&args.policy, args.observe, &state)?;
     let policy = Arc::new(policy);
+    // Before anything is blocked, locked or raised: hooks are ordinary processes.
+    let helper = outside::start_helper(&policy, args.observe).map_err(|error| failed(FAILED)(format!("the helper for hooks: {error}")))?;
+    let signals = block_signals().map_err(|error| failed(FAILED)(format!("signals: {error}")))?;
     let root = match Root::open(&args.cgroup_root) {
         Ok(root) => root,
         Err(error) if args.on_unsupported == OnUnsupported::Idle => {
@@ -188,7 +197,8 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let control = control_socket(args.control.as_ref())?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let log = logging::start(args.log_format, args.log_level, colours).map_err(|error| failed(FAILED)(format!("log: {error}")))?;
-    let descriptors = descriptors(args.psi_groups.max(1), &policy);
+    let door = outside::open_door(args.pressure_socket.as_deref(), &args.cgroup_root)?;
+    let descriptors = descriptors(args.psi_groups.max(1), &policy, door.is_some());
     prepare_self();
 
     let counters = Arc::new(Counters::new().map_err(|error| failed(FAILED)(format!("metrics: {error}")))?);
@@ -207,10 +217,16 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let records = Records::new(RECORDS, 64, counters.journal_dropped());
     let journal = args.journal.clone().unwrap_or(JournalTo::Nowhere);
     let recent = Arc::new(Recent::default());
-    let recorder = Recorder::spawn(&records, journal, Context::of_this_process(None), counters.journal_dropped(), Arc::clone(&recent))
+    let context = Context::of_this_process(None);
+    let recorder = Recorder::spawn(&records, journal, context.clone(), counters.journal_dropped(), Arc::clone(&recent))
         .map_err(|error| failed(FAILED)(error.to_string()))?;
     let mailbox = Mailbox::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?;
     let board = Arc::new(Board::new(mailbox.mail()));
+    let listeners = outside::serve(door, descriptors.listeners, &counters).map_err(|error| failed(FAILED)(error.to_string()))?;
+    let hooks = match args.observe {
+        true => None,
+        false => Some(outside::hooks(helper, records.clone(), context, mailbox.mail()).map_err(|error| failed(FAILED)(error.to_string()))?),
+    };
     let warden = Warden::new(Setup {
         root,
         policy: Arc::clone(&policy),
@@ -224,6 +240,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         paused: pause_left(&state),
         signals,
         low_memory: lms::PATH.into(),
+        reach: Reach { listeners: listeners.clone(), hooks: hooks.clone() },
         ready: announce,
     })
     .map_err(|error| failed(FAILED)(format!("{}: {error}", args.cgroup_root.display())))?;
@@ -232,6 +249,9 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         let sources = sources_of(&paths).map_err(|failure| failure.message)?;
         let policy = load(&sources, args.observe).map_err(|failure| failure.message)?;
         policies.keep(&sources, &policy.hash);
+        if let Some(hooks) = &hooks {
+            hooks.prepare(&policy);
+        }
         Ok(policy)
     });
     reload::start(mailbox, args.policy, Arc::clone(&policy), Arc::clone(&counters), again)
@@ -261,6 +281,9 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     // Nothing to tell where no service manager listens.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     server.shutdown();
+    if let Some(listeners) = listeners {
+        listeners.close();
+    }
     if !recorder.shutdown(FAREWELL) {
         tracing::warn!("records were still waiting to be written at the end");
     }
@@ -326,16 +349,22 @@ fn lock_state(directory: &Path) -> Result<Flock<File>, Failure> {
 struct Descriptors {
     groups: usize,
     psi_groups: usize,
+    listeners: usize,
 }
 
 /// Raises RLIMIT_NOFILE to what is allowed and shares it out: what the daemon needs for itself, the server's connections
-/// (it takes an eighth at the most), triggers, groups, and a rest for files that are opened for one use.
-fn descriptors(psi_groups: usize, policy: &Policy) -> Descriptors {
+/// (it takes an eighth at the most), listeners (another eighth, where there are many), triggers, groups, and a rest for files that
+/// are opened for one use.
+fn descriptors(psi_groups: usize, policy: &Policy, with_listeners: bool) -> Descriptors {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((256, 256));
     let wanted = hard.min(MOST_DESCRIPTORS).max(soft);
     let limit = if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() { wanted } else { soft };
     let limit = usize::try_from(limit.min(MOST_DESCRIPTORS)).unwrap_or(256);
-    let spare = limit.saturating_sub(OWN_DESCRIPTORS + limit / 8);
+    let listeners = match with_listeners {
+        true => (if limit >= 1024 { limit / 8 } else { limit / 16 }).clamp(1, listeners::MOST),
+        false => 0,
+    };
+    let spare = limit.saturating_sub(OWN_DESCRIPTORS + limit / 8 + listeners);
     // A group may have as many triggers as the policy has different ones.
     let mut kinds: Vec<Psi> = Vec::new();
     for when in policy.rules.iter().flat_map(|rule| &rule.when) {
@@ -347,7 +376,7 @@ fn descriptors(psi_groups: usize, policy: &Policy) -> Descriptors {
     let each = kinds.len().max(1);
     let psi_groups = psi_groups.min(spare / 4 / each).max(1);
     let rest = (spare / 4).min(256);
-    Descriptors { groups: spare.saturating_sub(psi_groups * each + rest), psi_groups }
+    Descriptors { groups: spare.saturating_sub(psi_groups * each + rest), psi_groups, listeners }
 }
 
 /// Whether we may end processes here at all: as root, with CAP_KILL, or in a subtree that was delegated to us.

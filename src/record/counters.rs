@@ -72,6 +72,7 @@ pub struct Counters {
     rule_info: IntGaugeVec,
     groups: [IntGauge; Sensing::ALL.len()],
     psi_triggers: IntGauge,
+    listeners: IntGauge,
     trigger_events: IntCounterVec,
     judgements: IntCounterVec,
     kills: IntCounterVec,
@@ -127,6 +128,7 @@ impl Counters {
             )?,
             groups: Sensing::ALL.map(|sensing| groups.with_label_values(&[sensing.word()])),
             psi_triggers: int_gauge(r, "oomwarden_psi_triggers", "PSI triggers that are armed in the kernel.")?,
+            listeners: int_gauge(r, "oomwarden_pressure_listeners", "Connections at the pressure socket.")?,
             trigger_events: int_counters(r, "oomwarden_trigger_events_total", "Notices that a rule's trigger gave.", &["rule", "trigger"])?,
             judgements: int_counters(r, "oomwarden_judgements_total", "Judgements, by how they ended.", &["rule", "outcome"])?,
             kills: int_counters(r, "oomwarden_kills_total", "Victims that were killed and verified to be gone.", &["rule"])?,
@@ -228,6 +230,11 @@ impl Counters {
     /// How many groups are sensed that way. Allocates nothing.
     pub fn set_groups(&self, sensing: Sensing, groups: usize) {
         self.groups[sensing as usize].set(i64::try_from(groups).unwrap_or(i64::MAX));
+    }
+
+    /// So many listen at the pressure socket.
+    pub fn set_listeners(&self, count: usize) {
+        self.listeners.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// How many PSI triggers are armed. Allocates nothing.

@@ -112,6 +112,10 @@ struct RungLine {
     took_us: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     processes: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listeners: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent_us: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -221,6 +225,8 @@ fn rung(rung: &RungRecord) -> RungLine {
         at_us: micros(rung.at),
         took_us: micros(rung.took),
         processes: rung.processes,
+        listeners: rung.listeners,
+        sent_us: rung.sent.map(micros),
     }
 }
 

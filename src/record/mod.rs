@@ -24,5 +24,5 @@ pub mod recent;
 pub mod recorder;
 pub mod rules;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod words;

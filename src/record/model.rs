@@ -189,9 +189,7 @@ impl Blank {
             latency: Latency::default(),
         });
         self.make_room(&mut slot, candidates);
-        let rung =
-            RungRecord { name: RungName::Kill, outcome: RungOutcome::Done, at: Duration::ZERO, took: Duration::ZERO, processes: None };
-        slot.rungs.resize(MAX_RUNGS, rung);
+        slot.rungs.resize(MAX_RUNGS, RungRecord::BLANK);
         slot.rungs.clear();
         slot
     }
@@ -294,6 +292,24 @@ impl JudgementRecord {
         if let Decision::Kill(index) = verdict.decision {
             self.victim = facts.get(index as usize).map(|victim| victim.path.clone());
         }
+    }
+
+    /// Takes over what another slot holds, but for its id; allocates nothing, and leaves out candidates that find no room.
+    pub fn copy_from(&mut self, other: &JudgementRecord) {
+        self.time = other.time;
+        self.policy = Arc::clone(&other.policy);
+        self.counters = Arc::clone(&other.counters);
+        (self.rule, self.subject, self.notice, self.evidence) = (other.rule, other.subject.clone(), other.notice, other.evidence);
+        let room = self.candidates.capacity();
+        self.candidates.clear();
+        self.candidates.extend(other.candidates.iter().take(room).cloned());
+        let more = u32::try_from(other.candidates.len().saturating_sub(room)).unwrap_or(u32::MAX);
+        self.left_out = other.left_out.saturating_add(more);
+        self.victim.clone_from(&other.victim);
+        self.rungs.clear();
+        other.rungs.iter().for_each(|rung| self.push_rung(*rung));
+        (self.outcome, self.processes_killed, self.freed_bytes, self.latency) =
+            (other.outcome, other.processes_killed, other.freed_bytes, other.latency);
     }
 
     /// Adds a rung; beyond [`MAX_RUNGS`] the last one is overwritten, because the end tells more than the middle.

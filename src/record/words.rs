@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 
 use super::model::{JudgementRecord, Outcome, RecordedCandidate, RungName, RungOutcome};
 use crate::decide::facts::UNSEEN_BIRTH;
@@ -133,17 +134,34 @@ pub const fn key_word(key: RankKey) -> &'static str {
     }
 }
 
+/// A policy's rung in words, if it is not the kill.
+#[must_use]
+pub fn rung_before_the_kill(rung: &model::Rung) -> Option<String> {
+    match rung {
+        model::Rung::Warn { signal: Some(signal), wait } => Some(format!("warn ({signal}, {})", Time(*wait))),
+        model::Rung::Warn { signal: None, wait } => Some(format!("warn ({})", Time(*wait))),
+        model::Rung::Hook(hook) => {
+            let program = hook.exec.first().map_or("", String::as_str);
+            Some(format!("hook {} ({})", program.escape_debug(), Time(hook.timeout)))
+        }
+        model::Rung::Term { wait } => Some(format!("term ({})", Time(*wait))),
+        model::Rung::Kill(_) => None,
+    }
+}
+
 /// The rung's name in the journal.
 #[must_use]
 pub const fn rung_word(name: RungName) -> &'static str {
     match name {
+        RungName::Warn => "warn",
+        RungName::Hook => "hook",
         RungName::Term => "term",
         RungName::Kill => "kill",
         RungName::Verify => "verify",
     }
 }
 
-/// The rung's end in the journal: a word, or the errno's name.
+/// The rung's end in the journal: a word, the errno's name, or how a hook failed.
 #[must_use]
 pub fn rung_outcome(outcome: RungOutcome) -> String {
     match outcome {
@@ -154,6 +172,13 @@ pub fn rung_outcome(outcome: RungOutcome) -> String {
         RungOutcome::Interrupted => "interrupted".into(),
         RungOutcome::Overtaken => "overtaken".into(),
         RungOutcome::Paused => "paused".into(),
+        RungOutcome::Nobody => "nobody".into(),
+        RungOutcome::Exit(code) => format!("failed: exit {code}"),
+        RungOutcome::Signal(number) => match Signal::try_from(number) {
+            Ok(signal) => format!("failed: {signal}"),
+            Err(_) => format!("failed: signal {number}"),
+        },
+        RungOutcome::NoHelper => "failed: no helper".into(),
         RungOutcome::Errno(errno) => match Errno::from_raw(errno) {
             Errno::UnknownErrno => format!("errno {errno}"),
             known => format!("{known:?}"),

@@ -160,10 +160,11 @@ fn note_comm(facts: &mut ProcessFacts, policy: &Policy, comms: &EntrySet, comm: 
 
 /// Room for `PID/oom_score_adj`, so that making the path allocates nothing.
 #[derive(Default)]
-struct PathBuffer([u8; 32]);
+pub(crate) struct PathBuffer([u8; 32]);
 
 impl PathBuffer {
-    fn write(&mut self, pid: i32, file: &[u8]) -> &[u8] {
+    /// The path of a process's file below /proc; names of up to 21 bytes fit.
+    pub(crate) fn write(&mut self, pid: i32, file: &[u8]) -> &[u8] {
         use std::io::Write as _;
         let mut rest = &mut self.0[..];
         // The longest pid and the longest name fit: 10 + 1 + 13.

@@ -14,11 +14,14 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::Clock;
 use super::court::{Court, Ruling};
+use super::hooks::{Ask, Hooks};
+use super::reach::Reach;
 use super::senses::{Senses, below};
 use super::switches::Switches;
 use crate::act::actors::{Actors, Job};
 use crate::act::deed::Deed;
 use crate::act::ladder::{End, Ladder, Next};
+use crate::act::rung::RungOutcome;
 use crate::cgroup::GroupId;
 use crate::cgroup::group::{File, Group};
 use crate::cgroup::parse;
@@ -157,6 +160,7 @@ pub struct Climbs {
     places: [Option<Box<Climb>>; CLIMBS],
     generations: [u32; CLIMBS],
     actors: Actors,
+    hooks: Option<Hooks>,
     relieved: Vec<Relieved>,
     /// What a climb that is not under way points at, so that it keeps nothing of its last victim open.
     blank: (Arc<Policy>, Arc<Group>),
@@ -169,7 +173,7 @@ impl Climbs {
     ///
     /// # Errors
     /// When a thread can't be started.
-    pub fn start(mail: Arc<EventFd>, groups: usize, policy: &Arc<Policy>, root: &Arc<Group>) -> io::Result<Climbs> {
+    pub fn start(mail: Arc<EventFd>, groups: usize, policy: &Arc<Policy>, root: &Arc<Group>, reach: Reach) -> io::Result<Climbs> {
         let blank = || {
             Box::new(Climb {
                 policy: Arc::clone(policy),
@@ -199,7 +203,8 @@ impl Climbs {
         Ok(Climbs {
             places: [const { None }; CLIMBS],
             generations: [0; CLIMBS],
-            actors: Actors::start(mail, JOBS, groups.max(64))?,
+            actors: Actors::start(mail, JOBS, groups.max(64), reach.listeners.as_ref())?,
+            hooks: reach.hooks,
             relieved: Vec::with_capacity(CLIMBS * TRIES),
             blank: (Arc::clone(policy), Arc::clone(root)),
             spare: (0..CLIMBS).map(|_| blank()).collect(),
@@ -374,6 +379,15 @@ impl Climbs {
                     self.send(place, &mut climb, deed, with.senses);
                     break;
                 }
+                Next::Run(hook) => match &self.hooks {
+                    Some(hooks) => {
+                        climb.attempt = climb.attempt.wrapping_add(1);
+                        let ladder = self.attempt_key(place, &climb);
+                        hooks.ask(Ask { ladder, hook, record: told_so_far(&climb, with.records) });
+                        break;
+                    }
+                    None => next = climb.ladder.hook_done(RungOutcome::NoHelper, climb.since(now), &mut climb.rungs),
+                },
                 Next::AskRecovered => {
                     let over = self.is_over(&climb, now, with);
                     let since = climb.since(now);
@@ -396,7 +410,7 @@ impl Climbs {
         self.actors.recall(u32::try_from(place).unwrap_or(u32::MAX));
         // All jobs stuck: the deadline of the rung goes on to the next, and by then one may be free.
         let Some(mut job) = self.actors.take() else { return };
-        job.ladder = Key { slot: u32::try_from(place).unwrap_or(u32::MAX), generation: climb.attempt ^ (self.generations[place] << 8) };
+        job.ladder = self.attempt_key(place, climb);
         job.deed = deed;
         job.hold = senses.signal.device().cloned().zip(climb.hold);
         job.targets.push(Arc::clone(&climb.victim));
@@ -412,11 +426,30 @@ impl Climbs {
         self.actors.send(job);
     }
 
+    /// What is done for a climb's present attempt is known by this when it comes back.
+    fn attempt_key(&self, place: usize, climb: &Climb) -> Key {
+        Key { slot: u32::try_from(place).unwrap_or(u32::MAX), generation: climb.attempt ^ (self.generations[place] << 8) }
+    }
+
+    /// Takes the climb that something was done for; `None` if that attempt was given up meanwhile.
+    fn take_attempt(&mut self, key: Key) -> Option<(usize, Box<Climb>)> {
+        let place = key.slot as usize;
+        let is_current = |climb: &Climb| key == self.attempt_key(place, climb);
+        self.places.get(place)?.as_deref().filter(|climb| is_current(climb))?;
+        Some((place, self.places.get_mut(place)?.take()?))
+    }
+
     /// Feeds all ladders what has happened.
     pub fn advance(&mut self, with: &mut Means<'_>) {
         while let Some(mut job) = self.actors.finished() {
             self.done(&mut job, with);
             self.actors.give_back(job);
+        }
+        while let Some((ladder, outcome)) = self.hooks.as_ref().and_then(Hooks::ended) {
+            let Some((place, mut climb)) = self.take_attempt(ladder) else { continue };
+            let since = climb.since(with.clock.now());
+            let next = climb.ladder.hook_done(outcome, since, &mut climb.rungs);
+            self.carry_on(place, climb, next, with);
         }
         for place in 0..CLIMBS {
             let now = with.clock.now();
@@ -442,13 +475,7 @@ impl Climbs {
     }
 
     fn done(&mut self, job: &mut Job, with: &mut Means<'_>) {
-        let place = job.ladder.slot as usize;
-        let Some(mut climb) = self.places.get_mut(place).and_then(Option::take) else { return };
-        if job.ladder.generation != climb.attempt ^ (self.generations[place] << 8) {
-            // Late news of an attempt that was given up.
-            self.places[place] = Some(climb);
-            return;
-        }
+        let Some((place, mut climb)) = self.take_attempt(job.ladder) else { return };
         if let Some(pidfd) = job.pidfd.take() {
             // Without it the victim is looked at every few milliseconds.
             let _ = with.poller.add_readable(&pidfd, Token::Pid(self.key(place)));
@@ -593,6 +620,16 @@ impl Climbs {
             }
         }
     }
+}
+
+/// A copy of a climb's record up to now, for who reads it on another thread.
+fn told_so_far(climb: &Climb, records: &Records) -> Option<Box<JudgementRecord>> {
+    let record = climb.record.as_deref()?;
+    let mut copy = records.take()?;
+    copy.copy_from(record);
+    copy.id = record.id;
+    climb.rungs.iter().for_each(|rung| copy.push_rung(*rung));
+    Some(copy)
 }
 
 /// anon + swap that is left in a group; nothing in one that is gone.

@@ -8,6 +8,7 @@
 //! - [`levels`]: what is sampled because the kernel has no notice for it.
 //! - [`court`]: facts gathered for a judgement, and the judgement.
 //! - [`climbs`]: ladders under way.
+//! - [`hooks`]: the way to the administrator's programs; [`reach`]: who else is told.
 //! - [`signal`]: the kernel module's low memory signal; [`holds`]: what it asks for, and the table left with it.
 //! - [`own`]: which group oomwarden itself runs in.
 //! - [`reload`]: the thread that watches the policy's files.
@@ -17,9 +18,11 @@
 pub mod climbs;
 pub mod court;
 pub mod holds;
+pub mod hooks;
 pub mod levels;
 pub mod own;
 pub mod published;
+pub mod reach;
 pub mod reload;
 pub mod senses;
 pub mod signal;
@@ -54,6 +57,7 @@ use crate::sense::tree::{Slot, Tree};
 
 use climbs::{Climbs, Means, Relieved};
 use court::{Court, Ruling};
+use reach::Reach;
 use reload::Mailbox;
 use senses::Senses;
 use signal::Signal as LowMemory;
@@ -132,6 +136,8 @@ pub struct Setup {
     pub signals: SignalFd,
     /// The kernel module's file: [`crate::sense::lms::PATH`].
     pub low_memory: PathBuf,
+    /// Listeners and hooks.
+    pub reach: Reach,
     /// Called once, when the groups are armed.
     pub ready: fn(),
 }
@@ -176,8 +182,22 @@ impl Warden {
     /// # Errors
     /// What could not be opened or started.
     pub fn new(setup: Setup) -> io::Result<Warden> {
-        let Setup { root, policy, psi_groups, descriptors, records, counters, pulse, mailbox, board, paused, signals, low_memory, ready } =
-            setup;
+        let Setup {
+            root,
+            policy,
+            psi_groups,
+            descriptors,
+            records,
+            counters,
+            pulse,
+            mailbox,
+            board,
+            paused,
+            signals,
+            low_memory,
+            reach,
+            ready,
+        } = setup;
         let clock = Clock::start();
         let mail = mailbox.mail();
         let poller = Poller::new(64)?;
@@ -194,7 +214,7 @@ impl Warden {
         poller.add_readable(mail.as_fd(), Token::Mail)?;
         poller.add_readable(pulse.as_fd(), Token::Mail)?;
         let root_group = senses.tree.get(Tree::ROOT).map(|node| Arc::clone(&node.group)).ok_or(io::ErrorKind::NotFound)?;
-        let climbs = Climbs::start(Arc::clone(&mail), senses.tree.len(), &policy, &root_group)?;
+        let climbs = Climbs::start(Arc::clone(&mail), senses.tree.len(), &policy, &root_group, reach)?;
         let rules = counters.for_policy(&policy);
         let mut warden = Warden {
             clock,

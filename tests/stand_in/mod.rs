@@ -20,6 +20,8 @@ use oomwarden::record::pool::Pool;
 use oomwarden::record::pulse::Pulse;
 use oomwarden::record::recent::Recent;
 use oomwarden::record::recorder::Recorder;
+use oomwarden::warden::hooks::Hooks;
+use oomwarden::warden::reach::Reach;
 use oomwarden::warden::reload::{self, Mailbox};
 use oomwarden::warden::{Setup, Warden};
 
@@ -108,6 +110,11 @@ impl Machine {
             let descriptors = 1000;
             let low_memory = root.path.join("oom_notifier");
             let paused = None;
+            // The helper is only started for a policy with hooks.
+            let program = env!("CARGO_BIN_EXE_oomwarden").into();
+            let hooks = Hooks::start(None, program, records.clone(), Context::of_this_process(None), mailbox.mail()).unwrap();
+            hooks.prepare(&policy);
+            let reach = Reach { listeners: None, hooks: Some(hooks) };
             let setup = Setup {
                 root,
                 policy,
@@ -121,6 +128,7 @@ impl Machine {
                 paused,
                 signals,
                 low_memory,
+                reach,
                 ready: || {},
             };
             let warden = Warden::new(setup).unwrap();

@@ -4,6 +4,7 @@
 //! to light at once. It returns `None` where a value is unusable; then there is an error in the report.
 
 mod fields;
+mod ladder;
 mod rule;
 mod victim;
 
@@ -16,6 +17,7 @@ use super::tree::{Kind, Node};
 use super::values;
 use fields::Fields;
 pub(super) use fields::Keys;
+pub(super) use ladder::MOST_WORDS;
 pub(super) use victim::MOST_RANK_KEYS;
 
 const TOP: Keys = Keys {
@@ -45,15 +47,18 @@ pub(super) struct Tables {
     pub below: &'static Keys,
     pub victim: &'static Keys,
     pub rung: &'static Keys,
+    pub warn: &'static Keys,
+    pub hook: &'static Keys,
     pub term: &'static Keys,
 }
 
 /// The tables that this reader goes by.
 pub(super) fn tables() -> Tables {
     let [rule, when, only_if, usage, level, below] = rule::KEYS;
-    let [victim, rung, term] = victim::KEYS;
+    let [victim] = victim::KEYS;
+    let [rung, warn, hook, term] = ladder::KEYS;
     let (top, limits, defaults, exclude, importance, kernel) = (&TOP, &LIMITS, &DEFAULTS, &EXCLUDE, &IMPORTANCE, &KERNEL);
-    Tables { top, limits, defaults, exclude, importance, kernel, rule, when, only_if, usage, level, below, victim, rung, term }
+    Tables { top, limits, defaults, exclude, importance, kernel, rule, when, only_if, usage, level, below, victim, rung, warn, hook, term }
 }
 
 /// Reads one text into the draft.

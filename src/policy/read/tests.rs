@@ -100,6 +100,27 @@ fn every_ladder() {
     let ladder = |text: &str| rule(&format!("watch: /a\nwhen: [event: oom_kill]\nthen: {text}")).ladder;
     assert_eq!(ladder("[kill: process]"), [Rung::Kill(KillWhat::Process)]);
     assert_eq!(ladder("[term: {wait: 3s}, kill: group]"), [Rung::Term { wait: ms(3000) }, Rung::Kill(KillWhat::Group)]);
+    let hook = Hook { exec: vec!["/bin/x".to_owned(), "-a b".to_owned()], timeout: ms(500) };
+    assert_eq!(
+        ladder("[warn: {signal: SIGUSR1, wait: 1s}, hook: {exec: [/bin/x, -a b], timeout: 500ms}, term: {wait: 3s}, kill: process]"),
+        [
+            Rung::Warn { signal: Some(WarnSignal::USR1), wait: ms(1000) },
+            Rung::Hook(hook.into()),
+            Rung::Term { wait: ms(3000) },
+            Rung::Kill(KillWhat::Process)
+        ]
+    );
+    for (text, number, shown) in [
+        ("signal: SIGUSR2, ", Some(12), "SIGUSR2"),
+        ("signal: SIGRTMIN, ", Some(34), "SIGRTMIN"),
+        ("signal: SIGRTMIN+30, ", Some(64), "SIGRTMIN+30"),
+        ("", None, ""),
+    ] {
+        let rungs = ladder(&format!("[warn: {{{text}wait: 1s}}, kill: group]"));
+        let Some(Rung::Warn { signal, .. }) = rungs.first() else { panic!("{rungs:?}") };
+        assert_eq!(signal.map(WarnSignal::number), number);
+        assert_eq!(signal.map(|signal| signal.to_string()).unwrap_or_default(), shown);
+    }
 }
 
 #[test]
@@ -204,8 +225,6 @@ fn keys_of_later_versions() {
         ("version: 1\ntenants: []\n".to_owned(), "2:1", "tenants"),
         ("version: 1\nkubernetes: {}\n".to_owned(), "2:1", "kubernetes"),
         ("version: 1\nexclude:\n  - kubernetes: {priority_class: x}\n".to_owned(), "3:5", "kubernetes"),
-        (rule_text("watch: /a\nwhen: [event: oom]\nthen:\n  - warn: {signal: SIGUSR1, wait: 1s}\n  - kill: group"), "7:9", "warn"),
-        (rule_text("watch: /a\nwhen: [event: oom]\nthen: [hook: {exec: [/x]}, kill: group]"), "6:12", "hook"),
         (rule_text("watch: /a\nwhen: [event: oom]\nvictim: {among: {kubernetes: {unit: pod}}}"), "6:22", "kubernetes"),
         (rule_text("watch: /a\nwhen: [event: oom]\nvictim: {among: /b, rank: [qos]}"), "6:32", "qos"),
         (rule_text("watch: /a\nwhen: [event: oom]\nvictim: {among: /b, rank: [over_request]}"), "6:32", "over_request"),
@@ -339,6 +358,38 @@ fn errors_of_rules() {
             "6:30: a second `term`",
             "the ladder goes",
         ),
+        (
+            "watch: /a\nwhen: [event: oom]\nthen: [term: {wait: 1s}, warn: {wait: 1s}, kill: group]",
+            "6:30: `warn` comes after `term`, which is the harsher one",
+            "the ladder goes `- warn",
+        ),
+        (
+            "watch: /a\nwhen: [event: oom]\nthen: [warn: {signal: SIGKILL, wait: 1s}, kill: group]",
+            "6:27: `SIGKILL` can't be handled",
+            "`SIGUSR1`",
+        ),
+        ("watch: /a\nwhen: [event: oom]\nthen: [warn: {signal: SIGTERM, wait: 1s}, kill: group]", "6:27: `SIGTERM` is what", "`SIGUSR1`"),
+        ("watch: /a\nwhen: [event: oom]\nthen: [warn: {signal: SIGHUP, wait: 1s}, kill: group]", "6:27: `SIGHUP` means", "`SIGUSR1`"),
+        (
+            "watch: /a\nwhen: [event: oom]\nthen: [warn: {signal: SIGRTMIN+31, wait: 1s}, kill: group]",
+            "6:27: `SIGRTMIN+31` is no",
+            "0 to 30",
+        ),
+        ("watch: /a\nwhen: [event: oom]\nthen: [warn: {signal: SIGUSR1}, kill: group]", "6:18: `wait` is missing in `warn`", "free memory"),
+        ("watch: /a\nwhen: [event: oom]\nthen: [warn: {wait: 0s}, kill: group]", "6:25: no time to wait", "leave `warn` out"),
+        ("watch: /a\nwhen: [event: oom]\nthen: [warn: SIGUSR1, kill: group]", "6:18: `warn` says how", "wait: 1s"),
+        ("watch: /a\nwhen: [event: oom]\nthen: [hook: /bin/x, kill: group]", "6:18: `hook` says what to start", "exec: ["),
+        ("watch: /a\nwhen: [event: oom]\nthen: [hook: {exec: [/x]}, kill: group]", "6:18: `timeout` is missing in `hook`", "500ms"),
+        ("watch: /a\nwhen: [event: oom]\nthen: [hook: {timeout: 1s}, kill: group]", "6:18: `exec` is missing in `hook`", "exec: ["),
+        ("watch: /a\nwhen: [event: oom]\nthen: [hook: {exec: /x, timeout: 1s}, kill: group]", "6:25: `exec` is a list", "one by one"),
+        ("watch: /a\nwhen: [event: oom]\nthen: [hook: {exec: [], timeout: 1s}, kill: group]", "6:25: `exec` has 0 words", "1 to 64"),
+        (
+            "watch: /a\nwhen: [event: oom]\nthen: [hook: {exec: [save], timeout: 1s}, kill: group]",
+            "6:26: the program `save` has no absolute path",
+            "no search path",
+        ),
+        ("watch: /a\nwhen: [event: oom]\nthen: [hook: {exec: [\"/x\\0y\"], timeout: 1s}, kill: group]", "6:26: `/x", "no NUL"),
+        ("watch: /a\nwhen: [event: oom]\nthen: [hook: {exec: [/x, 5], timeout: 1s}, kill: group]", "6:30: a word of the command", "\"5\""),
         ("watch: /a\nwhen: [event: oom]\nthen: [kill: all]", "6:18: unknown thing to kill `all`", "`group`, `process`"),
         (
             "watch: /a\nwhen: [event: oom]\nthen: [term: 3s, kill: group]",
