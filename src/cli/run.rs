@@ -17,16 +17,17 @@ use super::failure::Failure;
 use super::logging::{self, LogFormat, LogLevel};
 use super::{DONE, FAILED, UNSUPPORTED};
 use crate::cgroup::root::Root;
-use crate::policy::Loaded;
 use crate::policy::model::{Mode, Policy, Psi, Trigger};
+use crate::policy::{Loaded, parse_bytes};
 use crate::record::counters::Counters;
-use crate::record::file::JournalTo;
+use crate::record::file::{Destination, JournalTo, Rotation};
 use crate::record::journal::Context;
 use crate::record::pool::Pool as Records;
 use crate::record::pulse::Pulse;
 use crate::record::recorder::Recorder;
 use crate::sense::lms;
 use crate::serve::{Limits, ListenAddr, Server};
+use crate::units::Bytes;
 use crate::warden::reload::{self, Mailbox};
 use crate::warden::{Setup, Warden};
 
@@ -63,6 +64,12 @@ pub struct RunArgs {
     /// Journal of judgements as JSON lines; `-` is standard output
     #[arg(long, value_name = "FILE", env = "OOMWARDEN_JOURNAL")]
     journal: Option<JournalTo>,
+    /// The journal file is renamed to FILE.1 before it gets larger than this; `none`: it grows as it likes
+    #[arg(long, value_name = "SIZE", env = "OOMWARDEN_JOURNAL_MAX_SIZE", default_value = "64MiB", value_parser = journal_size)]
+    journal_max_size: JournalSize,
+    /// How many former journal files are kept
+    #[arg(long, value_name = "N", env = "OOMWARDEN_JOURNAL_KEEP", default_value_t = Rotation::default().keep)]
+    journal_keep: u16,
     /// Directory for the lock that keeps a second oomwarden off
     #[arg(long, value_name = "DIR", env = "OOMWARDEN_STATE", default_value = "/run/oomwarden")]
     state: PathBuf,
@@ -81,6 +88,17 @@ pub struct RunArgs {
     /// What is logged
     #[arg(long, env = "OOMWARDEN_LOG_LEVEL", default_value = "info")]
     log_level: LogLevel,
+}
+
+/// `--journal-max-size`.
+#[derive(Clone, Copy, Debug)]
+struct JournalSize(Option<Bytes>);
+
+fn journal_size(text: &str) -> Result<JournalSize, String> {
+    match text {
+        "none" => Ok(JournalSize(None)),
+        text => parse_bytes(text).map(|bytes| JournalSize(Some(bytes))),
+    }
 }
 
 fn failed(code: u8) -> impl Fn(String) -> Failure {
@@ -133,7 +151,8 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     counters.policy_started(SystemTime::now());
     let pulse = Arc::new(Pulse::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?);
     let records = Records::new(RECORDS, 64, counters.journal_dropped());
-    let journal = args.journal.clone().unwrap_or(JournalTo::Nowhere);
+    let to = args.journal.clone().unwrap_or(JournalTo::Nowhere);
+    let journal = Destination { to, rotation: Rotation { at: args.journal_max_size.0, keep: args.journal_keep } };
     let recorder = Recorder::spawn(&records, journal, Context::of_this_process(None), counters.journal_dropped())
         .map_err(|error| failed(FAILED)(error.to_string()))?;
     let mailbox = Mailbox::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?;
