@@ -8,6 +8,7 @@
 //! Nothing here decides, and nothing here makes the rooms before it wait: a full disk costs lines, counted ones.
 
 pub mod counters;
+pub mod facts;
 pub mod file;
 pub mod groups;
 pub mod journal;
