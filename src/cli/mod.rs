@@ -9,11 +9,13 @@ pub mod failure;
 pub mod logging;
 pub mod man;
 pub mod output;
+pub mod pause;
 pub mod plan;
 pub mod record;
 pub mod replay;
 pub mod run;
 pub mod schema;
+pub mod status;
 
 use std::process::ExitCode;
 
@@ -63,6 +65,15 @@ enum Command {
     ///
     /// It needs no running daemon. Any policy can be asked about the recording later.
     Record(record::RecordArgs),
+    /// Tells how the running daemon stands: groups, triggers, rules, pause, breakers, kernel module, last deeds
+    Status(status::StatusArgs),
+    /// Pauses the running daemon's deeds: sensing, judging and recording go on, nobody is killed
+    ///
+    /// For whoever is on call. It ends by itself, survives a restart of the daemon, and shows in metrics, status and journal. A ladder under
+    /// way begins no further rung; the kernel module is left alone too.
+    Pause(pause::PauseArgs),
+    /// Ends a pause before its time
+    Resume(pause::ResumeArgs),
     /// Tells whether this machine can do it, and what to do where it can't
     Doctor(doctor::DoctorArgs),
     /// Prints the JSON Schema of the policy, for editors
@@ -83,6 +94,9 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Record(args) => record::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Pause(args) => pause::pause(&args),
+        Command::Resume(args) => pause::resume(&args),
         Command::Doctor(args) => doctor::run(args),
         Command::Schema => schema::run(),
         Command::Completions(args) => completions::run(&args),

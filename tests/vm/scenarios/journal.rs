@@ -33,7 +33,7 @@ fn last_line_is(daemon: &Daemon, group: &str) -> Outcome<Vec<String>> {
         let text = daemon.journal_text();
         let lines = || text.lines().map(|line| (line, serde_json::from_str::<Value>(line)));
         broken = lines().filter(|(_, json)| json.is_err()).map(|(line, _)| line.to_owned()).collect();
-        Ok(text.ends_with('\n') && lines().last().is_some_and(|(_, json)| json.is_ok_and(|json| json["victim"] == group)))
+        Ok(text.ends_with('\n') && lines().next_back().is_some_and(|(_, json)| json.is_ok_and(|json| json["victim"] == group)))
     })?;
     Ok(broken)
 }
@@ -102,7 +102,7 @@ struct Frozen(PathBuf);
 impl Frozen {
     fn mount() -> Outcome<Frozen> {
         std::fs::write("/sys/block/zram0/disksize", "16M").doing("give zram0 a size")?;
-        system::busybox(&["mke2fs", "/dev/zram0"])?;
+        system::busybox(&["mke2fs", "-b", "4096", "/dev/zram0"])?;
         let place = Path::new(places::MOUNT).join("frozen");
         std::fs::create_dir_all(&place).doing(format_args!("create {}", place.display()))?;
         system::busybox(&["mount", "-t", "ext4", "/dev/zram0", &place.to_string_lossy()])?;
