@@ -34,6 +34,8 @@ pub enum RungOutcome {
     Interrupted,
     /// The kernel was about to kill: the kill could not wait.
     Overtaken,
+    /// Deeds were paused.
+    Paused,
     /// A warning that nobody listens to.
     Nobody,
     /// A hook's exit status other than 0.

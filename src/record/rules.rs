@@ -67,7 +67,12 @@ impl FailureReason {
     #[must_use]
     pub fn of(outcome: RungOutcome) -> Option<FailureReason> {
         match outcome {
-            RungOutcome::Done | RungOutcome::Empty | RungOutcome::Recovered | RungOutcome::Overtaken | RungOutcome::Nobody => None,
+            RungOutcome::Done
+            | RungOutcome::Empty
+            | RungOutcome::Recovered
+            | RungOutcome::Overtaken
+            | RungOutcome::Paused
+            | RungOutcome::Nobody => None,
             RungOutcome::Deadline => Some(FailureReason::Deadline),
             RungOutcome::Interrupted => Some(FailureReason::Interrupted),
             RungOutcome::Errno(libc::EPERM | libc::EACCES) => Some(FailureReason::Denied),
@@ -125,11 +130,11 @@ impl RuleCounters {
         match record.outcome {
             Outcome::Killed => self.killed(processes, freed),
             // No victim died whole, but what died, died.
-            Outcome::Recovered | Outcome::Failed => {
+            Outcome::Recovered | Outcome::Failed | Outcome::Paused => {
                 self.processes.inc_by(processes);
                 self.freed.inc_by(freed);
             }
-            Outcome::NotConfirmed | Outcome::NoVictim | Outcome::Observed => {}
+            Outcome::NotConfirmed | Outcome::NoVictim | Outcome::Observed | Outcome::Breaker => {}
         }
         failures(record, |reason| self.failure(reason));
         let latency = record.latency;

@@ -214,6 +214,30 @@ impl Signal {
         }
     }
 
+    /// Takes back what a daemon before this one, that died without a word, may have left: its table stays in force for a while.
+    pub fn clear_left_over(&mut self) {
+        let left = !self.enlisted && self.report.is_some_and(|report| report.table_kill_ids > 0);
+        let Some(device) = self.device.as_ref().filter(|_| left) else { return };
+        self.table.clear(None);
+        match device.write_table(&self.table) {
+            // Somebody's who is alive.
+            Ok(()) | Err(rustix::io::Errno::BUSY) => {}
+            Err(errno) => tracing::error!("the table that an earlier oomwarden left with the kernel module could not be emptied: {errno}"),
+        }
+    }
+
+    /// Takes the table back at once while another one is made: somebody in it must not be killed by it any more.
+    pub fn withdraw_table(&mut self, now: Duration) {
+        let Some(device) = self.device.as_ref().filter(|_| self.enlisted) else { return };
+        self.table.clear(Some(TABLE_KEEP));
+        // What the clerk is about to write is taken back when it returns.
+        self.void = self.spare.is_none();
+        if let Err(errno) = device.write_table(&self.table) {
+            tracing::error!("the kernel module's table could not be emptied: {errno}");
+        }
+        self.table_due = Some(now);
+    }
+
     /// Whether we are the handler.
     #[must_use]
     pub fn is_enlisted(&self) -> bool {

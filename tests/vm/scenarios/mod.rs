@@ -26,6 +26,7 @@ mod refusals;
 mod reload;
 mod speed;
 mod storms;
+mod switches;
 mod warn;
 
 use std::time::Duration;
@@ -146,6 +147,16 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             swapped_symlink_is_a_new_policy,
             bad_policy_changes_nothing,
             half_written_policy_is_not_read,
+        }
+        switches::{
+            pause_in_the_middle_of_a_ladder,
+            pause_survives_a_restart_and_ends_by_itself,
+            paused_leaves_the_module_alone,
+            started_paused_it_takes_a_dead_daemons_table_back,
+            breaker_opens_for_one_subject_only,
+            open_breaker_leaves_the_module_alone,
+            daemon_killed_in_mid_ladder_goes_on_after_a_restart,
+            broken_policy_at_start_falls_back_to_the_last_good_one,
         }
         refusals::{
             bad_policy_at_the_start,
