@@ -109,7 +109,7 @@ pub fn speed_of_each_rung_with_500_candidates() -> Outcome {
 fn rungs(candidates: usize) -> Outcome {
     let rule = |name: &str, then: &str| {
         format!(
-            "  - name: {name}\n    watch: /t/{name}\n    when:\n      - usage: {{above: 8MiB}}\n    cooldown: 10ms\n    victim: {{among: /t/*}}\n    then:\n{then}      - kill: group\n"
+            "  - name: {name}\n    watch: /t/{name}\n    when:\n      - event: high\n    cooldown: 10ms\n    victim: {{among: /t/*}}\n    then:\n{then}      - kill: group\n"
         )
     };
     let (warn, term) = ("      - warn: {wait: 50ms}\n", "      - term: {wait: 50ms}\n");
@@ -123,14 +123,15 @@ fn rungs(candidates: usize) -> Outcome {
     for name in ["warn", "term", "kill"] {
         let (mut decided, mut reached) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
-            let group = Group::new(&format!("t/{name}"))?;
+            let group = Group::new(&format!("t/{name}"))?.high(12 * MIB)?.no_swap()?;
             let mark = format!("{}/{name}{round}", crate::guest::places::FILES);
-            let what = match name {
-                "warn" => format!("listen at={} mark={mark} mib=16", crate::guest::places::PRESSURE_SOCKET),
-                _ => "hog mib=16 then=hold term=ignore".to_owned(),
+            let listener = match name {
+                "warn" => Some(super::warn::listener(&group, "of=1 mib=0", &format!("{name}{round}"))?),
+                _ => None,
             };
-            let mut work = Work::start(&group, &what)?;
+            let mut work = Work::start(&group, "hog mib=64 term=ignore")?;
             work.must_be_killed()?;
+            drop(listener);
             let told = || Ok(daemon.judgements("killed")?.into_iter().filter(|line| line["rule"] == name).nth(round));
             let line = crate::guest::wait::find("the journal tells of the round", SOON, told)?;
             let number = |value: &serde_json::Value| value.as_u64().ok_or_else(|| format!("a number is missing: {line}"));
