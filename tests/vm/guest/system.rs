@@ -60,7 +60,7 @@ impl Freezer {
     /// Makes and mounts it.
     pub fn new() -> Outcome<Freezer> {
         std::fs::write("/sys/block/zram0/disksize", "16M").doing("give zram0 a size")?;
-        busybox(&["mkfs.ext2", "/dev/zram0"])?;
+        busybox(&["mke2fs", "/dev/zram0"])?;
         let place = Path::new(places::MOUNT).join("frozen");
         std::fs::create_dir_all(&place).doing(format_args!("create {}", place.display()))?;
         busybox(&["mount", "-t", "ext4", "/dev/zram0", &place.to_string_lossy()])?;

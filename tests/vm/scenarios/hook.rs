@@ -130,7 +130,7 @@ rules:
       - usage: {above: 24MiB}
     then:
       - warn: {signal: SIGUSR1, wait: 30s}
-      - hook: {exec: [/bin/busybox, false], timeout: 10s}
+      - hook: {exec: [/bin/sh, -c, 'exit 1'], timeout: 10s}
       - term: {wait: 30s}
       - kill: group
 ";

@@ -14,7 +14,8 @@ use crate::outcome::Outcome;
 
 const ROUNDS: usize = 5;
 
-fn median(mut times: Vec<Duration>) -> f64 {
+/// Of some times, in milliseconds.
+pub(super) fn median(mut times: Vec<Duration>) -> f64 {
     times.sort();
     times.get(times.len() / 2).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
 }
@@ -81,7 +82,8 @@ rules:
     daemon.stop()
 }
 
-fn kernel_kills_one_of_five(path: &str, oom_group: bool) -> Outcome<Duration> {
+/// Five processes of which the kernel kills one, and who ends the rest: from the event to the end of all.
+pub(super) fn kernel_kills_one_of_five(path: &str, oom_group: bool) -> Outcome<Duration> {
     let group = Group::new(path)?.max(32 * MIB)?.no_swap()?;
     if oom_group {
         group.set("memory.oom.group", "1")?;
@@ -107,7 +109,7 @@ pub fn speed_of_each_rung_with_500_candidates() -> Outcome {
 fn rungs(candidates: usize) -> Outcome {
     let rule = |name: &str, then: &str| {
         format!(
-            "  - name: {name}\n    watch: /t/{name}\n    when:\n      - usage: {{above: 8MiB}}\n    cooldown: 10ms\n    victim: {{among: /t/*}}\n    then:\n{then}      - kill: group\n"
+            "  - name: {name}\n    watch: /t/{name}\n    when:\n      - event: high\n    cooldown: 10ms\n    victim: {{among: /t/*}}\n    then:\n{then}      - kill: group\n"
         )
     };
     let (warn, term) = ("      - warn: {wait: 50ms}\n", "      - term: {wait: 50ms}\n");
@@ -121,14 +123,15 @@ fn rungs(candidates: usize) -> Outcome {
     for name in ["warn", "term", "kill"] {
         let (mut decided, mut reached) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
-            let group = Group::new(&format!("t/{name}"))?;
+            let group = Group::new(&format!("t/{name}"))?.high(12 * MIB)?.no_swap()?;
             let mark = format!("{}/{name}{round}", crate::guest::places::FILES);
-            let what = match name {
-                "warn" => format!("listen at={} mark={mark} mib=16", crate::guest::places::PRESSURE_SOCKET),
-                _ => "hog mib=16 then=hold term=ignore".to_owned(),
+            let listener = match name {
+                "warn" => Some(super::warn::listener(&group, "of=1 mib=0", &format!("{name}{round}"))?),
+                _ => None,
             };
-            let mut work = Work::start(&group, &what)?;
+            let mut work = Work::start(&group, "hog mib=64 term=ignore")?;
             work.must_be_killed()?;
+            drop(listener);
             let told = || Ok(daemon.judgements("killed")?.into_iter().filter(|line| line["rule"] == name).nth(round));
             let line = crate::guest::wait::find("the journal tells of the round", SOON, told)?;
             let number = |value: &serde_json::Value| value.as_u64().ok_or_else(|| format!("a number is missing: {line}"));

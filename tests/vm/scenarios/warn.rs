@@ -95,7 +95,7 @@ pub fn who_hears_and_does_nothing_is_killed_after_the_wait() -> Outcome {
 }
 
 /// Listeners in a group; they are connected when this returns.
-fn listener(group: &Group, words: &str, mark: &str) -> Outcome<Work> {
+pub fn listener(group: &Group, words: &str, mark: &str) -> Outcome<Work> {
     let mark = format!("{}/{mark}", places::FILES);
     let work = Work::start(group, &format!("listen at={} mark={mark} {words}", places::PRESSURE_SOCKET))?;
     wait::until("the listeners are connected", SOON, || Ok(std::fs::read_to_string(&mark).is_ok_and(|text| text.starts_with("ready"))))?;
