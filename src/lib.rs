@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod policy;
 pub mod preview;
 pub mod record;
+pub mod replay;
 pub mod sense;
 pub mod serve;
 pub mod state;

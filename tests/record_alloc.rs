@@ -15,6 +15,7 @@ use oomwarden::policy::model::{
     Among, AmongGroups, EventKind, GroupClass, KillWhat, Mode, Policy, RankBy, RankKey, Rule, Rung, Trigger, Victim,
 };
 use oomwarden::record::counters::{Counters, Sensing};
+use oomwarden::record::facts::MOST_GROUPS;
 use oomwarden::record::file::JournalTo;
 use oomwarden::record::journal::Context;
 use oomwarden::record::model::{Outcome, RungName, RungOutcome, RungRecord};
@@ -103,6 +104,7 @@ fn recording_allocates_nothing_on_the_warden() {
         let Some(mut slot) = pool.take() else { return };
         slot.fill(SystemTime::now(), &policy, &rules, Notice::Event(EventKind::OomKill, 0, 1), &verdict, &facts);
         assert_eq!((slot.candidates.len(), slot.left_out), (facts.len(), 0));
+        assert_eq!((slot.facts.groups.len(), slot.facts.left_out as usize), (MOST_GROUPS, facts.len() - MOST_GROUPS));
         for _ in 0..20 {
             slot.push_rung(RungRecord { name: RungName::Kill, outcome: RungOutcome::Deadline, ..RungRecord::BLANK });
         }

@@ -13,6 +13,8 @@ pub mod output;
 pub mod outside;
 pub mod pause;
 pub mod plan;
+pub mod record;
+pub mod replay;
 pub mod run;
 pub mod schema;
 pub mod status;
@@ -56,6 +58,15 @@ enum Command {
     /// memory.oom.group. Of a group that exists also its numbers, the smallest limit that holds for it, the processes for whose sake
     /// it must live, and where it stands among the candidates right now.
     Explain(explain::ExplainArgs),
+    /// Judges recorded moments again, by another policy, and tells what differs
+    ///
+    /// Reads a journal (every judgement of which holds the facts that it turned on) or a recording, and judges line by line with the
+    /// daemon's own code: whom this policy would have killed, and why not the one that was.
+    Replay(replay::ReplayArgs),
+    /// Records the facts of all groups for a chosen time, for `replay`
+    ///
+    /// It needs no running daemon. Any policy can be asked about the recording later.
+    Record(record::RecordArgs),
     /// Tells how the running daemon stands: groups, triggers, rules, pause, breakers, kernel module, last deeds
     Status(status::StatusArgs),
     /// Pauses the running daemon's deeds: sensing, judging and recording go on, nobody is killed
@@ -86,6 +97,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Record(args) => record::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),

@@ -20,10 +20,10 @@ use super::{DONE, FAILED, UNSUPPORTED, USAGE};
 use crate::act::listeners;
 use crate::cgroup::root::Root;
 use crate::policy::model::{Mode, Policy, Psi, Trigger};
-use crate::policy::{Loaded, Source};
+use crate::policy::{Loaded, Source, parse_bytes};
 use crate::record::board::Board;
 use crate::record::counters::Counters;
-use crate::record::file::JournalTo;
+use crate::record::file::{Destination, JournalTo, Rotation};
 use crate::record::journal::Context;
 use crate::record::pool::Pool as Records;
 use crate::record::pulse::Pulse;
@@ -32,6 +32,7 @@ use crate::record::recorder::Recorder;
 use crate::sense::lms;
 use crate::serve::{ControlAddr, ControlSocket, Desk, Limits, ListenAddr, Server, socket};
 use crate::state::{self, StateDir};
+use crate::units::Bytes;
 use crate::warden::reach::Reach;
 use crate::warden::reload::{self, Mailbox};
 use crate::warden::{Setup, Warden};
@@ -76,6 +77,12 @@ pub struct RunArgs {
     /// Journal of judgements as JSON lines; `-` is standard output
     #[arg(long, value_name = "FILE", env = "OOMWARDEN_JOURNAL")]
     journal: Option<JournalTo>,
+    /// The journal file is renamed to FILE.1 before it gets larger than this; `none`: it grows as it likes
+    #[arg(long, value_name = "SIZE", env = "OOMWARDEN_JOURNAL_MAX_SIZE", default_value = "64MiB", value_parser = journal_size)]
+    journal_max_size: JournalSize,
+    /// How many former journal files are kept
+    #[arg(long, value_name = "N", env = "OOMWARDEN_JOURNAL_KEEP", default_value_t = Rotation::default().keep)]
+    journal_keep: u16,
     /// Where processes wait to be told that their group should free memory, or `none`
     #[arg(long, value_name = "PATH|none", env = "OOMWARDEN_PRESSURE_SOCKET")]
     pressure_socket: Option<PathBuf>,
@@ -97,6 +104,17 @@ pub struct RunArgs {
     /// What is logged
     #[arg(long, env = "OOMWARDEN_LOG_LEVEL", default_value = "info")]
     log_level: LogLevel,
+}
+
+/// `--journal-max-size`.
+#[derive(Clone, Copy, Debug)]
+struct JournalSize(Option<Bytes>);
+
+fn journal_size(text: &str) -> Result<JournalSize, String> {
+    match text {
+        "none" => Ok(JournalSize(None)),
+        text => parse_bytes(text).map(|bytes| JournalSize(Some(bytes))),
+    }
 }
 
 fn failed(code: u8) -> impl Fn(String) -> Failure {
@@ -215,7 +233,8 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     }
     let pulse = Arc::new(Pulse::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?);
     let records = Records::new(RECORDS, 64, counters.journal_dropped());
-    let journal = args.journal.clone().unwrap_or(JournalTo::Nowhere);
+    let to = args.journal.clone().unwrap_or(JournalTo::Nowhere);
+    let journal = Destination { to, rotation: Rotation { at: args.journal_max_size.0, keep: args.journal_keep } };
     let recent = Arc::new(Recent::default());
     let context = Context::of_this_process(None);
     let recorder = Recorder::spawn(&records, journal, context.clone(), counters.journal_dropped(), Arc::clone(&recent))

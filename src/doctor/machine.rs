@@ -24,11 +24,15 @@ pub struct Probes {
     pub may_write: fn(&Path) -> io::Result<()>,
     /// Opens a pidfd of ourselves.
     pub pidfd: fn() -> io::Result<()>,
+    /// Whether a directory has one of these extended attributes.
+    pub marks: fn(&Path, &[&str]) -> bool,
 }
 
 /// Where to look.
 #[derive(Clone, Debug)]
 pub struct System {
+    /// The root directory, for the files of others.
+    pub root: PathBuf,
     /// /proc
     pub proc: PathBuf,
     /// The cgroup root.
@@ -43,8 +47,8 @@ impl System {
     /// This machine.
     #[must_use]
     pub fn here(cgroup_root: PathBuf) -> System {
-        let probes = Probes { is_cgroup2, arm_trigger, may_write, pidfd };
-        System { proc: PathBuf::from("/proc"), cgroup_root, pid: std::process::id(), probes }
+        let probes = Probes { is_cgroup2, arm_trigger, may_write, pidfd, marks };
+        System { root: PathBuf::from("/"), proc: PathBuf::from("/proc"), cgroup_root, pid: std::process::id(), probes }
     }
 }
 
@@ -190,6 +194,15 @@ fn may_write(path: &Path) -> io::Result<()> {
 fn pidfd() -> io::Result<()> {
     rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
     Ok(())
+}
+
+fn marks(path: &Path, names: &[&str]) -> bool {
+    let mut value = [0; 16];
+    let is_set = |name: &&str| match rustix::fs::getxattr(path, *name, &mut value[..]) {
+        Ok(_) => true,
+        Err(errno) => errno == rustix::io::Errno::RANGE,
+    };
+    names.iter().any(is_set)
 }
 
 #[cfg(test)]

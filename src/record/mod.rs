@@ -12,6 +12,7 @@
 
 pub mod board;
 pub mod counters;
+pub mod facts;
 pub mod file;
 pub mod groups;
 pub mod journal;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::facts::RecordedFacts;
 use super::rules::RuleCounters;
 pub use crate::act::rung::{RungName, RungOutcome, RungRecord};
 use crate::cgroup::path::GroupPath;
@@ -128,6 +129,8 @@ pub struct JudgementRecord {
     pub candidates: Vec<RecordedCandidate>,
     /// Candidates that found no room in the slot: more groups came than the pool had been told of.
     pub left_out: u32,
+    /// What the judgement saw of the groups that it turned on, for judging it again.
+    pub facts: RecordedFacts,
     /// The group that was killed, or would have been; with several tries the last.
     pub victim: Option<GroupPath>,
     /// Rungs in order; see [`JudgementRecord::push_rung`].
@@ -181,6 +184,7 @@ impl Blank {
             evidence: Evidence::default(),
             candidates: Vec::new(),
             left_out: 0,
+            facts: RecordedFacts::default(),
             victim: None,
             rungs: Vec::with_capacity(MAX_RUNGS),
             outcome: Outcome::NotConfirmed,
@@ -205,6 +209,8 @@ impl Blank {
         slot.evidence = Evidence::default();
         slot.candidates.clear();
         slot.left_out = 0;
+        slot.facts.groups.clear();
+        slot.facts.left_out = 0;
         slot.victim = None;
         slot.rungs.clear();
         slot.outcome = Outcome::NotConfirmed;
@@ -216,6 +222,7 @@ impl Blank {
     /// Grows a slot's buffer to `candidates` in all and touches the new memory, so that filling it later takes no page
     /// fault. Allocates; what the slot holds stays.
     pub fn make_room(&self, slot: &mut JudgementRecord, candidates: usize) {
+        slot.facts.make_room(candidates, &self.root);
         if slot.candidates.capacity() >= candidates {
             return;
         }
@@ -264,9 +271,10 @@ impl JudgementRecord {
         };
     }
 
-    /// Takes candidates and victim from a verdict, instead of those that the slot holds: at first, and again when a
+    /// Takes candidates, their facts and victim from a verdict, instead of those that the slot holds: at first, and again when a
     /// victim could not be killed and the next one follows. What the slot has no room for is counted in `left_out`.
     pub fn set_candidates(&mut self, verdict: &Verdict, facts: &[GroupFacts]) {
+        self.facts.take(verdict, facts);
         self.candidates.clear();
         self.left_out = 0;
         for candidate in &verdict.candidates {

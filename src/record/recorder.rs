@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
-use super::file::{JournalError, JournalFile, JournalTo};
+use super::file::{Destination, JournalError, JournalFile, JournalTo};
 use super::journal::{self, Context};
 use super::model::{JudgementRecord, Outcome};
 use super::pool::Pool;
@@ -56,7 +56,7 @@ impl Recorder {
     /// The journal can't be opened, or there can be no thread.
     pub fn spawn(
         pool: &Pool,
-        to: JournalTo,
+        to: impl Into<Destination>,
         context: Context,
         dropped: IntCounter,
         recent: Arc<Recent>,
@@ -125,8 +125,16 @@ impl Writer {
             self.recent.push(&line);
             self.file.write(&line)
         });
+        if let Some(error) = self.file.unrotated() {
+            self.complain(&format_args!("{error}: it is full and can't be renamed, so it grows on"));
+        }
         if let Err(error) = written {
-            self.lose(&error);
+            self.dropped.inc();
+            self.lost += 1;
+            let lost = self.lost;
+            if self.complain(&format_args!("{error}; lines lost since the last report: {lost}; each record tries it anew")) {
+                self.lost = 0;
+            }
         }
     }
 
@@ -140,19 +148,18 @@ impl Writer {
         }
     }
 
-    fn lose(&mut self, error: &io::Error) {
-        self.dropped.inc();
-        self.lost += 1;
+    /// Whether it was told: once a minute is enough.
+    fn complain(&mut self, what: &std::fmt::Arguments<'_>) -> bool {
         if self.complaint.is_some_and(|last| last.elapsed() < COMPLAINT_EVERY) {
-            return;
+            return false;
         }
         let journal = match self.file.to() {
             JournalTo::File(path) => path.display().to_string(),
             JournalTo::Stdout | JournalTo::Nowhere => "standard output".to_owned(),
         };
-        tracing::error!("journal {journal}: {error}; lines lost since the last report: {}; each record tries it anew", self.lost);
+        tracing::error!("journal {journal}: {what}");
         self.complaint = Some(Instant::now());
-        self.lost = 0;
+        true
     }
 }
 

@@ -75,11 +75,7 @@ impl fmt::Display for NoticeText {
 }
 
 fn write_psi(f: &mut fmt::Formatter<'_>, psi: model::Psi) -> fmt::Result {
-    let kind = match psi.kind {
-        PsiKind::Some => "some",
-        PsiKind::Full => "full",
-    };
-    write!(f, "psi: {kind} {}/{}", Time(psi.stall), Time(psi.window))
+    write!(f, "psi: {} {}/{}", psi_word(psi.kind), Time(psi.stall), Time(psi.window))
 }
 
 fn write_usage(f: &mut fmt::Formatter<'_>, test: UsageTest, held: Duration) -> fmt::Result {
@@ -95,6 +91,52 @@ fn write_usage(f: &mut fmt::Formatter<'_>, test: UsageTest, held: Duration) -> f
         }
     }
 }
+
+/// `some` or `full`.
+#[must_use]
+pub const fn psi_word(kind: PsiKind) -> &'static str {
+    match kind {
+        PsiKind::Some => "some",
+        PsiKind::Full => "full",
+    }
+}
+
+/// The kind of a notice, as a policy names it in `when`.
+#[must_use]
+pub const fn notice_word(notice: Notice) -> &'static str {
+    match notice {
+        Notice::Psi(_) => "psi",
+        Notice::Event(..) => "event",
+        Notice::Usage(..) => "usage",
+        Notice::Available(..) => "available",
+        Notice::SwapFree(..) => "swap_free",
+        Notice::Lms(_) => "lms",
+    }
+}
+
+/// Why a candidate can't be the victim, in a word for programs; `None` for who can.
+#[must_use]
+pub const fn strike_word(standing: Standing) -> Option<&'static str> {
+    let Standing::Struck(strike) = standing else { return None };
+    Some(match strike {
+        Strike::Excluded(_) => "excluded",
+        Strike::ExcludedByComm(_) => "excluded_by_comm",
+        Strike::ContainsSpared(_) => "contains_spared",
+        Strike::Own => "own",
+        Strike::Root => "root",
+        Strike::Init => "init",
+        Strike::Unkillable => "unkillable",
+        Strike::Unknown => "unknown",
+        Strike::NotMemcg => "not_memcg",
+        Strike::Empty => "empty",
+        Strike::Dying => "dying",
+        Strike::TooSmall => "too_small",
+        Strike::Failed => FAILED,
+    })
+}
+
+/// The word for a candidate that was tried in vain.
+pub const FAILED: &str = "failed";
 
 /// The counter's name in memory.events.
 #[must_use]

@@ -135,6 +135,20 @@ impl Processes {
         facts
     }
 
+    /// Calls `each` with the comm of every process directly in `group`; whether all could be read.
+    pub fn each_comm(&mut self, group: &Group, buffer: &mut ReadBuf, mut each: impl FnMut(&[u8])) -> bool {
+        let (hidden, count) = self.list(group);
+        let mut whole = !hidden && count <= self.pids.len();
+        for pid in &self.pids {
+            match self.read(*pid, File::Comm, buffer) {
+                Ok(Some(comm)) => each(comm.strip_suffix(b"\n").unwrap_or(comm)),
+                Ok(None) => {}
+                Err(_) => whole = false,
+            }
+        }
+        whole
+    }
+
     /// Calls `each` with what tells the single victim among the processes directly in `group`.
     pub fn each(&mut self, group: &Group, buffer: &mut ReadBuf, mut each: impl FnMut(OneProcess)) {
         self.list(group);

@@ -374,7 +374,7 @@ impl Climbs {
             match next {
                 Next::Wait => break,
                 // No further rung is begun.
-                Next::Do(_) if with.switches.is_paused() => return self.end(place, climb, Outcome::Paused, now, with),
+                Next::Do(_) | Next::Run(_) if with.switches.is_paused() => return self.end(place, climb, Outcome::Paused, now, with),
                 Next::Do(deed) => {
                     self.send(place, &mut climb, deed, with.senses);
                     break;

@@ -20,6 +20,7 @@ use oomwarden::record::pool::Pool;
 use oomwarden::record::pulse::Pulse;
 use oomwarden::record::recent::Recent;
 use oomwarden::record::recorder::Recorder;
+use oomwarden::serve::{Limits, Server, ServerHandle};
 use oomwarden::warden::hooks::Hooks;
 use oomwarden::warden::reach::Reach;
 use oomwarden::warden::reload::{self, Mailbox};
@@ -164,6 +165,12 @@ impl Machine {
     /// The metrics.
     pub fn metrics(&self) -> String {
         self.counters.encode().unwrap()
+    }
+
+    /// Serves its metrics at a port of this machine.
+    pub fn serve(&self) -> ServerHandle {
+        let server = Server::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        server.spawn(Arc::clone(&self.counters), Arc::clone(&self.pulse), Limits::default()).unwrap()
     }
 
     /// Puts another policy in force.

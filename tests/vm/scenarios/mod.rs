@@ -6,6 +6,7 @@ mod common;
 mod evidence;
 mod harness;
 mod hook;
+mod journal;
 mod kills;
 mod ladder;
 mod lms_common;
@@ -147,6 +148,12 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             swapped_symlink_is_a_new_policy,
             bad_policy_changes_nothing,
             half_written_policy_is_not_read,
+        }
+        journal::{
+            full_disk_costs_counted_lines_and_no_later_one,
+            read_only_disk_costs_counted_lines_and_no_later_one,
+            full_file_makes_room_and_loses_nothing,
+            stalled_disk_makes_no_kill_slower_and_loses_no_line: 120,
         }
         switches::{
             pause_in_the_middle_of_a_ladder,

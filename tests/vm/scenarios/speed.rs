@@ -14,7 +14,8 @@ use crate::outcome::Outcome;
 
 const ROUNDS: usize = 5;
 
-fn median(mut times: Vec<Duration>) -> f64 {
+/// Of some times, in milliseconds.
+pub(super) fn median(mut times: Vec<Duration>) -> f64 {
     times.sort();
     times.get(times.len() / 2).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
 }
@@ -81,7 +82,8 @@ rules:
     daemon.stop()
 }
 
-fn kernel_kills_one_of_five(path: &str, oom_group: bool) -> Outcome<Duration> {
+/// Five processes of which the kernel kills one, and who ends the rest: from the event to the end of all.
+pub(super) fn kernel_kills_one_of_five(path: &str, oom_group: bool) -> Outcome<Duration> {
     let group = Group::new(path)?.max(32 * MIB)?.no_swap()?;
     if oom_group {
         group.set("memory.oom.group", "1")?;
