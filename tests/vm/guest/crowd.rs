@@ -1,6 +1,7 @@
 //! Where everybody is, for the message of a scenario that waited in vain.
 
 use std::fs::read_to_string;
+use std::time::Duration;
 
 /// Prints memory and each process of user space, with kernel threads that are at work: group, state, resident memory, place in the kernel.
 pub fn print() {
@@ -19,6 +20,17 @@ pub fn print() {
     let memory = read_to_string("/proc/meminfo").unwrap_or_default();
     let memory: Vec<&str> = memory.lines().filter(|line| kept.iter().any(|key| line.starts_with(key))).collect();
     println!("{}", memory.join(", "));
+    // Timer interrupts twice: a processor that gets none is not scheduled by its hypervisor, or lost a wake-up.
+    for _ in 0..2 {
+        let interrupts = read_to_string("/proc/interrupts").unwrap_or_default();
+        let kept = ["LOC:", "RES:", "CAL:", "TLB:"];
+        let interrupts: Vec<&str> = interrupts.lines().map(str::trim).filter(|line| kept.iter().any(|key| line.starts_with(key))).collect();
+        println!("{}", interrupts.join(", "));
+        let processors = read_to_string("/proc/stat").unwrap_or_default();
+        let processors: Vec<&str> = processors.lines().filter(|line| line.starts_with("cpu")).collect();
+        println!("{}", processors.join(", "));
+        std::thread::sleep(Duration::from_millis(100));
+    }
     let Ok(entries) = std::fs::read_dir("/proc") else { return };
     for pid in entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok()) {
         let read = |file: &str| read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();

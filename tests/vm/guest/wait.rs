@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::crowd;
 use crate::outcome::Outcome;
 
 /// What a slow machine may need for anything that should happen soon.
@@ -10,7 +11,7 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// Between two looks.
 const STEP: Duration = Duration::from_millis(10);
 
-/// Waits until `look` finds something.
+/// Waits until `look` finds something. Prints where everybody is when that is in vain.
 pub fn find<T>(what: &str, within: Duration, mut look: impl FnMut() -> Outcome<Option<T>>) -> Outcome<T> {
     let began = Instant::now();
     loop {
@@ -18,6 +19,7 @@ pub fn find<T>(what: &str, within: Duration, mut look: impl FnMut() -> Outcome<O
             return Ok(found);
         }
         if began.elapsed() > within {
+            crowd::print();
             return Err(format!("waited {:.1} s in vain: {what}", began.elapsed().as_secs_f64()));
         }
         std::thread::sleep(STEP);
