@@ -12,6 +12,7 @@ use stand_in::{Machine, change, group, wait};
 /// Two subjects with rules on both, one with a descendant; the fatter dies.
 const POLICY: &str = "
 version: 1
+limits: {kills: 5 per 10m}
 defaults: {cooldown: 100ms}
 exclude:
   - /t/spared

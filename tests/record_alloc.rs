@@ -86,7 +86,7 @@ fn policy() -> Policy {
         ladder: vec![Rung::Kill(KillWhat::Group)],
     };
     let (exclude, importance) = (Vec::new(), Vec::new());
-    Policy { hash: "hash".into(), mode: Mode::Enforce, exclude, importance, rules: vec![rule], oom_group: None, hold: None }
+    Policy { hash: "hash".into(), mode: Mode::Enforce, exclude, importance, rules: vec![rule], oom_group: None, hold: None, limit: None }
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn recording_allocates_nothing_on_the_warden() {
     let dir = tempfile::tempdir().expect("a directory");
     let context = Context::of_this_process(None);
     let to = JournalTo::File(dir.path().join("journal"));
-    let recorder = Recorder::spawn(&pool, to, context, counters.journal_dropped()).expect("started");
+    let recorder = Recorder::spawn(&pool, to, context, counters.journal_dropped(), std::sync::Arc::default()).expect("started");
     assert_eq!(allocations(|| (0..200).for_each(|_| judge(Outcome::Killed))), 0);
     assert!(recorder.shutdown(Duration::from_secs(120)));
 

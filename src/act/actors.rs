@@ -113,19 +113,22 @@ impl Actors {
     }
 
     /// Takes back what was handed over for the ladder at `place` and no actor has begun: what is stuck behind others must
-    /// not be done when its ladder has long gone on.
-    pub fn recall(&mut self, place: u32) {
+    /// not be done when its ladder has long gone on. Whether there was something.
+    pub fn recall(&mut self, place: u32) -> bool {
+        let mut found = false;
         let mut waiting = lock(&self.shared.waiting);
         for _ in 0..waiting.len() {
             match waiting.pop_front() {
                 Some(mut job) if job.ladder.slot == place => {
                     job.targets.clear();
                     self.spare.push(job);
+                    found = true;
                 }
                 Some(job) => waiting.push_back(job),
                 None => break,
             }
         }
+        found
     }
 
     /// The next finished job; to be given back by [`Actors::give_back`].

@@ -235,6 +235,11 @@ impl Ladder {
         self.enter(rungs, now)
     }
 
+    /// Deeds are paused: the present rung is noted as given up.
+    pub fn paused(&self, now: Duration, records: &mut Vec<RungRecord>) {
+        self.note(records, RungOutcome::Paused, now);
+    }
+
     /// The daemon is told to stop: the present rung is noted as interrupted.
     pub fn interrupted(&self, now: Duration, records: &mut Vec<RungRecord>) {
         self.note(records, RungOutcome::Interrupted, now);

@@ -30,6 +30,8 @@ pub enum RungOutcome {
     Interrupted,
     /// The kernel was about to kill: the kill could not wait.
     Overtaken,
+    /// Deeds were paused.
+    Paused,
 }
 
 /// One rung as it went.

@@ -9,9 +9,11 @@ pub mod failure;
 pub mod logging;
 pub mod man;
 pub mod output;
+pub mod pause;
 pub mod plan;
 pub mod run;
 pub mod schema;
+pub mod status;
 
 use std::process::ExitCode;
 
@@ -52,6 +54,15 @@ enum Command {
     /// memory.oom.group. Of a group that exists also its numbers, the smallest limit that holds for it, the processes for whose sake
     /// it must live, and where it stands among the candidates right now.
     Explain(explain::ExplainArgs),
+    /// Tells how the running daemon stands: groups, triggers, rules, pause, breakers, kernel module, last deeds
+    Status(status::StatusArgs),
+    /// Pauses the running daemon's deeds: sensing, judging and recording go on, nobody is killed
+    ///
+    /// For whoever is on call. It ends by itself, survives a restart of the daemon, and shows in metrics, status and journal. A ladder under
+    /// way begins no further rung; the kernel module is left alone too.
+    Pause(pause::PauseArgs),
+    /// Ends a pause before its time
+    Resume(pause::ResumeArgs),
     /// Tells whether this machine can do it, and what to do where it can't
     Doctor(doctor::DoctorArgs),
     /// Prints the JSON Schema of the policy, for editors
@@ -70,6 +81,9 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Pause(args) => pause::pause(&args),
+        Command::Resume(args) => pause::resume(&args),
         Command::Doctor(args) => doctor::run(args),
         Command::Schema => schema::run(),
         Command::Completions(args) => completions::run(&args),

@@ -12,21 +12,24 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::asking::read_policy;
+use super::asking::{compile, sources_of};
 use super::failure::Failure;
 use super::logging::{self, LogFormat, LogLevel};
-use super::{DONE, FAILED, UNSUPPORTED};
+use super::{DONE, FAILED, UNSUPPORTED, USAGE};
 use crate::cgroup::root::Root;
-use crate::policy::Loaded;
 use crate::policy::model::{Mode, Policy, Psi, Trigger};
+use crate::policy::{Loaded, Source};
+use crate::record::board::Board;
 use crate::record::counters::Counters;
 use crate::record::file::JournalTo;
 use crate::record::journal::Context;
 use crate::record::pool::Pool as Records;
 use crate::record::pulse::Pulse;
+use crate::record::recent::Recent;
 use crate::record::recorder::Recorder;
 use crate::sense::lms;
-use crate::serve::{Limits, ListenAddr, Server};
+use crate::serve::{ControlAddr, ControlSocket, Desk, Limits, ListenAddr, Server, socket};
+use crate::state::{self, StateDir};
 use crate::warden::reload::{self, Mailbox};
 use crate::warden::{Setup, Warden};
 
@@ -60,10 +63,16 @@ pub struct RunArgs {
     /// Address for metrics and health, or `none`
     #[arg(long, value_name = "ADDR", env = "OOMWARDEN_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:19877")]
     listen: Vec<ListenAddr>,
+    /// Names of groups, status and last deeds at these addresses too, for reading
+    #[arg(long, env = "OOMWARDEN_LISTEN_API")]
+    listen_api: bool,
+    /// Unix socket for `oomwarden status`, `pause` and `resume`, or `none` [default: /run/oomwarden/control.sock]
+    #[arg(long, value_name = "PATH", env = "OOMWARDEN_CONTROL")]
+    control: Option<ControlAddr>,
     /// Journal of judgements as JSON lines; `-` is standard output
     #[arg(long, value_name = "FILE", env = "OOMWARDEN_JOURNAL")]
     journal: Option<JournalTo>,
-    /// Directory for the lock that keeps a second oomwarden off
+    /// Directory for what outlives the daemon: a pause, the last good policy, the lock that keeps a second oomwarden off
     #[arg(long, value_name = "DIR", env = "OOMWARDEN_STATE", default_value = "/run/oomwarden")]
     state: PathBuf,
     /// Judge and record, but do nothing
@@ -96,8 +105,8 @@ pub fn run(args: RunArgs) -> u8 {
     }
 }
 
-fn load(paths: &[PathBuf], observe: bool) -> Result<Policy, Failure> {
-    let Loaded { mut policy, .. } = read_policy(paths)?;
+fn load(sources: &[Source], observe: bool) -> Result<Policy, Failure> {
+    let Loaded { mut policy, .. } = compile(sources)?;
     if observe {
         policy.mode = Mode::Observe;
         policy.rules.iter_mut().for_each(|rule| rule.mode = Mode::Observe);
@@ -105,9 +114,61 @@ fn load(paths: &[PathBuf], observe: bool) -> Result<Policy, Failure> {
     Ok(policy)
 }
 
+/// The policy to begin with.
+struct Beginning {
+    policy: Policy,
+    sources: Vec<Source>,
+    /// It is the last good one, taken over first at that time, because the one that was given is refused for that reason.
+    instead: Option<(SystemTime, String)>,
+}
+
+/// The policy that was given, or, if it is a bad one, the last good one.
+fn beginning(paths: &[PathBuf], observe: bool, state: &StateDir) -> Result<Beginning, Failure> {
+    let sources = sources_of(paths)?;
+    let refused = match load(&sources, observe) {
+        Ok(policy) => return Ok(Beginning { policy, sources, instead: None }),
+        Err(failure) => failure,
+    };
+    let unusable = |why: String| {
+        let path = state.path_of(state::policy::NAME);
+        Failure::new(USAGE, format!("{}\nand the last good policy in {} can't be used: {why}", refused.message, path.display()))
+    };
+    match state::policy::last_good(state) {
+        Ok(None) => Err(refused),
+        Err(error) => Err(unusable(error.to_string())),
+        Ok(Some(kept)) => match load(&kept.sources, observe) {
+            Ok(policy) => Ok(Beginning { policy, sources: kept.sources, instead: Some((kept.time, refused.message)) }),
+            Err(failure) => Err(unusable(failure.message)),
+        },
+    }
+}
+
+/// The control socket. One that was asked for must be had; without the usual one oomwarden protects all the same.
+fn control_socket(asked: Option<&ControlAddr>) -> Result<Option<ControlSocket>, Failure> {
+    match asked {
+        Some(ControlAddr::None) => Ok(None),
+        Some(ControlAddr::Path(path)) => ControlSocket::bind(path).map(Some).map_err(|error| failed(FAILED)(error.to_string())),
+        None => Ok(ControlSocket::bind(Path::new(socket::DEFAULT))
+            .map_err(|error| {
+                eprintln!("oomwarden: {error}: there is no control socket now, so that `status`, `pause` and `resume` don't work")
+            })
+            .ok()),
+    }
+}
+
+/// What is left of a pause from before the start.
+fn pause_left(state: &StateDir) -> Option<Duration> {
+    state::pause::left(state, SystemTime::now()).unwrap_or_else(|error| {
+        tracing::error!("{}: {error}: deeds are not paused", state.path_of(state::pause::NAME).display());
+        None
+    })
+}
+
 fn start(args: RunArgs) -> Result<(), Failure> {
     let signals = block_signals().map_err(|error| failed(FAILED)(format!("signals: {error}")))?;
-    let policy = Arc::new(load(&args.policy, args.observe)?);
+    let state = StateDir::new(&args.state);
+    let Beginning { policy, sources, instead } = beginning(&args.policy, args.observe, &state)?;
+    let policy = Arc::new(policy);
     let root = match Root::open(&args.cgroup_root) {
         Ok(root) => root,
         Err(error) if args.on_unsupported == OnUnsupported::Idle => {
@@ -124,19 +185,32 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     }
     let _lock = lock_state(&args.state)?;
     let server = Server::bind(&args.listen).map_err(|error| failed(FAILED)(error.to_string()))?;
+    let control = control_socket(args.control.as_ref())?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let log = logging::start(args.log_format, args.log_level, colours).map_err(|error| failed(FAILED)(format!("log: {error}")))?;
     let descriptors = descriptors(args.psi_groups.max(1), &policy);
     prepare_self();
 
     let counters = Arc::new(Counters::new().map_err(|error| failed(FAILED)(format!("metrics: {error}")))?);
-    counters.policy_started(SystemTime::now());
+    let policies = Arc::new(state::policy::Keeper::new(state.clone()));
+    match instead {
+        None => {
+            counters.policy_started(SystemTime::now());
+            policies.keep(&sources, &policy.hash);
+        }
+        Some((since, why)) => {
+            tracing::error!("the policy is refused; the last good one is used, {} from {}: {why}", policy.hash, state::time_text(since));
+            counters.policy_fell_back(since);
+        }
+    }
     let pulse = Arc::new(Pulse::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?);
     let records = Records::new(RECORDS, 64, counters.journal_dropped());
     let journal = args.journal.clone().unwrap_or(JournalTo::Nowhere);
-    let recorder = Recorder::spawn(&records, journal, Context::of_this_process(None), counters.journal_dropped())
+    let recent = Arc::new(Recent::default());
+    let recorder = Recorder::spawn(&records, journal, Context::of_this_process(None), counters.journal_dropped(), Arc::clone(&recent))
         .map_err(|error| failed(FAILED)(error.to_string()))?;
     let mailbox = Mailbox::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?;
+    let board = Arc::new(Board::new(mailbox.mail()));
     let warden = Warden::new(Setup {
         root,
         policy: Arc::clone(&policy),
@@ -146,16 +220,33 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         counters: Arc::clone(&counters),
         pulse: Arc::clone(&pulse),
         mailbox: mailbox.clone(),
+        board: Arc::clone(&board),
+        paused: pause_left(&state),
         signals,
         low_memory: lms::PATH.into(),
         ready: announce,
     })
     .map_err(|error| failed(FAILED)(format!("{}: {error}", args.cgroup_root.display())))?;
     let paths = args.policy.clone();
-    let again = Box::new(move || load(&paths, args.observe).map_err(|failure| failure.message));
+    let again = Box::new(move || {
+        let sources = sources_of(&paths).map_err(|failure| failure.message)?;
+        let policy = load(&sources, args.observe).map_err(|failure| failure.message)?;
+        policies.keep(&sources, &policy.hash);
+        Ok(policy)
+    });
     reload::start(mailbox, args.policy, Arc::clone(&policy), Arc::clone(&counters), again)
         .map_err(|error| failed(FAILED)(format!("policy reload: {error}")))?;
-    let server = server.spawn(counters, pulse, Limits::default()).map_err(|error| failed(FAILED)(error.to_string()))?;
+    let pauses = Arc::new(state::pause::Keeper::new(state));
+    let desk = Desk { board: Some(board), recent: Some(recent), pauses: Some(pauses) };
+    if let Some(control) = &control {
+        tracing::info!("control socket at {}", control.path().display());
+    }
+    let server = server
+        .with_control(control)
+        .with_desk(desk)
+        .with_api(args.listen_api)
+        .spawn(counters, pulse, Limits::default())
+        .map_err(|error| failed(FAILED)(error.to_string()))?;
     for address in server.local_addrs() {
         tracing::info!("metrics and health at http://{address}/");
     }

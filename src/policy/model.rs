@@ -90,7 +90,23 @@ pub struct Policy {
     /// How long the kernel module may hold an OOM of the whole node back while oomwarden acts: whole milliseconds, 1 ms to
     /// [`LONGEST_HOLD`]. `None`: as long as the module's own parameter says.
     pub hold: Option<Duration>,
+    /// The circuit breaker, if the policy has one.
+    pub limit: Option<KillLimit>,
 }
+
+/// `limits: {kills: 5 per 10m}`: beyond it a rule only observes for a subject. Counted for each rule and subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KillLimit {
+    /// So many, 1 to [`MOST_KILLS`]...
+    pub kills: u32,
+    /// ...within this time, [`SHORTEST_LIMIT`] to a day.
+    pub per: Duration,
+}
+
+/// The most kills that a limit can allow.
+pub const MOST_KILLS: u32 = 100;
+/// The shortest time that a limit can count over.
+pub const SHORTEST_LIMIT: Duration = Duration::from_secs(1);
 
 /// The longest hold that can be asked for: the kernel's killer waits as long, and so does everyone who needs memory.
 pub const LONGEST_HOLD: Duration = Duration::from_secs(2);

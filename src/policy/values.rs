@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::diagnostic::{Bad, plain, shown};
-use super::model::{EventKind, LONGEST_HOLD, Level, LmsLevel, Psi, PsiKind, RankBy, RankKey};
+use super::model::{EventKind, KillLimit, LONGEST_HOLD, Level, LmsLevel, MOST_KILLS, Psi, PsiKind, RankBy, RankKey, SHORTEST_LIMIT};
 use crate::units::{Bytes, Share};
 
 /// The longest time that means anything in a policy.
@@ -221,6 +221,25 @@ pub(super) fn hold(text: &str) -> Result<Duration, Bad> {
         ));
     }
     Ok(time)
+}
+
+/// The circuit breaker's limit: `5 per 10m`.
+pub(super) fn kill_limit(text: &str) -> Result<KillLimit, Bad> {
+    const FORM: &str = "write how many kills and in which time, as in `5 per 10m`";
+    let words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).collect();
+    let [count, "per", time] = words[..] else {
+        return Err(Bad::new(format!("{} is no limit of kills", shown(text)), FORM));
+    };
+    let sound = count.len() <= 3 && !count.starts_with('0') && count.bytes().all(|byte| byte.is_ascii_digit());
+    let kills = count.parse().ok().filter(|kills| sound && (1..=MOST_KILLS).contains(kills)).ok_or_else(|| {
+        let hint = format!("a limit is 1 to {MOST_KILLS} kills, as in `5 per 10m`; a rule that may not kill at all says `mode: observe`");
+        Bad::new(format!("{} kills can't be a limit", shown(count)), hint)
+    })?;
+    let per = duration(time)?;
+    if per < SHORTEST_LIMIT {
+        return Err(Bad::new(format!("{} does not fit a limit of kills", shown(time)), "its time is 1s to 24h, as in `5 per 10m`"));
+    }
+    Ok(KillLimit { kills, per })
 }
 
 /// One rank key: `usage`, `usage within 10%`.

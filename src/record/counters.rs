@@ -79,6 +79,8 @@ pub struct Counters {
     failures: IntCounterVec,
     freed: IntCounterVec,
     phases: [Histogram; Phase::ALL.len()],
+    paused: IntGauge,
+    breakers: IntGauge,
     journal_dropped: IntCounter,
     reloads: IntCounter,
     reload_failures: IntCounter,
@@ -132,6 +134,12 @@ impl Counters {
             failures: int_counters(r, "oomwarden_kill_failures_total", "Attempts to kill that failed, by reason.", &["rule", "reason"])?,
             freed: int_counters(r, "oomwarden_freed_bytes_total", "Anonymous memory and swap that victims gave back.", &["rule"])?,
             phases: Phase::ALL.map(|phase| phases.with_label_values(&[phase.word()])),
+            paused: int_gauge(r, "oomwarden_paused", "Whether deeds are paused (1) or not (0).")?,
+            breakers: int_gauge(
+                r,
+                "oomwarden_breaker_open",
+                "Circuit breakers that are open: pairs of rule and subject for which the rule only observes.",
+            )?,
             journal_dropped: int_counter(
                 r,
                 "oomwarden_journal_dropped_total",
@@ -225,6 +233,34 @@ impl Counters {
     /// How many PSI triggers are armed. Allocates nothing.
     pub fn set_psi_triggers(&self, triggers: usize) {
         self.psi_triggers.set(i64::try_from(triggers).unwrap_or(i64::MAX));
+    }
+
+    /// Whether deeds are paused. Allocates nothing.
+    pub fn set_paused(&self, paused: bool) {
+        self.paused.set(i64::from(paused));
+    }
+
+    /// How many circuit breakers are open. Allocates nothing.
+    pub fn set_breakers(&self, open: usize) {
+        self.breakers.set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+
+    /// How many victims a rule has killed since the start, whatever became of the rule. Allocates.
+    #[must_use]
+    pub fn kills(&self, rule: &str) -> u64 {
+        self.kills.get_metric_with_label_values(&[rule]).map_or(0, |kills| kills.get())
+    }
+
+    /// Whether the policy that was offered last is in force.
+    #[must_use]
+    pub fn is_last_policy_in_force(&self) -> bool {
+        self.reload_successful.get() == 1
+    }
+
+    /// The daemon starts with an older policy, taken over at `since`, because the one that it was given is refused.
+    pub fn policy_fell_back(&self, since: SystemTime) {
+        self.policy_started(since);
+        self.reload_successful.set(0);
     }
 
     /// What the kernel module says; `None`: it isn't loaded, or can't be read. To be called with each reading, by one thread.

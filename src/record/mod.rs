@@ -5,8 +5,12 @@
 //! handles resolved beforehand ([`rules`]); whoever scrapes reads them, with the [`groups`] that the warden published,
 //! the [`process`]'s own numbers and what the kernel module (`lms`) said last. The [`pulse`] tells the server that the warden still turns.
 //!
+//! The last lines of the journal are kept in memory ([`recent`]), and the [`board`] is where the server leaves orders for the warden and finds
+//! how it stands.
+//!
 //! Nothing here decides, and nothing here makes the rooms before it wait: a full disk costs lines, counted ones.
 
+pub mod board;
 pub mod counters;
 pub mod file;
 pub mod groups;
@@ -16,6 +20,7 @@ pub mod model;
 pub mod pool;
 pub mod process;
 pub mod pulse;
+pub mod recent;
 pub mod recorder;
 pub mod rules;
 #[cfg(test)]

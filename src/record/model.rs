@@ -29,12 +29,24 @@ pub enum Outcome {
     Failed,
     /// The verdict stands, the mode forbids the deed.
     Observed,
+    /// The verdict stands, deeds are paused; or they were paused before the ladder's last rung.
+    Paused,
+    /// The verdict stands, the rule has killed too often for this subject.
+    Breaker,
 }
 
 impl Outcome {
     /// Every outcome, in the order of [`Outcome::index`].
-    pub const ALL: [Outcome; 6] =
-        [Outcome::Killed, Outcome::Recovered, Outcome::NotConfirmed, Outcome::NoVictim, Outcome::Failed, Outcome::Observed];
+    pub const ALL: [Outcome; 8] = [
+        Outcome::Killed,
+        Outcome::Recovered,
+        Outcome::NotConfirmed,
+        Outcome::NoVictim,
+        Outcome::Failed,
+        Outcome::Observed,
+        Outcome::Paused,
+        Outcome::Breaker,
+    ];
 
     /// The journal's and the metrics' word for it.
     #[must_use]
@@ -46,6 +58,8 @@ impl Outcome {
             Outcome::NoVictim => "no_victim",
             Outcome::Failed => "failed",
             Outcome::Observed => "observed",
+            Outcome::Paused => "paused",
+            Outcome::Breaker => "breaker",
         }
     }
 
@@ -146,6 +160,7 @@ impl Default for Blank {
             rules: Vec::new(),
             oom_group: None,
             hold: None,
+            limit: None,
         };
         Blank { policy: Arc::new(policy), counters: Arc::from([]), root: GroupPath::root() }
     }

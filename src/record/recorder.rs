@@ -14,6 +14,7 @@ use super::file::{JournalError, JournalFile, JournalTo};
 use super::journal::{self, Context};
 use super::model::{JudgementRecord, Outcome};
 use super::pool::Pool;
+use super::recent::Recent;
 use super::words;
 
 /// Complaints about the journal, at most one in this time.
@@ -48,15 +49,22 @@ struct Ended {
 }
 
 impl Recorder {
-    /// Opens the journal and starts the thread. Lines that can't be written are counted in `dropped`.
+    /// Opens the journal and starts the thread. Lines that can't be written are counted in `dropped`; the last ones are kept in `recent`
+    /// as well, also where there is no journal.
     ///
     /// # Errors
     /// The journal can't be opened, or there can be no thread.
-    pub fn spawn(pool: &Pool, to: JournalTo, context: Context, dropped: IntCounter) -> Result<Recorder, RecorderError> {
+    pub fn spawn(
+        pool: &Pool,
+        to: JournalTo,
+        context: Context,
+        dropped: IntCounter,
+        recent: Arc<Recent>,
+    ) -> Result<Recorder, RecorderError> {
         let file = JournalFile::open(to)?;
         let ended = Arc::new(Ended::default());
         let guard = EndGuard(Arc::clone(&ended));
-        let mut writer = Writer { file, context, dropped, complaint: None, lost: 0 };
+        let mut writer = Writer { file, context, dropped, recent, complaint: None, lost: 0 };
         let records = pool.clone();
         let work = move || {
             let _guard = guard;
@@ -97,6 +105,7 @@ struct Writer {
     file: JournalFile,
     context: Context,
     dropped: IntCounter,
+    recent: Arc<Recent>,
     complaint: Option<Instant>,
     /// Lines lost since the last complaint.
     lost: u64,
@@ -105,10 +114,17 @@ struct Writer {
 impl Writer {
     fn record(&mut self, record: &JudgementRecord) {
         self.log(record);
-        if !record.is_for_the_journal() || *self.file.to() == JournalTo::Nowhere {
-            return;
+        if record.is_for_the_journal() {
+            self.keep(journal::line(record, &self.context).map_err(io::Error::from));
         }
-        let written = journal::line(record, &self.context).map_err(io::Error::from).and_then(|line| self.file.write(&line));
+    }
+
+    /// A finished line goes to memory first: the journal may stall.
+    fn keep(&mut self, line: io::Result<String>) {
+        let written = line.and_then(|line| {
+            self.recent.push(&line);
+            self.file.write(&line)
+        });
         if let Err(error) = written {
             self.lose(&error);
         }
@@ -118,7 +134,7 @@ impl Writer {
         let id = format_args!("{}-{}", self.context.run, record.id);
         match record.outcome {
             Outcome::NotConfirmed => tracing::debug!(%id, "{}", Lazily(record)),
-            Outcome::Observed | Outcome::Recovered => tracing::info!(%id, "{}", Lazily(record)),
+            Outcome::Observed | Outcome::Recovered | Outcome::Paused | Outcome::Breaker => tracing::info!(%id, "{}", Lazily(record)),
             Outcome::Killed | Outcome::NoVictim => tracing::warn!(%id, "{}", Lazily(record)),
             Outcome::Failed => tracing::error!(%id, "{}", Lazily(record)),
         }

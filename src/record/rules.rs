@@ -67,7 +67,7 @@ impl FailureReason {
     #[must_use]
     pub fn of(outcome: RungOutcome) -> Option<FailureReason> {
         match outcome {
-            RungOutcome::Done | RungOutcome::Empty | RungOutcome::Recovered | RungOutcome::Overtaken => None,
+            RungOutcome::Done | RungOutcome::Empty | RungOutcome::Recovered | RungOutcome::Overtaken | RungOutcome::Paused => None,
             RungOutcome::Deadline => Some(FailureReason::Deadline),
             RungOutcome::Interrupted => Some(FailureReason::Interrupted),
             RungOutcome::Errno(libc::EPERM | libc::EACCES) => Some(FailureReason::Denied),
@@ -125,11 +125,11 @@ impl RuleCounters {
         match record.outcome {
             Outcome::Killed => self.killed(processes, freed),
             // No victim died whole, but what died, died.
-            Outcome::Recovered | Outcome::Failed => {
+            Outcome::Recovered | Outcome::Failed | Outcome::Paused => {
                 self.processes.inc_by(processes);
                 self.freed.inc_by(freed);
             }
-            Outcome::NotConfirmed | Outcome::NoVictim | Outcome::Observed => {}
+            Outcome::NotConfirmed | Outcome::NoVictim | Outcome::Observed | Outcome::Breaker => {}
         }
         failures(record, |reason| self.failure(reason));
         let latency = record.latency;

@@ -60,6 +60,7 @@ pub fn policy() -> Policy {
         ],
         oom_group: None,
         hold: None,
+        limit: None,
     }
 }
 

@@ -153,6 +153,7 @@ pub fn rung_outcome(outcome: RungOutcome) -> String {
         RungOutcome::Deadline => "deadline".into(),
         RungOutcome::Interrupted => "interrupted".into(),
         RungOutcome::Overtaken => "overtaken".into(),
+        RungOutcome::Paused => "paused".into(),
         RungOutcome::Errno(errno) => match Errno::from_raw(errno) {
             Errno::UnknownErrno => format!("errno {errno}"),
             known => format!("{known:?}"),
@@ -338,10 +339,18 @@ pub fn log_line(record: &JudgementRecord) -> String {
             Since(record),
             chosen_reason(record)
         ),
-        Outcome::Observed => {
+        Outcome::Paused if !record.rungs.is_empty() => {
+            format!("deeds are paused: rule {rule} goes no further against {victim} after {trigger} at {subject}: {}", Rungs(record))
+        }
+        Outcome::Observed | Outcome::Paused | Outcome::Breaker => {
+            let why = match record.outcome {
+                Outcome::Paused => "deeds are paused: ",
+                Outcome::Breaker => "the breaker is open: ",
+                _ => "",
+            };
             let usage = chosen(record).and_then(|candidate| candidate.usage_bytes);
             let usage = usage.map_or_else(String::new, |bytes| format!(" and its {}", Bytes(bytes)));
-            format!("rule {rule} would have killed {victim}{usage} after {trigger} at {subject} ({})", chosen_reason(record))
+            format!("{why}rule {rule} would have killed {victim}{usage} after {trigger} at {subject} ({})", chosen_reason(record))
         }
         Outcome::Recovered => {
             format!("rule {rule} spared {victim}: the trouble after {trigger} at {subject} was over before the kill; {}", Rungs(record))

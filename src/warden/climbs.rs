@@ -15,12 +15,14 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::Clock;
 use super::court::{Court, Ruling};
 use super::senses::{Senses, below};
+use super::switches::Switches;
 use crate::act::actors::{Actors, Job};
 use crate::act::deed::Deed;
 use crate::act::ladder::{End, Ladder, Next};
 use crate::cgroup::GroupId;
 use crate::cgroup::group::{File, Group};
 use crate::cgroup::parse;
+use crate::cgroup::path::GroupPath;
 use crate::decide::history::{DeedEnd, History, freed_little};
 use crate::decide::recovery::{ScopeFacts, recovered};
 use crate::decide::verdict::Notice;
@@ -77,6 +79,8 @@ pub struct Means<'a> {
     pub records: &'a Records,
     /// The epoll set.
     pub poller: &'a Poller,
+    /// Pause and breakers.
+    pub switches: &'a mut Switches,
 }
 
 /// One ladder under way.
@@ -85,6 +89,8 @@ struct Climb {
     policy: Arc<Policy>,
     rule: u16,
     subject: GroupId,
+    /// Its name, for the breaker.
+    subject_path: GroupPath,
     scope: GroupId,
     victim: Arc<Group>,
     notice: Notice,
@@ -169,6 +175,7 @@ impl Climbs {
                 policy: Arc::clone(policy),
                 rule: 0,
                 subject: root.id,
+                subject_path: root.path.clone(),
                 scope: root.id,
                 victim: Arc::clone(root),
                 notice: Notice::Available(0, Duration::ZERO),
@@ -311,6 +318,12 @@ impl Climbs {
         let scope = with.senses.tree.slot_of(start.scope).and_then(|slot| with.court.index_of(slot));
         let before = subject.zip(scope).and_then(|(subject, scope)| ScopeFacts::of(&with.court.facts, &with.court.node, subject, scope));
         climb.policy = Arc::clone(start.policy);
+        climb.subject_path = with
+            .senses
+            .tree
+            .slot_of(start.subject)
+            .and_then(|slot| with.senses.tree.get(slot))
+            .map_or_else(GroupPath::root, |node| node.group.path.clone());
         (climb.rule, climb.subject, climb.scope, climb.victim) = (start.rule, start.subject, start.scope, victim);
         (climb.notice, climb.arrived, climb.record) = (start.notice, start.arrived, start.record);
         (climb.before, climb.failed, climb.look_at, climb.attempt) = (before, [None; TRIES], None, 0);
@@ -355,6 +368,8 @@ impl Climbs {
             let rungs = policy.rules.get(usize::from(climb.rule)).map(|rule| &rule.ladder[..]).unwrap_or_default();
             match next {
                 Next::Wait => break,
+                // No further rung is begun.
+                Next::Do(_) if with.switches.is_paused() => return self.end(place, climb, Outcome::Paused, now, with),
                 Next::Do(deed) => {
                     self.send(place, &mut climb, deed, with.senses);
                     break;
@@ -464,7 +479,7 @@ impl Climbs {
     /// The victim can't be killed: who is next?
     fn next_victim(&mut self, climb: &mut Climb, now: Duration, with: &mut Means<'_>) -> Option<Slot> {
         self.unwatch(climb, with.poller);
-        if climb.superseded {
+        if climb.superseded || with.switches.is_paused() {
             return None;
         }
         *climb.failed.iter_mut().find(|place| place.is_none())? = Some(climb.victim.id);
@@ -516,6 +531,9 @@ impl Climbs {
         };
         if let Some(key) = climb.key {
             with.history.deed_ended(now, key, climb.subject, cooldown, end);
+            if outcome == Outcome::Killed || climb.ladder.killed_at.is_some() {
+                with.switches.killed(now, key, &climb.subject_path);
+            }
         }
         if self.relieved.len() < self.relieved.capacity() {
             let gone = (outcome == Outcome::Killed && !climb.one).then_some(climb.victim.id);
@@ -541,7 +559,26 @@ impl Climbs {
         }
         climb.pidfd = None;
         (climb.policy, climb.victim) = (Arc::clone(&self.blank.0), Arc::clone(&self.blank.1));
+        climb.subject_path = self.blank.1.path.clone();
         self.spare.push(climb);
+    }
+
+    /// Deeds are paused: ladders that have not sent SIGKILL end here. Of those that have, the end is waited for; nothing more is
+    /// done for it.
+    pub fn halt(&mut self, with: &mut Means<'_>) {
+        for place in 0..CLIMBS {
+            let Some(killing) = self.places[place].as_ref().map(|climb| climb.ladder.is_killing()) else { continue };
+            // What no actor has begun yet is taken back.
+            let recalled = self.actors.recall(u32::try_from(place).unwrap_or(u32::MAX));
+            if (!killing || recalled)
+                && let Some(mut climb) = self.places[place].take()
+            {
+                let now = with.clock.now();
+                let since = climb.since(now);
+                climb.ladder.paused(since, &mut climb.rungs);
+                self.end(place, climb, Outcome::Paused, now, with);
+            }
+        }
     }
 
     /// The daemon is to stop: ladders that have not sent SIGKILL end here, with `all` the others too.

@@ -100,7 +100,7 @@ impl Warden {
     }
 
     /// Takes up again what waited for a closer look that is done by now; to be judged in this turn.
-    pub(super) fn resume(&mut self) {
+    pub(super) fn take_up(&mut self) {
         let now = self.clock.now();
         while let Some(group) = self.senses.tree.take_inspected() {
             let pending = &mut self.pending;

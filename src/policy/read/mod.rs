@@ -20,9 +20,10 @@ pub(super) use victim::MOST_RANK_KEYS;
 
 const TOP: Keys = Keys {
     what: "the policy",
-    known: &["version", "mode", "defaults", "exclude", "importance", "rules", "kernel"],
-    later: &["limits", "tenants", "kubernetes"],
+    known: &["version", "mode", "limits", "defaults", "exclude", "importance", "rules", "kernel"],
+    later: &["tenants", "kubernetes"],
 };
+const LIMITS: Keys = Keys { what: "`limits`", known: &["kills"], later: &[] };
 const DEFAULTS: Keys = Keys { what: "`defaults`", known: &["cooldown"], later: &[] };
 const EXCLUDE: Keys = Keys { what: "an exclusion", known: &["group", "comm"], later: &["kubernetes"] };
 const IMPORTANCE: Keys = Keys { what: "a line of importance", known: &["group", "value"], later: &["kubernetes"] };
@@ -31,6 +32,7 @@ const KERNEL: Keys = Keys { what: "`kernel`", known: &["oom_group", "hold"], lat
 /// The tables of keys, by what they are the keys of: the schema is made from them.
 pub(super) struct Tables {
     pub top: &'static Keys,
+    pub limits: &'static Keys,
     pub defaults: &'static Keys,
     pub exclude: &'static Keys,
     pub importance: &'static Keys,
@@ -50,8 +52,8 @@ pub(super) struct Tables {
 pub(super) fn tables() -> Tables {
     let [rule, when, only_if, usage, level, below] = rule::KEYS;
     let [victim, rung, term] = victim::KEYS;
-    let (top, defaults, exclude, importance, kernel) = (&TOP, &DEFAULTS, &EXCLUDE, &IMPORTANCE, &KERNEL);
-    Tables { top, defaults, exclude, importance, kernel, rule, when, only_if, usage, level, below, victim, rung, term }
+    let (top, limits, defaults, exclude, importance, kernel) = (&TOP, &LIMITS, &DEFAULTS, &EXCLUDE, &IMPORTANCE, &KERNEL);
+    Tables { top, limits, defaults, exclude, importance, kernel, rule, when, only_if, usage, level, below, victim, rung, term }
 }
 
 /// Reads one text into the draft.
@@ -60,6 +62,12 @@ pub(super) fn read(root: &Node, draft: &mut Draft, report: &mut Report) {
     version(&fields, report);
     if let Some((at, value)) = fields.get("mode").and_then(|node| Some((node.at, mode(node, report)?))) {
         settle(&mut draft.mode, At::new(at, value), "mode", report);
+    }
+    if let Some(limits) = fields.get("limits").and_then(|node| Fields::open(node, &LIMITS, report))
+        && let Some(node) = limits.need("kills", "write for instance `limits: {kills: 5 per 10m}`", report)
+        && let Some(value) = scalar(node, values::kill_limit, report)
+    {
+        settle(&mut draft.limit, At::new(node.at, value), "the limit of kills", report);
     }
     if let Some(defaults) = fields.get("defaults").and_then(|node| Fields::open(node, &DEFAULTS, report))
         && let Some(node) = defaults.get("cooldown")

@@ -122,6 +122,11 @@ fn the_rest_of_a_rule_and_of_the_policy() {
     for (text, hold) in [("1ms", ms(1)), ("500ms", ms(500)), ("1.25s", ms(1250)), ("2s", LONGEST_HOLD)] {
         assert_eq!(good(&format!("version: 1\nkernel: {{hold: {text}}}\n")).policy.hold, Some(hold), "{text}");
     }
+    assert_eq!(policy.limit, None);
+    for (text, kills, per) in [("5 per 10m", 5, 600), ("1 per 1s", 1, 1), ("100   per 24h", 100, 86_400)] {
+        let limit = good(&format!("version: 1\nlimits: {{kills: {text}}}\n")).policy.limit;
+        assert_eq!(limit.map(|limit| (limit.kills, limit.per.as_secs())), Some((kills, per)), "{text}");
+    }
     // Lists whose entries are all commented out.
     assert!(good("version: 1\nexclude:\nimportance:\nrules:\n").policy.rules.is_empty());
     // Everything may be written as JSON.
@@ -178,6 +183,14 @@ fn errors_at_the_top() {
         (format!("version: 1\nkernel: {{hold: 500}}\n{rest}"), "2:16: `500` has no unit", "write 500ms or 500s"),
         (format!("version: 1\nkernel: {{hold: [500ms]}}\n{rest}"), "2:16: a single value is expected here, not a list", "`150ms`"),
         (format!("version: 1\nkernel: {{holt: 500ms}}\n{rest}"), "2:10: unknown key `holt` in `kernel`", "did you mean `hold`?"),
+        (format!("version: 1\nlimits: {{}}\n{rest}"), "2:9: `kills` is missing in `limits`", "`limits: {kills: 5 per 10m}`"),
+        (format!("version: 1\nlimits: {{kills: 5}}\n{rest}"), "2:17: `5` is no limit of kills", "`5 per 10m`"),
+        (format!("version: 1\nlimits: {{kills: 5 per 10}}\n{rest}"), "2:17: `10` has no unit", "write 10ms or 10s"),
+        (format!("version: 1\nlimits: {{kills: 5 in 10m}}\n{rest}"), "2:17: `5 in 10m` is no limit of kills", "`5 per 10m`"),
+        (format!("version: 1\nlimits: {{kills: 101 per 10m}}\n{rest}"), "2:17: `101` kills can't be a limit", "1 to 100"),
+        (format!("version: 1\nlimits: {{kills: 05 per 10m}}\n{rest}"), "2:17: `05` kills can't be a limit", "1 to 100"),
+        (format!("version: 1\nlimits: {{kills: 5 per 10ms}}\n{rest}"), "2:17: `10ms` does not fit a limit", "1s to 24h"),
+        (format!("version: 1\nlimits: {{kill: 5 per 10m}}\n{rest}"), "2:10: unknown key `kill` in `limits`", "did you mean `kills`?"),
         (format!("version: 1\nexclude: /a\n{rest}"), "2:10: `exclude` is a list, not `/a`", "`- `"),
     ] {
         refused(&text, &[(start, hint)]);
@@ -188,7 +201,6 @@ fn errors_at_the_top() {
 fn keys_of_later_versions() {
     let later = |at: &str, key: &str| (format!("{at}: `{key}` is not supported by this version"), "leave it out");
     for (text, at, key) in [
-        ("version: 1\nlimits: {kills: 5 per 10m}\n".to_owned(), "2:1", "limits"),
         ("version: 1\ntenants: []\n".to_owned(), "2:1", "tenants"),
         ("version: 1\nkubernetes: {}\n".to_owned(), "2:1", "kubernetes"),
         ("version: 1\nexclude:\n  - kubernetes: {priority_class: x}\n".to_owned(), "3:5", "kubernetes"),
@@ -356,7 +368,7 @@ fn errors_of_rules() {
 fn all_errors_of_a_policy_come_at_once() {
     refused(
         "version: 3\nmode: maybe\nexclude:\n  - a\n  - {comm: x}\nrules:\n  - name: r\n    watch: b\n    when:\n      - psi: full\n      - event: boom\n    \
-         victim: {among: c, at_least: 5, rank: [x]}\n    then: [kill: all]\n  - name: r\n    watch: /a\n    when: [event: oom]\nlimits: {}\n",
+         victim: {among: c, at_least: 5, rank: [x]}\n    then: [kill: all]\n  - name: r\n    watch: /a\n    when: [event: oom]\nlimits: {kills: 0 per 1m}\n",
         &[
             ("1:10: version 3", ""),
             ("2:7: the mode", ""),
@@ -370,7 +382,7 @@ fn all_errors_of_a_policy_come_at_once() {
             ("12:44: unknown rank key `x`", ""),
             ("13:18: unknown thing to kill", ""),
             ("14:11: there is a rule `r` already, in a.yaml:7", ""),
-            ("17:1: `limits` is not supported", ""),
+            ("17:17: `0` kills can't be a limit", "1 to 100"),
         ],
     );
 }

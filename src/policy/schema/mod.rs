@@ -113,6 +113,7 @@ fn top(key: &str) -> Option<Value> {
             with_default(reference("mode"), json!("enforce")),
             "`enforce`: verdicts are carried out. `observe`: they are recorded and nothing else is done. A rule may say otherwise for itself.",
         ),
+        "limits" => described(mapping(tables.limits, &["kills"], limits), "The circuit breaker."),
         "defaults" => described(mapping(tables.defaults, &[], defaults), "What counts for all rules that don't say it themselves."),
         "exclude" => described(
             list("exclusion"),
@@ -124,6 +125,16 @@ fn top(key: &str) -> Option<Value> {
         ),
         "rules" => described(list("rule"), "What to do when. A rule's name may stand only once among all files."),
         "kernel" => described(mapping(tables.kernel, &[], kernel), "What the kernel is told, for when it comes first."),
+        _ => return None,
+    })
+}
+
+fn limits(key: &str) -> Option<Value> {
+    Some(match key {
+        "kills" => described(
+            reference("kill_limit"),
+            "How many kills in which time, for each rule and subject. Beyond it the rule only observes for that subject until the time is over.",
+        ),
         _ => return None,
     })
 }

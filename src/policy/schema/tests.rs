@@ -103,6 +103,7 @@ fn every_table_of_the_reader_is_there() {
     };
     defined("", tables.top);
     defined("/properties/defaults", tables.defaults);
+    defined("/properties/limits", tables.limits);
     defined("/properties/kernel", tables.kernel);
     for (name, keys) in [
         ("importance", tables.importance),

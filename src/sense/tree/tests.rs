@@ -21,6 +21,7 @@ fn policy() -> Arc<Policy> {
         rules: vec![],
         oom_group: None,
         hold: None,
+        limit: None,
     })
 }
 

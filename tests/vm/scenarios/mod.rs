@@ -25,6 +25,7 @@ mod refusals;
 mod reload;
 mod speed;
 mod storms;
+mod switches;
 
 use std::time::Duration;
 
@@ -125,6 +126,16 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             bad_policy_changes_nothing,
             half_written_policy_is_not_read,
         }
+        switches::{
+            pause_in_the_middle_of_a_ladder,
+            pause_survives_a_restart_and_ends_by_itself,
+            paused_leaves_the_module_alone,
+            started_paused_it_takes_a_dead_daemons_table_back,
+            breaker_opens_for_one_subject_only,
+            open_breaker_leaves_the_module_alone,
+            daemon_killed_in_mid_ladder_goes_on_after_a_restart,
+            broken_policy_at_start_falls_back_to_the_last_good_one,
+        }
         refusals::{
             bad_policy_at_the_start,
             policy_that_cannot_be_read,
@@ -187,6 +198,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         lms_daemon_table::{
             table_kills_by_importance_then_rank,
             table_follows_the_groups_and_rests,
+            table_learns_of_a_group_that_grows,
         }
         lms_daemon_speed::{
             time_to_memory_back: 600,
