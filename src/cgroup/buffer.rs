@@ -9,7 +9,14 @@ const BUFFER_BYTES: usize = 16 * 1024;
 
 /// A reused buffer for reading small files.
 #[derive(Debug)]
-pub struct ReadBuf(Box<[u8]>);
+pub struct ReadBuf(Box<[u8]>, Opening);
+
+/// Whether a file that is not held open may be opened for a reading. An open can wait for a task that waits for memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opening {
+    Allowed,
+    Refused,
+}
 
 impl Default for ReadBuf {
     fn default() -> ReadBuf {
@@ -21,7 +28,18 @@ impl ReadBuf {
     /// An empty buffer.
     #[must_use]
     pub fn new() -> ReadBuf {
-        ReadBuf(vec![0; BUFFER_BYTES].into())
+        ReadBuf(vec![0; BUFFER_BYTES].into(), Opening::Allowed)
+    }
+
+    /// Reads nothing but held files from now on, or any again.
+    pub fn only_held(&mut self, only: bool) {
+        self.1 = if only { Opening::Refused } else { Opening::Allowed };
+    }
+
+    /// Whether a file that is not held may be opened for a reading.
+    #[must_use]
+    pub fn may_open(&self) -> bool {
+        self.1 == Opening::Allowed
     }
 
     /// Locks the buffer in memory.

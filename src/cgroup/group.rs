@@ -6,6 +6,7 @@
 use std::ffi::CStr;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{Mode, OFlags, fstat, openat};
@@ -84,6 +85,20 @@ impl File {
     }
 }
 
+/// Files that a judgement reads, in the order in which they are worth a descriptor.
+pub const JUDGED: [File; 10] = [
+    File::GroupEvents,
+    File::Current,
+    File::Stat,
+    File::SwapCurrent,
+    File::Kill,
+    File::Procs,
+    File::Max,
+    File::High,
+    File::OomGroup,
+    File::GroupStat,
+];
+
 /// What went wrong with a file of a group. Made without allocating.
 #[derive(Clone, Debug)]
 pub struct ReadError {
@@ -150,6 +165,8 @@ pub struct Group {
     root: Arc<Root>,
     dir: Option<OwnedFd>,
     held: [OnceLock<OwnedFd>; File::COUNT],
+    /// Files that were to be held and do not exist, a bit each: where a controller comes or goes the group is opened anew.
+    absent: AtomicU32,
 }
 
 impl Group {
@@ -160,10 +177,12 @@ impl Group {
     pub fn open(root: &Arc<Root>, parent: Option<(&Group, &CStr)>, path: GroupPath) -> Result<Group, Errno> {
         let dir = match parent {
             Some((Group { dir: Some(parent), .. }, name)) => openat(parent, name, Group::DIR_FLAGS, Mode::empty())?,
-            _ => open_dir(root, &path)?,
+            Some((parent, name)) => openat(parent.reopen_dir()?, name, Group::DIR_FLAGS, Mode::empty())?,
+            None => open_dir(root, &path)?,
         };
         let id = GroupId(fstat(&dir)?.st_ino);
-        Ok(Group { id, path, root: Arc::clone(root), dir: Some(dir), held: [const { OnceLock::new() }; File::COUNT] })
+        let held = [const { OnceLock::new() }; File::COUNT];
+        Ok(Group { id, path, root: Arc::clone(root), dir: Some(dir), held, absent: AtomicU32::new(0) })
     }
 
     const DIR_FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -189,6 +208,7 @@ impl Group {
             root: Arc::clone(&self.root),
             dir: None,
             held: [const { OnceLock::new() }; File::COUNT],
+            absent: AtomicU32::new(0),
         }
     }
 
@@ -198,21 +218,40 @@ impl Group {
         matches!(self.reopen_dir(), Err(Errno::NOENT | Errno::NODEV | Errno::NOTDIR))
     }
 
-    /// Holds `file` open from now on. A file that does not exist is not held, which is no error.
+    /// Holds `file` open from now on. A file that does not exist is not held, which is no error. With `warm` it is read once
+    /// before others see it: the kernel makes a file's buffer at its first reading, and meanwhile every other reader waits.
     ///
     /// # Errors
     /// The errno of the open.
-    pub fn hold(&self, file: File) -> Result<(), Errno> {
+    pub fn hold(&self, file: File, warm: Option<&mut ReadBuf>) -> Result<(), Errno> {
         if self.held(file).is_some() {
             return Ok(());
         }
         match self.open_file(file, file.flags()) {
-            // Lost against another thread: the other descriptor is as good.
-            Ok(fd) => drop(self.held[file as usize].set(fd)),
-            Err(Errno::NOENT) => {}
+            Ok(fd) => {
+                if let Some(buffer) = warm.filter(|_| file != File::Kill) {
+                    // Whatever is in it.
+                    let _ = buffer.pread(&fd);
+                }
+                // Lost against another thread: the other descriptor is as good.
+                drop(self.held[file as usize].set(fd));
+            }
+            Err(Errno::NOENT) => {
+                self.absent.fetch_or(1 << file as u32, Ordering::Relaxed);
+            }
             Err(errno) => return Err(errno),
         }
         Ok(())
+    }
+
+    fn is_absent(&self, file: File) -> bool {
+        self.absent.load(Ordering::Relaxed) & (1 << file as u32) != 0
+    }
+
+    /// Whether all that a judgement reads is held, as far as it exists: then nothing has to be opened for it.
+    #[must_use]
+    pub fn is_held_whole(&self) -> bool {
+        JUDGED.into_iter().all(|file| self.held(file).is_some() || self.is_absent(file))
     }
 
     /// The descriptor of a held file.
@@ -248,9 +287,12 @@ impl Group {
         if fstat(&dir)?.st_ino == self.id.0 { Ok(dir) } else { Err(Errno::NODEV) }
     }
 
-    fn opened(&self, file: File) -> Result<Opened<'_>, Errno> {
+    /// `opens`: whether a file that is not held may be opened.
+    fn opened(&self, file: File, opens: bool) -> Result<Opened<'_>, Errno> {
         match self.held(file) {
             Some(fd) => Ok(Opened::Held(fd.as_fd())),
+            None if self.is_absent(file) => Err(Errno::NOENT),
+            None if !opens => Err(Errno::AGAIN),
             None => self.open_file(file, file.flags()).map(Opened::Now),
         }
     }
@@ -262,14 +304,14 @@ impl Group {
     /// Reads `file` and parses it. `None`: this kernel, or this group, has no such file.
     ///
     /// # Errors
-    /// A failed or senseless read, with the file.
+    /// A failed or senseless read, with the file; EAGAIN for one that is not held where the buffer opens nothing.
     pub fn read<T>(
         &self,
         file: File,
         buffer: &mut ReadBuf,
         parse: impl FnOnce(&[u8]) -> Result<T, ParseError>,
     ) -> Result<Option<T>, ReadError> {
-        let fd = match self.opened(file) {
+        let fd = match self.opened(file, buffer.may_open()) {
             Ok(fd) => fd,
             // These every group has, whatever the kernel: not there means that the group is not.
             Err(Errno::NOENT) if !matches!(file, File::GroupEvents | File::Procs) => return Ok(None),
@@ -284,7 +326,7 @@ impl Group {
     /// # Errors
     /// A failed or senseless read; EOPNOTSUPP for a threaded group.
     pub fn each_process(&self, buffer: &mut ReadBuf, mut each: impl FnMut(parse::Process) -> bool) -> Result<(), ReadError> {
-        let fd = self.opened(File::Procs).map_err(|errno| self.error(File::Procs, Cause::Errno(errno)))?;
+        let fd = self.opened(File::Procs, buffer.may_open()).map_err(|errno| self.error(File::Procs, Cause::Errno(errno)))?;
         let mut broken = None;
         buffer
             .each_line(&fd, |line| match parse::process(line) {
@@ -303,7 +345,7 @@ impl Group {
     /// # Errors
     /// The errno; ENOENT before Linux 5.14.
     pub fn kill(&self) -> Result<(), Errno> {
-        let fd = self.opened(File::Kill)?;
+        let fd = self.opened(File::Kill, true)?;
         loop {
             match rustix::io::pwrite(&fd, b"1", 0) {
                 Ok(_) => return Ok(()),

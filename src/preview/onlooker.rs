@@ -45,7 +45,7 @@ impl Onlooker {
         // One that has just ended is none.
         let finder = daemon.and_then(|pid| Finder::of(pid).ok());
         Ok(Onlooker {
-            tree: Tree::scan_once(root, policy)?,
+            tree: Tree::scan_once(root, &Arc::new(policy.clone()))?,
             daemon: daemon.filter(|_| finder.is_some()),
             court: Court::with_own(finder),
             node: Node::open()?,
@@ -59,7 +59,7 @@ impl Onlooker {
     }
 
     /// Notes usage and stall, waits, and notes them again: for rules that rank by growth or pressure.
-    pub fn watch_for(&mut self, time: Duration, policy: &Policy) {
+    pub fn watch_for(&mut self, time: Duration) {
         self.trends.note(&self.tree, self.since.elapsed(), &mut self.buffer);
         std::thread::sleep(time);
         self.note(policy);
@@ -68,7 +68,7 @@ impl Onlooker {
     /// Looks for groups that came or went, and notes usage and stall.
     pub fn note(&mut self, policy: &Policy) {
         // Who came meanwhile stands to be judged, too.
-        self.tree.rescan(policy);
+        self.tree.rescan_here();
         self.trends.note(&self.tree, self.since.elapsed(), &mut self.buffer);
     }
 

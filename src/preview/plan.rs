@@ -192,7 +192,7 @@ pub fn plan(onlooker: &mut Onlooker, asked: &Asked, only: Option<usize>, watch: 
     let policy = &asked.policy;
     let wanted = |rule: &usize| only.is_none_or(|only| only == *rule);
     let moving = policy.rules.iter().enumerate().filter(|(at, _)| wanted(at)).any(|(_, rule)| ranks_by_movement(rule));
-    let watched = (moving && !watch.is_zero()).then(|| onlooker.watch_for(watch, policy)).map(|()| watch);
+    let watched = (moving && !watch.is_zero()).then(|| onlooker.watch_for(watch)).map(|()| watch);
     let node = onlooker.read_node();
     let rules = (0..policy.rules.len()).filter(wanted).filter_map(|rule| rule_plan(onlooker, asked, rule)).collect();
     Plan {

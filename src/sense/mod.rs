@@ -14,11 +14,13 @@
 pub mod clerk;
 pub mod counters;
 pub mod lms;
+pub mod look;
 pub mod node;
 pub mod poller;
 pub mod process;
 pub mod psi;
 pub mod sample;
+pub mod scout;
 pub mod tree;
 pub mod trend;
 pub mod watch;

@@ -77,6 +77,11 @@ impl Processes {
         })
     }
 
+    /// Lists only groups whose cgroup.procs is held, from now on, or any again.
+    pub fn only_held(&mut self, only: bool) {
+        self.list.only_held(only);
+    }
+
     /// Lists a group's processes; whether some are hidden, or the list could not be read.
     fn list(&mut self, group: &Group) -> (bool, usize) {
         let Processes { list, pids, .. } = self;

@@ -73,6 +73,8 @@ pub struct Court {
     index: Vec<u32>,
     members: Vec<ProcessFact>,
     taken: Vec<GroupId>,
+    /// Groups that the last judgement might turn on, of which something would have had to be opened, which was not allowed.
+    pub unheld: Vec<Slot>,
 }
 
 impl Court {
@@ -97,6 +99,7 @@ impl Court {
             index: Vec::with_capacity(64),
             members: Vec::with_capacity(64),
             taken: Vec::with_capacity(64),
+            unheld: Vec::with_capacity(64),
         }
     }
 
@@ -109,6 +112,7 @@ impl Court {
             self.verdict.candidates.reserve(groups.saturating_sub(self.verdict.candidates.len()));
             self.facts.reserve(groups.saturating_sub(self.facts.len()));
             self.slots.reserve(groups.saturating_sub(self.slots.len()));
+            self.unheld.reserve(groups.saturating_sub(self.unheld.len()));
         }
         if places > self.index.capacity() {
             self.index.reserve((places + places / 4).saturating_sub(self.index.len()));
@@ -295,6 +299,7 @@ impl Court {
         self.facts.clear();
         self.slots.clear();
         self.index.clear();
+        self.unheld.clear();
         self.node = node;
         let Sight { tree, trends, buffer, .. } = sight;
         let own = own_group(&mut self.own, tree, buffer);
@@ -325,6 +330,9 @@ impl Court {
                 low: overage && inside.is_some(),
             };
             let Some(mut facts) = look(node, slot == Tree::ROOT, reads, buffer) else { continue };
+            if inside.is_some() && !buffer.may_open() && !node.group.is_held_whole() {
+                self.unheld.push(slot);
+            }
             facts.parent = parent;
             facts.own = match own {
                 Own::Inside(id) => id == facts.id,

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use super::Warden;
 use super::climbs::{self, Means};
+use super::closer::Word;
 use super::court::Ruling;
 use super::senses::below;
 use super::signal::answering;
 use crate::cgroup::GroupId;
 use crate::decide::history::Admission;
 use crate::decide::verdict::Notice;
-use crate::policy::model::LmsLevel;
+use crate::policy::model::{EntrySet, LmsLevel};
 use crate::sense::lms::Fate;
 use crate::sense::tree::Tree;
 
@@ -43,6 +44,12 @@ impl Warden {
             self.leave_module();
             self.senses.signal.clear_left_over();
         }
+        let mut warm = EntrySet::EMPTY;
+        if self.senses.signal.is_enlisted() {
+            answering(&self.policy).for_each(|rule| warm.insert(rule));
+        }
+        self.senses.tree.set_warm(warm);
+        self.senses.heed_shortage();
     }
 
     /// Hears what the module has to say.
@@ -60,9 +67,15 @@ impl Warden {
             self.counters.set_lms(self.senses.signal.report());
             self.switches.changed();
             self.hurry_up();
+            self.senses.heed_shortage();
             self.senses.signal_changed(&self.policy, now);
             self.senses.signal.table_outdated(now);
         }
+        self.answer_hold();
+    }
+
+    /// Answers the hold under way, if it has no answer yet.
+    pub(super) fn answer_hold(&mut self) {
         if let Some(hold) = self.senses.signal.take_unanswered() {
             self.answer(hold);
         }
@@ -118,7 +131,16 @@ impl Warden {
         let Some(cooldown) = self.policy.rules.get(usize::from(rule)).map(|rule| rule.cooldown) else { return false };
         // Nothing changes about a rule that found nobody a moment ago; it need not say so for each hold.
         let resting = self.history.admit(begun, rule, root, &notice) != Admission::Judge;
-        let Some(ruling) = self.rule_on(rule, slot, root, &notice, begun) else { return false };
+        let ruling = match self.rule_on(rule, slot, root, &notice, begun) {
+            None => return false,
+            // Answered when the scout has looked. Nobody else is turned to meanwhile: if that takes too long the table decides,
+            // which was made when everything could be looked at.
+            Some(Word::Postponed) => {
+                self.closer.postpone_hold();
+                return true;
+            }
+            Some(Word::Given(ruling)) => ruling,
+        };
         let decided = self.clock.now();
         match ruling {
             Ruling::Kill { victim, scope } => {
@@ -168,7 +190,7 @@ impl Warden {
         senses.renew_table(now, |table, senses| {
             let mut first = true;
             for rule in answering(policy).filter(|rule| switches.may_answer(now, *rule)) {
-                let Some(slot) = senses.tree.slot_of(root) else { return };
+                let Some(slot) = senses.tree.slot_of(root) else { return false };
                 let mut kills = [GroupId(0); KILLS];
                 let mut len = 0;
                 let each = |id: GroupId| {
@@ -187,7 +209,12 @@ impl Warden {
                 for id in &kills[..len] {
                     table.push(Fate::Kill, *id);
                 }
+                // Who could not be looked at would be missing.
+                if !court.unheld.is_empty() {
+                    return false;
+                }
             }
+            true
         });
     }
 }

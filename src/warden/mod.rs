@@ -7,6 +7,7 @@
 //! - [`senses`]: everything held open, and what a notice means: which rule, which subject.
 //! - [`levels`]: what is sampled because the kernel has no notice for it.
 //! - [`court`]: facts gathered for a judgement, and the judgement.
+//! - [`closer`]: a closer look before a kill, where the tree may lack something.
 //! - [`climbs`]: ladders under way.
 //! - [`hooks`]: the way to the administrator's programs; [`reach`]: who else is told.
 //! - [`signal`]: the kernel module's low memory signal; [`holds`]: what it asks for, and the table left with it.
@@ -16,6 +17,7 @@
 //! - [`published`]: the groups that a scrape shows.
 
 pub mod climbs;
+mod closer;
 pub mod court;
 pub mod holds;
 pub mod hooks;
@@ -53,9 +55,10 @@ use crate::record::pool::Pool as Records;
 use crate::record::pulse::Pulse;
 use crate::record::rules::RuleCounters;
 use crate::sense::poller::{Poller, Ready, Token};
-use crate::sense::tree::{Slot, Tree};
+use crate::sense::tree::Tree;
 
 use climbs::{Climbs, Means, Relieved};
+use closer::{Closer, Word};
 use court::{Court, Ruling};
 use reach::Reach;
 use reload::Mailbox;
@@ -155,6 +158,7 @@ pub struct Warden {
     switches: Switches,
     pending: Vec<Pending>,
     batch: Vec<Pending>,
+    closer: Closer,
     records: Records,
     counters: Arc<Counters>,
     pulse: Arc<Pulse>,
@@ -226,6 +230,7 @@ impl Warden {
             switches: Switches::new(board, &policy),
             pending: Vec::with_capacity(PENDING),
             batch: Vec::with_capacity(PENDING),
+            closer: Closer::default(),
             records,
             counters,
             pulse,
@@ -287,11 +292,13 @@ impl Warden {
             self.samples();
             self.senses.arm_troubled(self.clock.now(), &self.policy, &self.poller);
             self.judge_pending();
-            if tree_moved {
-                self.update_tree();
-                // What inotify brought is judged in this turn: nothing else may wake us.
+            if self.update_tree(tree_moved) {
+                // What inotify and the scout brought is judged in this turn: nothing else may wake us.
                 self.senses.arm_troubled(self.clock.now(), &self.policy, &self.poller);
+                self.take_up();
+                self.answer_hold();
                 self.judge_pending();
+                self.forget_looks();
             }
             self.keep_table();
             self.publish();
@@ -360,20 +367,27 @@ impl Warden {
         self.history.renumber(renumbered);
         self.climbs.policy_replaced(renumbered);
         self.switches.adopt(policy, renumbered);
-        self.pending.retain_mut(|pending| renumbered(pending.rule).map(|rule| pending.rule = rule).is_some());
+        let renumber = |pending: &mut Pending| renumbered(pending.rule).map(|rule| pending.rule = rule).is_some();
+        self.pending.retain_mut(renumber);
+        self.closer.retain(renumber);
         self.senses.adopt(policy, now, &self.poller);
         self.tree_changed(now);
         self.enlist();
     }
 
-    /// Brings the tree up to date with a handful of inotify notices.
-    fn update_tree(&mut self) {
+    /// Brings the tree up to date with a handful of what the scout has found, and has it look at what a handful of inotify
+    /// notices tell of. Whether there was anything.
+    fn update_tree(&mut self, notices: bool) -> bool {
         let now = self.clock.now();
-        if let Err(error) = self.senses.tree.update(&self.policy, now) {
+        if notices && let Err(error) = self.senses.tree.update(now) {
             tracing::error!("inotify: {error}: the tree of groups is read anew");
-            self.senses.tree.rescan(&self.policy);
+            self.senses.tree.rescan();
         }
-        self.tree_changed(now);
+        let found = self.senses.tree.take_findings(now);
+        if notices || found {
+            self.tree_changed(now);
+        }
+        notices || found
     }
 
     /// Registers what came and forgets what went.
@@ -430,9 +444,12 @@ impl Warden {
                 let tree = &self.senses.tree;
                 self.history.drop_pending(|subject| senses::below(tree, subject, gone));
                 self.pending.retain(|pending| !senses::below(tree, pending.subject, gone));
+                self.closer.retain(|pending| !senses::below(tree, pending.subject, gone));
             }
             let tree = &self.senses.tree;
-            self.pending.retain(|pending| breaks_group(&pending.notice) || !senses::below(tree, pending.subject, scope));
+            let is_fresh = |pending: &Pending| breaks_group(&pending.notice) || !senses::below(tree, pending.subject, scope);
+            self.pending.retain(is_fresh);
+            self.closer.retain(|pending| is_fresh(pending));
             self.senses.renew_triggers(scope, self.clock.now(), &self.poller);
             self.note_relief(scope);
         }
@@ -479,7 +496,11 @@ impl Warden {
         if self.history.admit(begun, rule, subject, &notice) != Admission::Judge {
             return;
         }
-        let Some(ruling) = self.rule_on(rule, slot, subject, &notice, begun) else { return };
+        let ruling = match self.rule_on(rule, slot, subject, &notice, begun) {
+            None => return,
+            Some(Word::Postponed) => return self.closer.postpone(pending),
+            Some(Word::Given(ruling)) => ruling,
+        };
         if let Ruling::Kill { victim, scope } = ruling
             && self.climbs.conflicts(&self.senses.tree, scope, victim)
         {
@@ -529,22 +550,6 @@ impl Warden {
                 }
             }
         }
-    }
-
-    /// The judgement, on a tree that has all that the kernel has below the victim. `None`: the subject is gone.
-    fn rule_on(&mut self, rule: u16, slot: Slot, subject: GroupId, notice: &Notice, begun: Duration) -> Option<Ruling> {
-        let rule = usize::from(rule);
-        let ruling = self.court.judge(&self.policy, rule, slot, notice, &[], begun, &mut self.senses, &self.climbs)?;
-        if let Ruling::Kill { victim, .. } = ruling
-            && !self.senses.knows_all_below(victim)
-        {
-            // Groups came that the tree has not been told of yet; one of them may have to live.
-            self.senses.tree.rescan_below(victim, &self.policy);
-            self.tree_changed(begun);
-            let slot = self.senses.tree.slot_of(subject)?;
-            return self.court.judge(&self.policy, rule, slot, notice, &[], begun, &mut self.senses, &self.climbs);
-        }
-        Some(ruling)
     }
 
     /// The record of the last judgement, up to the verdict; `None` where all records are in use.

@@ -58,24 +58,38 @@ impl Finder {
     }
 
     /// Whether the last answer still holds for an unchanged path: inside, as long as that group is there; outside, as long
-    /// as no group has come.
-    fn is_settled(&self, tree: &Tree) -> bool {
+    /// as no group has come in which we are.
+    fn is_settled(&mut self, tree: &Tree, buffer: &mut ReadBuf) -> bool {
         match self.own {
             Own::Inside(id) => tree.slot_of(id).is_some(),
-            Own::Outside => self.seen == tree.arrivals(),
+            Own::Outside => {
+                let mut new = tree.slots().filter_map(|slot| tree.get(slot)).filter(|node| node.arrival > self.seen);
+                let outside = new.all(|node| holds(&node.group, self.pid, buffer) == Some(false) || node.threaded);
+                if outside {
+                    self.seen = tree.arrivals();
+                }
+                outside
+            }
             Own::Unknown => false,
         }
     }
 
     /// Our own group now. Allocates only when we were moved since.
     pub fn find(&mut self, tree: &Tree, buffer: &mut ReadBuf) -> Own {
-        match buffer.pread(&self.file) {
-            // Unchanged, and the group is still the one that we found.
-            Ok(text) if text == self.last && self.is_settled(tree) => {}
+        let changed = match buffer.pread(&self.file) {
+            Ok(text) if text == self.last => Ok(false),
             Ok(text) => {
                 self.last.clear();
                 self.last.extend_from_slice(text);
-                let named = parse::own_group(text).map(GroupPath::from_bytes);
+                Ok(true)
+            }
+            Err(errno) => Err(errno),
+        };
+        match changed {
+            // Unchanged, and the group is still the one that we found.
+            Ok(false) if self.is_settled(tree, buffer) => {}
+            Ok(_) => {
+                let named = parse::own_group(&self.last).map(GroupPath::from_bytes);
                 self.own = look(tree, named.as_ref(), self.pid, buffer);
                 self.seen = tree.arrivals();
                 // Not found is looked for again at the next judgement.
@@ -112,7 +126,8 @@ fn look(tree: &Tree, named: Option<&GroupPath>, pid: i32, buffer: &mut ReadBuf) 
     {
         return Own::Inside(node.group.id);
     }
-    let mut doubt = named.is_some_and(|path| tree.is_unseen(path));
+    // Where nothing may be opened, who is not in the tree might be there.
+    let mut doubt = named.is_some_and(|path| if buffer.may_open() { tree.is_unseen(path) } else { tree.slot_at(path).is_none() });
     for node in tree.slots().filter_map(|slot| tree.get(slot)) {
         match holds(&node.group, pid, buffer) {
             Some(true) => return Own::Inside(node.group.id),

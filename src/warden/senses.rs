@@ -11,14 +11,14 @@ use super::Pending;
 use super::court::Sight;
 use super::levels::Sample;
 use super::published::Subject;
-use super::signal::{Signal, answering};
+use super::signal::Signal;
 use crate::cgroup::GroupId;
 use crate::cgroup::group::{File, ReadBuf};
 use crate::cgroup::parse;
 use crate::cgroup::root::Root;
 use crate::decide::facts::NodeFacts;
 use crate::decide::verdict::Notice;
-use crate::policy::model::{EventKind, Mode, Policy, Psi, PsiKind, Trigger};
+use crate::policy::model::{EventKind, LmsLevel, Mode, Policy, Psi, PsiKind, Trigger};
 use crate::record::counters::{Counters, Sensing as Gauge};
 use crate::record::groups::GroupReader;
 use crate::record::rules::RuleCounters;
@@ -29,7 +29,7 @@ use crate::sense::node::Node;
 use crate::sense::poller::{Key, Poller, Token};
 use crate::sense::process::Processes;
 use crate::sense::psi::Pool;
-use crate::sense::tree::{Change, JUDGED, Slot, Touched, Tree};
+use crate::sense::tree::{Change, Slot, Touched, Tree};
 use crate::sense::trend::Trends;
 
 /// How often groups without notices, and triggers without a kernel's trigger, are read.
@@ -124,7 +124,7 @@ impl Senses {
     /// What could not be opened.
     pub fn open(
         root: Arc<Root>,
-        policy: &Policy,
+        policy: &Arc<Policy>,
         psi_groups: usize,
         descriptors: usize,
         signal: Signal,
@@ -133,8 +133,10 @@ impl Senses {
         let mut buffer = ReadBuf::new();
         // Without the right to lock, everything works but is slower when the node starves; the start says so.
         let _ = buffer.lock();
+        let mut tree = Tree::scan(root, policy, descriptors)?;
+        tree.send_scout(Arc::clone(&mail))?;
         Ok(Senses {
-            tree: Tree::scan(root, policy, descriptors)?,
+            tree,
             pool: Pool::new(psi_groups),
             clerk: Clerk::start(mail)?,
             node: Node::open()?,
@@ -197,7 +199,7 @@ impl Senses {
                 }
                 Change::Settled(slot) => {
                     self.signal.table_outdated(now);
-                    self.warm(slot, policy);
+                    self.register(slot, poller);
                     self.arm(slot, now, policy, false, poller);
                     self.ask_oom_group(slot, policy);
                     self.add_samples(slot, policy, now);
@@ -228,29 +230,6 @@ impl Senses {
         }
         self.changes = changes;
         self.plan_timer(now);
-    }
-
-    /// Reads once what a judgement under a hold would read of a candidate: the kernel's buffers for it are made with the first
-    /// reading, and there may be no memory for them then.
-    fn warm(&mut self, slot: Slot, policy: &Policy) {
-        let Senses { tree, signal, buffer, .. } = self;
-        let Some(node) = tree.get(slot).filter(|_| signal.is_enlisted()) else { return };
-        // Whoever is named is read with all below it.
-        let mut at = Some(slot);
-        let named = loop {
-            let Some(above) = at.and_then(|slot| tree.get(slot)) else { break false };
-            if answering(policy).any(|rule| above.class.among.contains(rule)) {
-                break true;
-            }
-            at = above.parent;
-        };
-        if !named {
-            return;
-        }
-        for file in JUDGED.into_iter().filter(|file| *file != File::Kill) {
-            // Whatever is in it, and whether or not it is there.
-            let _ = node.group.read(file, buffer, |_| Ok(()));
-        }
     }
 
     fn changed_at(&mut self, now: Duration) {
@@ -329,11 +308,25 @@ impl Senses {
     }
 
     /// Makes the kernel module's table anew, if it is time: `fill` is given the empty one.
-    pub fn renew_table(&mut self, now: Duration, fill: impl FnOnce(&mut Table, &mut Senses)) {
+    /// Where that says `false` the old one stays.
+    pub fn renew_table(&mut self, now: Duration, fill: impl FnOnce(&mut Table, &mut Senses) -> bool) {
         if let Some(mut table) = self.signal.begin_table(now) {
-            fill(&mut table, self);
-            self.signal.write_table(table, &self.clerk);
+            if fill(&mut table, self) {
+                self.signal.write_table(table, &self.clerk);
+            } else {
+                self.signal.keep_table(table, now);
+            }
         }
+    }
+
+    /// While the node is out of memory nothing is opened: an open may wait for a task that waits for memory, and the answer to
+    /// that is ours to give. Groups that come are then held whole from the beginning, which begins when memory gets short.
+    pub fn heed_shortage(&mut self) {
+        let level = self.signal.report().and_then(|report| report.level);
+        let out = level == Some(LmsLevel::Oom) || self.signal.hold().is_some();
+        self.buffer.only_held(out);
+        self.processes.only_held(out);
+        self.tree.set_urgent(level.is_some() || out);
     }
 
     /// Takes what the clerk has done.
@@ -525,7 +518,7 @@ impl Senses {
     /// Reads what has no notices: groups without a watch, counters without a held file, triggers that the kernel refused.
     pub fn read_unnoticed(&mut self, now: Duration, policy: &Policy, rules: &[RuleCounters], pending: &mut Vec<Pending>) {
         if self.tree.needs_timer() {
-            self.tree.rescan_unwatched(policy);
+            self.tree.rescan_unwatched();
             let unnoticed: Vec<Slot> = self.tree.degraded_slots().collect();
             for slot in unnoticed {
                 self.events(self.tree.key(slot), now, policy, rules, pending);
@@ -559,7 +552,7 @@ impl Senses {
     }
 
     /// Takes another policy over.
-    pub fn adopt(&mut self, policy: &Policy, now: Duration, poller: &Poller) {
+    pub fn adopt(&mut self, policy: &Arc<Policy>, now: Duration, poller: &Poller) {
         self.tree.reclass(policy);
         self.drop_triggers(poller, |_| true);
         let slots: Vec<Slot> = self.tree.slots().collect();
@@ -590,6 +583,7 @@ impl Senses {
         let news = self.signal.has_news().then_some(Duration::ZERO);
         let table = self.signal.table_due();
         let relook = self.signal.relook_due();
+        let news = news.or(self.tree.has_more().then_some(Duration::ZERO));
         [samples, self.timer_due, self.trend_due, self.publish_due, self.tree.next_settled(), news, table, relook]
             .into_iter()
             .flatten()

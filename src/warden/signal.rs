@@ -150,6 +150,11 @@ impl Signal {
         }
     }
 
+    /// The answer to the hold under way was put off: it can be given now.
+    pub fn answer_again(&mut self) {
+        self.answered = None;
+    }
+
     /// Tells the module that signals are delivered.
     pub fn ack(&self, hold: u64) {
         if let Some(device) = &self.device {
@@ -287,6 +292,12 @@ impl Signal {
             Some(device) if *table != self.table => clerk.send(Errand::Table(Arc::clone(device), table)),
             _ => self.spare = Some(table),
         }
+    }
+
+    /// Leaves the table as it is: what it should say now could not be told. It is tried again.
+    pub fn keep_table(&mut self, table: Box<Table>, now: Duration) {
+        self.spare = Some(table);
+        self.table_due = Some(now + TABLE_PAUSE);
     }
 
     /// The clerk has written a table, or could not.

@@ -26,8 +26,8 @@ fn missing_files_are_none_and_broken_ones_name_themselves() {
     assert_eq!(group.read(File::High, &mut buffer, parse::limit).unwrap(), None);
     let error = group.read(File::Max, &mut buffer, parse::limit).unwrap_err();
     assert_eq!(error.to_string(), "/a/memory.max: the file ends in mid-line");
-    group.hold(File::Current).unwrap();
-    group.hold(File::High).unwrap();
+    group.hold(File::Current, None).unwrap();
+    group.hold(File::High, Some(&mut ReadBuf::new())).unwrap();
     assert_eq!(group.descriptors(), 2);
     fs::write(dir.path().join("a/memory.current"), "8192\n").unwrap();
     assert_eq!(group.read(File::Current, &mut buffer, parse::value).unwrap(), Some(8192));

@@ -1,4 +1,4 @@
-//! What the tree is made of: a group's place in it, what changes, and the budget of descriptors.
+//! What the tree is made of: a group's place in it, and what changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use crate::cgroup::GroupId;
 use crate::cgroup::group::Group;
 use crate::cgroup::parse::Events;
 use crate::policy::model::{EntrySet, GroupClass};
+use crate::sense::look::Standing;
 use crate::sense::poller::Key;
 
 /// How a group is kept in view.
@@ -39,10 +40,13 @@ pub struct Node {
     pub class: GroupClass,
     /// Rules of which it, or an ancestor, is a subject.
     pub covered: EntrySet,
-    /// Its counters matter to a rule.
+    /// A rule rests on its counters.
+    pub(super) noticed: bool,
+    /// Its counters matter to a rule, and what they said before that is known.
     pub counted: bool,
     /// A judgement may read it.
     pub judged: bool,
+    pub(super) warm: bool,
     /// It has memory files.
     pub has_memory: bool,
     /// It is threaded.
@@ -51,8 +55,18 @@ pub struct Node {
     pub events: Events,
     /// When its creation was seen; `None` for groups that were there before.
     pub born: Option<Duration>,
+    /// How many groups had come when it did.
+    pub arrival: u64,
     /// How it is kept in view.
     pub sensing: Sensing,
+}
+
+impl Node {
+    /// What the policy makes of it.
+    pub(super) fn standing(&self) -> Standing {
+        let Node { class, covered, noticed, judged, warm, .. } = *self;
+        Standing { class, covered, noticed, judged, warm }
+    }
 }
 
 /// What changed in the tree.
@@ -60,7 +74,7 @@ pub struct Node {
 pub enum Change {
     /// A group is new in the tree.
     Added(Slot),
-    /// A group is there to stay.
+    /// A group is there to stay, and all that is to be held of it is held.
     Settled(Slot),
     /// A group left it; the key is void from now on.
     Removed(Key, GroupId),
@@ -75,30 +89,4 @@ pub enum Touched {
     Events,
     /// cgroup.events.
     Populated,
-}
-
-/// How many descriptors groups may hold, and how many they do.
-#[derive(Clone, Copy, Debug)]
-pub struct Budget {
-    /// At most.
-    pub limit: usize,
-    /// Now.
-    pub used: usize,
-}
-
-/// What a descriptor is for. What gives notice goes before what merely saves opening a file for each use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Need {
-    Notice,
-    Reading,
-}
-
-impl Budget {
-    pub(super) fn allows(&self, need: Need) -> bool {
-        let limit = match need {
-            Need::Notice => self.limit,
-            Need::Reading => self.limit / 2,
-        };
-        self.used < limit
-    }
 }

@@ -1,0 +1,161 @@
+//! A closer look before a kill, where the tree may lack something: the scout takes it, and the verdict waits for that.
+//!
+//! Two things can be missing. The kernel counts other groups below the victim than the tree has: one that came a moment ago may
+//! have to live. Or something would have to be opened while the node is out of memory, and the warden, which may be the one who
+//! has to end that, must not wait for an open. Either way nobody dies on half a look, and nobody else dies instead: what waits
+//! is judged anew on what there is then. It is judged on one closer look, not on a second: who makes groups all the time is
+//! not out of reach.
+
+use std::time::Duration;
+
+use super::court::Ruling;
+use super::{Pending, Warden, breaks_group, senses};
+use crate::cgroup::GroupId;
+use crate::decide::verdict::Notice;
+use crate::sense::tree::Slot;
+
+/// Stall and levels that were noticed longer ago than this are no fresh evidence: what lasts is noticed again.
+const STALE: Duration = Duration::from_millis(500);
+
+/// What comes of looking at a notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// A ruling.
+    Given(Ruling),
+    /// It waits for a closer look.
+    Postponed,
+}
+
+/// What waits for a closer look.
+#[derive(Debug, Default)]
+pub(super) struct Closer {
+    /// Judgements, each with the group that is looked at for it.
+    waiting: Vec<(GroupId, Pending)>,
+    /// The answer to a hold waits for a look at this group.
+    hold: Option<GroupId>,
+    /// What the last judgement asked for.
+    asked: Option<GroupId>,
+    /// Groups that were looked at closely, and subjects whose judgement waited for that, in this turn.
+    looked: Vec<GroupId>,
+}
+
+impl Closer {
+    /// Keeps a judgement that was postponed.
+    pub(super) fn postpone(&mut self, pending: Pending) {
+        let Some(on) = self.asked.take() else { return };
+        self.waiting.retain(|(_, other)| (other.rule, other.subject) != (pending.rule, pending.subject));
+        self.waiting.push((on, pending));
+    }
+
+    /// The answer to a hold was postponed.
+    pub(super) fn postpone_hold(&mut self) {
+        self.hold = self.asked.take();
+    }
+
+    /// Lets those go for which `keeps` says no.
+    pub(super) fn retain(&mut self, mut keeps: impl FnMut(&mut Pending) -> bool) {
+        self.waiting.retain_mut(|(_, pending)| keeps(pending));
+    }
+
+    fn awaits(&self, group: GroupId) -> bool {
+        self.hold == Some(group) || self.waiting.iter().any(|(on, _)| *on == group)
+    }
+
+    /// The look at `group` is done: what waited for it goes to `resumed`. Whether the answer to a hold did.
+    fn done(&mut self, group: GroupId, mut resumed: impl FnMut(Pending)) -> bool {
+        self.looked.push(group);
+        let looked = &mut self.looked;
+        self.waiting.retain(|(on, pending)| {
+            if *on == group {
+                looked.push(pending.subject);
+                resumed(*pending);
+            }
+            *on != group
+        });
+        self.hold.take_if(|on| *on == group).is_some()
+    }
+}
+
+impl Warden {
+    /// The judgement, on a tree that has all that the kernel has below the victim; [`Word::Postponed`] until the scout has
+    /// looked. `None`: the subject is gone.
+    pub(super) fn rule_on(&mut self, rule: u16, slot: Slot, subject: GroupId, notice: &Notice, begun: Duration) -> Option<Word> {
+        let Warden { court, senses, climbs, closer, policy, .. } = self;
+        let ruling = court.judge(policy, usize::from(rule), slot, notice, &[], begun, senses, climbs)?;
+        let victim = match ruling {
+            Ruling::Kill { victim, .. } => Some((victim, senses.tree.get(victim)?.group.id)),
+            Ruling::NotConfirmed | Ruling::NoVictim => None,
+        };
+        let surprising = victim.filter(|(slot, id)| !closer.looked.contains(id) && !senses.knows_all_below(*slot));
+        let unheld = !court.unheld.is_empty() && !closer.looked.contains(&subject);
+        if surprising.is_none() && !unheld {
+            return Some(Word::Given(ruling));
+        }
+        let on = surprising.map_or(subject, |(_, id)| id);
+        if !closer.awaits(on) {
+            senses.tree.inspect(on, surprising.is_some(), &court.unheld);
+        }
+        closer.asked = Some(on);
+        Some(Word::Postponed)
+    }
+
+    /// Takes up again what waited for a closer look that is done by now; to be judged in this turn.
+    pub(super) fn take_up(&mut self) {
+        let now = self.clock.now();
+        while let Some(group) = self.senses.tree.take_inspected() {
+            let pending = &mut self.pending;
+            let resumed = |one: Pending| {
+                if breaks_group(&one.notice) || now.saturating_sub(one.arrived) < STALE {
+                    senses::push(pending, one);
+                }
+            };
+            if self.closer.done(group, resumed) {
+                self.senses.signal.answer_again();
+                if let Some(root) = self.senses.tree.get(crate::sense::tree::Tree::ROOT) {
+                    self.closer.looked.push(root.group.id);
+                }
+            }
+        }
+    }
+
+    /// A look is good for the turn in which it is done.
+    pub(super) fn forget_looks(&mut self) {
+        self.closer.looked.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::model::EventKind;
+
+    fn pending(subject: u64, to: u64) -> Pending {
+        let notice = Notice::Event(EventKind::OomKill, 0, to);
+        Pending { rule: 0, subject: GroupId(subject), notice, arrived: Duration::ZERO, weight: (0, 0) }
+    }
+
+    #[test]
+    fn a_judgement_waits_once_for_its_look_and_with_its_last_notice() {
+        let mut closer = Closer::default();
+        for to in 1..=3 {
+            closer.asked = Some(GroupId(9));
+            closer.postpone(pending(1, to));
+        }
+        closer.asked = Some(GroupId(8));
+        closer.postpone(pending(2, 1));
+        let mut resumed = Vec::new();
+        assert!(!closer.done(GroupId(9), |one| resumed.push((one.subject, one.notice))), "no hold waited");
+        assert_eq!(resumed, [(GroupId(1), Notice::Event(EventKind::OomKill, 0, 3))]);
+        assert_eq!(closer.looked, [GroupId(9), GroupId(1)], "victim and subject");
+        assert!(closer.awaits(GroupId(8)) && !closer.awaits(GroupId(9)));
+    }
+
+    #[test]
+    fn only_the_look_that_it_waits_for_brings_a_hold_back() {
+        let mut closer = Closer { asked: Some(GroupId(9)), ..Closer::default() };
+        closer.postpone_hold();
+        assert!(!closer.done(GroupId(8), |_| {}));
+        assert!(closer.awaits(GroupId(9)));
+        assert!(closer.done(GroupId(9), |_| {}) && !closer.done(GroupId(9), |_| {}));
+    }
+}
