@@ -62,11 +62,11 @@ impl Onlooker {
     pub fn watch_for(&mut self, time: Duration) {
         self.trends.note(&self.tree, self.since.elapsed(), &mut self.buffer);
         std::thread::sleep(time);
-        self.note(policy);
+        self.note();
     }
 
     /// Looks for groups that came or went, and notes usage and stall.
-    pub fn note(&mut self, policy: &Policy) {
+    pub fn note(&mut self) {
         // Who came meanwhile stands to be judged, too.
         self.tree.rescan_here();
         self.trends.note(&self.tree, self.since.elapsed(), &mut self.buffer);

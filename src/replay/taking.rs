@@ -115,7 +115,7 @@ pub fn take(onlooker: &mut Onlooker, everything: &Loaded, span: Span, out: &mut 
     let (began, mut taken) = (Instant::now(), Taken::default());
     loop {
         let at = began.elapsed();
-        onlooker.note(&everything.policy);
+        onlooker.note();
         let facts = look(onlooker, everything);
         let groups = facts.groups.len();
         let sample = Sample {

@@ -349,7 +349,7 @@ fn what_is_taken_can_be_asked_by_any_policy() {
     stand_in.file("t/a", "memory.low", "1048576\n");
     let everything = super::taking::everything().expect("a sound policy");
     let mut onlooker = stand_in.look(&asked("rules: []"), None);
-    onlooker.tree.reclass(&everything.policy);
+    onlooker.tree.reclass(&std::sync::Arc::new(everything.policy.clone()));
     let span = super::taking::Span { lasting: Duration::from_millis(40), interval: Duration::from_millis(20) };
     let mut out = Vec::new();
     let taken = super::taking::take(&mut onlooker, &everything, span, &mut out).expect("written");
