@@ -25,6 +25,7 @@ use crate::record::journal::Context;
 use crate::record::pool::Pool as Records;
 use crate::record::pulse::Pulse;
 use crate::record::recorder::Recorder;
+use crate::record::witness::Witness;
 use crate::sense::lms;
 use crate::serve::{Limits, ListenAddr, Server};
 use crate::warden::reload::{self, Mailbox};
@@ -32,8 +33,9 @@ use crate::warden::{Setup, Warden};
 
 /// Records that may be open or wait to be written at a time.
 const RECORDS: usize = 24;
-/// Descriptors of the daemon itself: standard ones, epoll, timers, signals, /proc, inotify, the journal, the server's own.
-const OWN_DESCRIPTORS: usize = 36;
+/// Descriptors of the daemon itself: standard ones, epoll, timers, signals, /proc, inotify, the journal, the kernel's log, the
+/// server's own.
+const OWN_DESCRIPTORS: usize = 41;
 /// Descriptors at the most: the kernel keeps some memory for each file that is held.
 const MOST_DESCRIPTORS: u64 = 16_384;
 /// How long the end waits for records and log lines to be written.
@@ -136,6 +138,13 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let journal = args.journal.clone().unwrap_or(JournalTo::Nowhere);
     let recorder = Recorder::spawn(&records, journal, Context::of_this_process(None), counters.journal_dropped())
         .map_err(|error| failed(FAILED)(error.to_string()))?;
+    let witness = match Witness::start(Arc::clone(&root), records.clone(), Arc::clone(&counters), descriptors.notices) {
+        Ok(witness) => Some(witness),
+        Err(error) => {
+            tracing::warn!("what the kernel's own OOM killer does is not recorded: {error}");
+            None
+        }
+    };
     let mailbox = Mailbox::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?;
     let warden = Warden::new(Setup {
         root,
@@ -170,6 +179,9 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     // Nothing to tell where no service manager listens.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     server.shutdown();
+    if let Some(witness) = witness {
+        witness.shutdown();
+    }
     if !recorder.shutdown(FAREWELL) {
         tracing::warn!("records were still waiting to be written at the end");
     }
@@ -235,6 +247,8 @@ fn lock_state(directory: &Path) -> Result<Flock<File>, Failure> {
 struct Descriptors {
     groups: usize,
     psi_groups: usize,
+    /// For the witness, where the kernel's log gives no notice.
+    notices: usize,
 }
 
 /// Raises RLIMIT_NOFILE to what is allowed and shares it out: what the daemon needs for itself, the server's connections
@@ -244,7 +258,8 @@ fn descriptors(psi_groups: usize, policy: &Policy) -> Descriptors {
     let wanted = hard.min(MOST_DESCRIPTORS).max(soft);
     let limit = if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() { wanted } else { soft };
     let limit = usize::try_from(limit.min(MOST_DESCRIPTORS)).unwrap_or(256);
-    let spare = limit.saturating_sub(OWN_DESCRIPTORS + limit / 8);
+    let notices = (limit / 32).min(64);
+    let spare = limit.saturating_sub(OWN_DESCRIPTORS + notices + limit / 8);
     // A group may have as many triggers as the policy has different ones.
     let mut kinds: Vec<Psi> = Vec::new();
     for when in policy.rules.iter().flat_map(|rule| &rule.when) {
@@ -256,7 +271,7 @@ fn descriptors(psi_groups: usize, policy: &Policy) -> Descriptors {
     let each = kinds.len().max(1);
     let psi_groups = psi_groups.min(spare / 4 / each).max(1);
     let rest = (spare / 4).min(256);
-    Descriptors { groups: spare.saturating_sub(psi_groups * each + rest), psi_groups }
+    Descriptors { groups: spare.saturating_sub(psi_groups * each + rest), psi_groups, notices }
 }
 
 /// Whether we may end processes here at all: as root, with CAP_KILL, or in a subtree that was delegated to us.

@@ -97,7 +97,7 @@ struct CandidateLine {
 
 /// Filled from the cluster's metadata, where there is a cluster.
 #[derive(Serialize, Default)]
-struct IdentityLine {
+pub(super) struct IdentityLine {
     namespace: Option<String>,
     pod: Option<String>,
     pod_uid: Option<String>,
@@ -166,7 +166,7 @@ fn micros(time: Duration) -> u64 {
 }
 
 /// RFC 3339, UTC, always six digits of the second.
-fn time_text(time: SystemTime) -> String {
+pub(super) fn time_text(time: SystemTime) -> String {
     let timestamp = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
     format!("{timestamp:.6}")
 }

@@ -5,12 +5,15 @@
 //! handles resolved beforehand ([`rules`]); whoever scrapes reads them, with the [`groups`] that the warden published,
 //! the [`process`]'s own numbers and what the kernel module (`lms`) said last. The [`pulse`] tells the server that the warden still turns.
 //!
+//! What the kernel itself kills is put together by the [`kernel_kills`]' book on the [`witness`]' thread, and goes the same way.
+//!
 //! Nothing here decides, and nothing here makes the rooms before it wait: a full disk costs lines, counted ones.
 
 pub mod counters;
 pub mod file;
 pub mod groups;
 pub mod journal;
+pub mod kernel_kills;
 mod lms;
 pub mod model;
 pub mod pool;
@@ -20,4 +23,5 @@ pub mod recorder;
 pub mod rules;
 #[cfg(test)]
 mod testing;
+pub mod witness;
 pub mod words;

@@ -12,8 +12,9 @@ use prometheus::IntCounter;
 
 use super::file::{JournalError, JournalFile, JournalTo};
 use super::journal::{self, Context};
+use super::kernel_kills::{KernelKill, line};
 use super::model::{JudgementRecord, Outcome};
-use super::pool::Pool;
+use super::pool::{Pool, Record};
 use super::words;
 
 /// Complaints about the journal, at most one in this time.
@@ -56,13 +57,18 @@ impl Recorder {
         let file = JournalFile::open(to)?;
         let ended = Arc::new(Ended::default());
         let guard = EndGuard(Arc::clone(&ended));
-        let mut writer = Writer { file, context, dropped, complaint: None, lost: 0 };
+        let mut writer = Writer { file, context, dropped, complaint: None, lost: 0, kernel_kills: 0 };
         let records = pool.clone();
         let work = move || {
             let _guard = guard;
             while let Some(record) = records.next() {
-                writer.record(&record);
-                records.release(record);
+                match record {
+                    Record::Judgement(record) => {
+                        writer.record(&record);
+                        records.release(record);
+                    }
+                    Record::KernelKill(kill) => writer.record_kernel_kill(&kill),
+                }
                 if records.is_drained() {
                     writer.file.flush();
                 }
@@ -100,16 +106,29 @@ struct Writer {
     complaint: Option<Instant>,
     /// Lines lost since the last complaint.
     lost: u64,
+    /// Kills by the kernel so far; their ids.
+    kernel_kills: u64,
 }
 
 impl Writer {
     fn record(&mut self, record: &JudgementRecord) {
         self.log(record);
-        if !record.is_for_the_journal() || *self.file.to() == JournalTo::Nowhere {
-            return;
+        if record.is_for_the_journal() && *self.file.to() != JournalTo::Nowhere {
+            self.keep(journal::line(record, &self.context).map_err(io::Error::from));
         }
-        let written = journal::line(record, &self.context).map_err(io::Error::from).and_then(|line| self.file.write(&line));
-        if let Err(error) = written {
+    }
+
+    fn record_kernel_kill(&mut self, kill: &KernelKill) {
+        self.kernel_kills += 1;
+        let id = format_args!("{}-k{}", self.context.run, self.kernel_kills);
+        tracing::warn!(%id, "{}", line::LogLine(kill));
+        if *self.file.to() != JournalTo::Nowhere {
+            self.keep(line::json(kill, self.kernel_kills, &self.context).map_err(io::Error::from));
+        }
+    }
+
+    fn keep(&mut self, line: io::Result<String>) {
+        if let Err(error) = line.and_then(|line| self.file.write(&line)) {
             self.lose(&error);
         }
     }
