@@ -1,7 +1,7 @@
 //! oomwarden: a cgroup v2 aware out-of-memory manager.
 //!
 //! Data flows one way: kernel -> [`sense`] -> [`decide`] -> [`act`] -> [`record`] -> [`serve`]. [`policy`] is what the
-//! administrator wants, [`cgroup`] what a group is; [`warden`] is the thread that turns the wheel, [`cli`] what users type.
+//! administrator wants, [`cgroup`] what a group is, [`state`] what outlives the daemon; [`warden`] is the thread that turns the wheel, [`cli`] what users type.
 //! ARCHITECTURE.md has the whole picture.
 
 pub mod act;
@@ -12,8 +12,10 @@ pub mod doctor;
 pub mod policy;
 pub mod preview;
 pub mod record;
+pub mod replay;
 pub mod sense;
 pub mod serve;
+pub mod state;
 pub mod sys;
 pub mod units;
 pub mod warden;

@@ -1,13 +1,14 @@
 //! The system calls that no crate offers safely: the only module with `unsafe`.
 #![allow(
     unsafe_code,
-    reason = "locking memory, scheduling, the kernel's log and process_mrelease have no safe wrapper; each call says why it is sound"
+    reason = "locking memory, scheduling, and calls that crates lack have no safe wrapper; each call says why it is sound"
 )]
 
 use std::ffi::c_void;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::mm::{MlockFlags, mlock, mlock_with};
 
 /// Frees the memory of a dying process at once, from our own context (process_mrelease(2), Linux 5.15).
@@ -18,6 +19,79 @@ pub fn process_mrelease(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the call takes two integers and touches no memory of ours.
     let result = unsafe { libc::syscall(libc::SYS_process_mrelease, pidfd.as_fd().as_raw_fd(), 0) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sends a signal by its number, real-time ones too (pidfd_send_signal(2)).
+///
+/// # Errors
+/// The errno: ESRCH if the process is gone, EPERM without the right.
+pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the call takes integers and a null pointer, which stands for what kill(2) would send.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Who connected a Unix socket (SO_PEERCRED): pid and uid. A pid of 0 is that of a process in another pid namespace.
+///
+/// # Errors
+/// The errno: ENOTSOCK.
+pub fn peer_credentials(socket: BorrowedFd<'_>) -> Result<(i32, u32), Errno> {
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    // SAFETY: the struct is made of integers, for which any bytes will do.
+    unsafe { socket_option(socket, libc::SO_PEERCRED, &mut credentials) }?;
+    Ok((credentials.pid, credentials.uid))
+}
+
+/// The process at the other end of a Unix socket, whose pid can't be recycled while this is held (SO_PEERPIDFD, Linux 6.5).
+///
+/// # Errors
+/// The errno: ENOPROTOOPT before 6.5, ESRCH if the process is gone.
+pub fn peer_pidfd(socket: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    /// asm-generic/socket.h; libc has no name for it yet.
+    const SO_PEERPIDFD: i32 = 77;
+    let mut fd: i32 = -1;
+    // SAFETY: an integer, for which any bytes will do.
+    unsafe { socket_option(socket, SO_PEERPIDFD, &mut fd) }?;
+    if fd < 0 {
+        return Err(Errno::SRCH);
+    }
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Reads a socket option at the level of sockets.
+///
+/// # Safety
+/// Any bytes must make a valid `T`.
+unsafe fn socket_option<T>(socket: BorrowedFd<'_>, option: i32, value: &mut T) -> Result<(), Errno> {
+    let size = libc::socklen_t::try_from(size_of::<T>()).map_err(|_| Errno::INVAL)?;
+    let mut length = size;
+    let place = std::ptr::from_mut(value).cast::<c_void>();
+    // SAFETY: the kernel writes at most `length` bytes to the place, which is as long; both outlive the call.
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, place, &raw mut length) };
+    match result {
+        0 if length == size => Ok(()),
+        0 => Err(Errno::NOPROTOOPT),
+        _ => Err(last_errno()),
+    }
+}
+
+/// Has a command run in a session of its own, and end when the thread that starts it does (setsid(2), PR_SET_PDEATHSIG).
+pub fn in_own_session(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt as _;
+    // SAFETY: between fork and exec only two system calls are made, which take and keep no lock and allocate nothing.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::setsid()?;
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+            Ok(())
+        });
+    }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_raw_os_error(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// Runs this thread before all ordinary ones (SCHED_RR, lowest priority; threads that it starts don't inherit that). Besides, the

@@ -105,6 +105,7 @@ fn policy() -> Policy {
         ],
         oom_group: None,
         hold: None,
+        limit: None,
     }
 }
 

@@ -12,6 +12,7 @@ use stand_in::{Machine, change, group, wait};
 /// Two subjects with rules on both, one with a descendant; the fatter dies.
 const POLICY: &str = "
 version: 1
+limits: {kills: 5 per 10m}
 defaults: {cooldown: 100ms}
 exclude:
   - /t/spared
@@ -27,6 +28,11 @@ rules:
     victim:
       among: /t/*
       rank: [usage within 10%, age]
+    then:
+      - warn: {signal: SIGUSR1, wait: 20ms}
+      - hook: {exec: [/bin/sh, -c, 'read -r verdict && exit 3'], timeout: 10s}
+      - term: {wait: 20ms}
+      - kill: group
 ";
 
 /// How often the warden's thread had allocated when it was last asked.
@@ -63,6 +69,11 @@ fn from_notice_to_verified_end_nothing_is_allocated() {
     machine.stop();
 
     assert!(lines.iter().all(|line| line.contains(r#""outcome":"killed""#)), "{lines:?}");
+    for rung in
+        [r#"{"name":"warn","outcome":"nobody""#, r#"{"name":"hook","outcome":"failed: exit 3""#, r#"{"name":"kill","outcome":"done""#]
+    {
+        assert!(lines[0].contains(rung), "{rung}: {}", lines[0]);
+    }
     assert!(before > 0, "the counter counts");
     assert_eq!(after - before, 0, "allocations of the warden between notice and verified end");
 }

@@ -15,6 +15,7 @@ use oomwarden::policy::model::{
     Among, AmongGroups, EventKind, GroupClass, KillWhat, Mode, Policy, RankBy, RankKey, Rule, Rung, Trigger, Victim,
 };
 use oomwarden::record::counters::{Counters, Sensing};
+use oomwarden::record::facts::MOST_GROUPS;
 use oomwarden::record::file::JournalTo;
 use oomwarden::record::journal::Context;
 use oomwarden::record::model::{Outcome, RungName, RungOutcome, RungRecord};
@@ -86,7 +87,7 @@ fn policy() -> Policy {
         ladder: vec![Rung::Kill(KillWhat::Group)],
     };
     let (exclude, importance) = (Vec::new(), Vec::new());
-    Policy { hash: "hash".into(), mode: Mode::Enforce, exclude, importance, rules: vec![rule], oom_group: None, hold: None }
+    Policy { hash: "hash".into(), mode: Mode::Enforce, exclude, importance, rules: vec![rule], oom_group: None, hold: None, limit: None }
 }
 
 #[test]
@@ -103,14 +104,9 @@ fn recording_allocates_nothing_on_the_warden() {
         let Some(mut slot) = pool.take() else { return };
         slot.fill(SystemTime::now(), &policy, &rules, Notice::Event(EventKind::OomKill, 0, 1), &verdict, &facts);
         assert_eq!((slot.candidates.len(), slot.left_out), (facts.len(), 0));
+        assert_eq!((slot.facts.groups.len(), slot.facts.left_out as usize), (MOST_GROUPS, facts.len() - MOST_GROUPS));
         for _ in 0..20 {
-            slot.push_rung(RungRecord {
-                name: RungName::Kill,
-                outcome: RungOutcome::Deadline,
-                at: Duration::ZERO,
-                took: Duration::ZERO,
-                processes: None,
-            });
+            slot.push_rung(RungRecord { name: RungName::Kill, outcome: RungOutcome::Deadline, ..RungRecord::BLANK });
         }
         slot.set_candidates(&verdict, &facts);
         slot.latency.empty = Some(Duration::from_millis(3));
@@ -127,7 +123,7 @@ fn recording_allocates_nothing_on_the_warden() {
     let dir = tempfile::tempdir().expect("a directory");
     let context = Context::of_this_process(None);
     let to = JournalTo::File(dir.path().join("journal"));
-    let recorder = Recorder::spawn(&pool, to, context, counters.journal_dropped()).expect("started");
+    let recorder = Recorder::spawn(&pool, to, context, counters.journal_dropped(), std::sync::Arc::default()).expect("started");
     assert_eq!(allocations(|| (0..200).for_each(|_| judge(Outcome::Killed))), 0);
     assert!(recorder.shutdown(Duration::from_secs(120)));
 

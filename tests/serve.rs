@@ -86,7 +86,7 @@ fn policy() -> Policy {
         ladder: vec![Rung::Kill(KillWhat::Group)],
     };
     let (exclude, importance) = (Vec::new(), Vec::new());
-    Policy { hash: "<hash>".into(), mode: Mode::Enforce, exclude, importance, rules: vec![rule], oom_group: None, hold: None }
+    Policy { hash: "<hash>".into(), mode: Mode::Enforce, exclude, importance, rules: vec![rule], oom_group: None, hold: None, limit: None }
 }
 
 fn start(limits: Limits) -> Fixture {

@@ -12,6 +12,7 @@ use std::time::Instant;
 use nix::sys::eventfd::EventFd;
 
 use super::deed::{Deed, Done, Workshop};
+use super::listeners::Listeners;
 use crate::cgroup::group::Group;
 use crate::sense::lms::Lms;
 use crate::sense::poller::Key;
@@ -61,11 +62,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Actors {
     /// Starts the threads with room for `jobs` at a time, each of at most `targets` groups before its list must grow.
-    /// `mail` is written whenever a job is finished.
+    /// `mail` is written whenever a job is finished. `listeners` are whom warnings tell.
     ///
     /// # Errors
     /// When a thread can't be started.
-    pub fn start(mail: Arc<EventFd>, jobs: usize, targets: usize) -> io::Result<Actors> {
+    pub fn start(mail: Arc<EventFd>, jobs: usize, targets: usize, listeners: Option<&Arc<Listeners>>) -> io::Result<Actors> {
         let shared = Arc::new(Shared {
             waiting: Mutex::new(VecDeque::with_capacity(jobs)),
             more: Condvar::new(),
@@ -73,8 +74,8 @@ impl Actors {
             mail,
         });
         for number in 0..ACTORS {
-            let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name(format!("actor-{number}")).stack_size(256 * 1024).spawn(move || work(&shared))?;
+            let (shared, listeners) = (Arc::clone(&shared), listeners.cloned());
+            std::thread::Builder::new().name(format!("actor-{number}")).stack_size(256 * 1024).spawn(move || work(&shared, listeners))?;
         }
         let job = || {
             Box::new(Job {
@@ -113,19 +114,22 @@ impl Actors {
     }
 
     /// Takes back what was handed over for the ladder at `place` and no actor has begun: what is stuck behind others must
-    /// not be done when its ladder has long gone on.
-    pub fn recall(&mut self, place: u32) {
+    /// not be done when its ladder has long gone on. Whether there was something.
+    pub fn recall(&mut self, place: u32) -> bool {
+        let mut found = false;
         let mut waiting = lock(&self.shared.waiting);
         for _ in 0..waiting.len() {
             match waiting.pop_front() {
                 Some(mut job) if job.ladder.slot == place => {
                     job.targets.clear();
                     self.spare.push(job);
+                    found = true;
                 }
                 Some(job) => waiting.push_back(job),
                 None => break,
             }
         }
+        found
     }
 
     /// The next finished job; to be given back by [`Actors::give_back`].
@@ -141,8 +145,8 @@ impl Actors {
     }
 }
 
-fn work(shared: &Shared) {
-    let mut workshop = Workshop::new();
+fn work(shared: &Shared, listeners: Option<Arc<Listeners>>) {
+    let mut workshop = Workshop::new(listeners);
     // Without the rights, deeds are done all the same; the start tells that once for all threads.
     let _ = crate::sys::lock_stack().and_then(|()| workshop.lock());
     let _ = crate::sys::run_before_others();

@@ -1,4 +1,4 @@
-//! What a rung does to the system. Runs on an actor thread; allocates nothing.
+//! What a rung does to the system, but for hooks. Runs on an actor thread; allocates nothing.
 //!
 //! A process is a pidfd, never a pid: after a pidfd was opened the group's list is read once more, and only a process that
 //! still stands there is signalled, so that a recycled pid hits nobody. A pid of 0 (a process of another pid namespace)
@@ -12,9 +12,12 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use super::handlers::Handlers;
+use super::listeners::Listeners;
 use crate::cgroup::group::{Cause, File, Group, ReadBuf, ReadError};
 use crate::cgroup::parse::{self, Process};
-use crate::sys::process_mrelease;
+use crate::policy::model::WarnSignal;
+use crate::sys::{process_mrelease, send_signal};
 
 /// Processes that are held by pidfd at a time; longer lists are worked through in so many at once.
 const CHUNK: usize = 64;
@@ -34,6 +37,8 @@ const FIRST_CHUNKS: usize = 8;
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deed {
+    /// Whoever listens for the victim is told, and each process of it that handles the signal gets it.
+    Warn(Option<WarnSignal>),
     /// SIGTERM to every process.
     Term,
     /// cgroup.kill; `signals_first` where that write may block behind a task that waits for memory.
@@ -52,6 +57,8 @@ pub enum Deed {
 pub struct Done {
     /// Processes signalled, where signals were sent.
     pub processes: u32,
+    /// Listeners told, by a warning.
+    pub listeners: u32,
     /// The last refusal.
     pub errno: Option<Errno>,
     /// When the last signal was sent, or cgroup.kill was written; releasing memory comes after.
@@ -64,19 +71,22 @@ pub struct Workshop {
     buffer: ReadBuf,
     signalled: Vec<i32>,
     chunk: Vec<(i32, OwnedFd)>,
+    handlers: Handlers,
+    listeners: Option<Arc<Listeners>>,
 }
 
 impl Default for Workshop {
     fn default() -> Workshop {
-        Workshop::new()
+        Workshop::new(None)
     }
 }
 
 impl Workshop {
-    /// With all the room that a deed needs.
+    /// With all the room that a deed needs. `listeners`: whom a warning tells.
     #[must_use]
-    pub fn new() -> Workshop {
-        Workshop { buffer: ReadBuf::new(), signalled: Vec::with_capacity(REMEMBERED), chunk: Vec::with_capacity(CHUNK) }
+    pub fn new(listeners: Option<Arc<Listeners>>) -> Workshop {
+        let (signalled, chunk) = (Vec::with_capacity(REMEMBERED), Vec::with_capacity(CHUNK));
+        Workshop { buffer: ReadBuf::new(), signalled, chunk, handlers: Handlers::open(), listeners }
     }
 
     /// Locks what a deed reads into.
@@ -93,11 +103,55 @@ impl Workshop {
     pub fn perform(&mut self, deed: Deed, targets: &[Arc<Group>], kept: &mut Option<OwnedFd>, dying: &mut dyn FnMut()) -> Done {
         self.signalled.clear();
         match deed {
+            Deed::Warn(signal) => self.warn(targets, signal),
             Deed::Term => self.signal_all(targets, Signal::TERM, TERM_PASSES, usize::MAX, dying),
             Deed::KillProcesses => self.signal_all(targets, Signal::KILL, KILL_PASSES, PASS_CHUNKS, dying),
             Deed::KillGroup { signals_first } => self.kill_group(targets, signals_first, dying),
             Deed::KillOne(pid) => self.kill_one(targets, pid, kept, dying),
         }
+    }
+
+    fn warn(&mut self, targets: &[Arc<Group>], signal: Option<WarnSignal>) -> Done {
+        let mut done = Done::default();
+        // Listeners first: they wait for nothing else, and looking at processes takes its time.
+        if let (Some(listeners), Some(victim)) = (&self.listeners, targets.first()) {
+            done.listeners = listeners.tell(victim.id);
+            done.sent = (done.listeners > 0).then(Instant::now);
+        }
+        let Some(signal) = signal else { return done };
+        let mut left = PASS_CHUNKS;
+        for group in targets {
+            while left > 0 {
+                left -= 1;
+                self.chunk.clear();
+                match self.open_chunk(group) {
+                    Opened::Nobody => break,
+                    Opened::Failed(errno) => {
+                        done.errno = Some(errno);
+                        break;
+                    }
+                    Opened::Some => {}
+                }
+                self.keep_members(group);
+                self.keep_handlers(signal);
+                self.signal_chunk(signal.number(), &mut done);
+            }
+        }
+        self.chunk.clear();
+        done
+    }
+
+    /// Drops who does not handle the signal: it would end him. The pidfds are open already, so that what is read of a
+    /// recycled pid is followed by no signal.
+    fn keep_handlers(&mut self, signal: WarnSignal) {
+        let Workshop { buffer, signalled, chunk, handlers, .. } = self;
+        chunk.retain(|(pid, _)| {
+            let handles = handlers.handles(*pid, signal, buffer);
+            if !handles {
+                remember(signalled, *pid);
+            }
+            handles
+        });
     }
 
     fn kill_group(&mut self, targets: &[Arc<Group>], signals_first: bool, dying: &mut dyn FnMut()) -> Done {
@@ -156,7 +210,7 @@ impl Workshop {
                     }
                     self.keep_members(group);
                     news = true;
-                    self.signal_chunk(signal, &mut done);
+                    self.signal_chunk(signal.as_raw(), &mut done);
                     // Releasing memory takes its time and must not keep anybody from its signal.
                     if signal == Signal::KILL {
                         if done.processes > 0 {
@@ -185,7 +239,7 @@ impl Workshop {
 
     /// Opens pidfds of processes of one group that were not signalled yet, as many as fit a chunk.
     fn open_chunk(&mut self, group: &Group) -> Opened {
-        let Workshop { buffer, signalled, chunk } = self;
+        let Workshop { buffer, signalled, chunk, .. } = self;
         let mut failed = None;
         let result = group.each_process(buffer, |process| {
             let Process::Pid(pid) = process else { return true };
@@ -234,9 +288,9 @@ impl Workshop {
         });
     }
 
-    fn signal_chunk(&mut self, signal: Signal, done: &mut Done) {
+    fn signal_chunk(&mut self, signal: i32, done: &mut Done) {
         for (pid, fd) in &self.chunk {
-            match pidfd_send_signal(fd, signal) {
+            match send_signal(fd.as_fd(), signal) {
                 Ok(()) => {
                     done.processes += 1;
                     done.sent = Some(Instant::now());
@@ -244,12 +298,7 @@ impl Workshop {
                 Err(Errno::SRCH) => {}
                 Err(errno) => done.errno = Some(errno),
             }
-            if self.signalled.len() < REMEMBERED {
-                self.signalled.push(*pid);
-            } else {
-                // A bomb: forget the oldest half, pids that still live are signalled once more.
-                self.signalled.drain(..REMEMBERED / 2);
-            }
+            remember(&mut self.signalled, *pid);
         }
     }
 
@@ -286,11 +335,19 @@ impl Workshop {
                 // As in `release_chunk`.
                 let _ = process_mrelease(fd.as_fd());
                 *kept = Some(fd);
-                Done { processes: 1, errno: None, sent }
+                Done { processes: 1, sent, ..Done::default() }
             }
             Err(errno) => Done { errno: Some(errno), ..Done::default() },
         }
     }
+}
+
+fn remember(signalled: &mut Vec<i32>, pid: i32) {
+    if signalled.len() == REMEMBERED {
+        // A bomb: forget the oldest half, pids that still live are signalled once more.
+        signalled.drain(..REMEMBERED / 2);
+    }
+    signalled.push(pid);
 }
 
 /// What came of opening pidfds.
@@ -304,62 +361,4 @@ enum Opened {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::process::{Command, Stdio};
-
-    use rustix::fs::{Mode, OFlags, open};
-
-    use super::*;
-    use crate::cgroup::path::GroupPath;
-    use crate::cgroup::root::Root;
-
-    /// An ordinary file stands in for cgroup.procs.
-    fn group(procs: &str) -> (tempfile::TempDir, Arc<Group>) {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("g")).unwrap();
-        fs::write(dir.path().join("g/cgroup.procs"), procs).unwrap();
-        fs::write(dir.path().join("g/cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
-        let fd = open(dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        let root = Arc::new(Root { path: dir.path().into(), dir: fd });
-        let group = Group::open(&root, None, GroupPath::from_bytes(b"/g")).unwrap();
-        (dir, Arc::new(group))
-    }
-
-    #[test]
-    fn term_goes_to_the_listed_and_never_to_pid_zero() {
-        let mut child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
-        let (_dir, group) = group(&format!("0\n{}\n", child.id()));
-        let done = Workshop::new().perform(Deed::Term, &[group], &mut None, &mut || {});
-        // Pid 0 would have been this test's own process group.
-        assert_eq!((done.processes, done.errno), (1, None));
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(15));
-    }
-
-    #[test]
-    fn one_process_is_killed_only_where_it_is_a_member() {
-        let mut child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
-        let pid = i32::try_from(child.id()).unwrap();
-        let (_other_dir, other) = group("");
-        let done = Workshop::new().perform(Deed::KillOne(pid), &[other], &mut None, &mut || {});
-        assert_eq!((done.processes, done.errno), (0, Some(Errno::SRCH)));
-        assert!(child.try_wait().unwrap().is_none());
-        let (_dir, group) = group(&format!("{pid}\n"));
-        let mut kept = None;
-        assert_eq!(Workshop::new().perform(Deed::KillOne(pid), &[group], &mut kept, &mut || {}).processes, 1);
-        assert!(kept.is_some());
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
-    }
-
-    #[test]
-    fn without_cgroup_kill_processes_are_killed_one_by_one() {
-        let mut children: Vec<_> = (0..100).map(|_| Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap()).collect();
-        let list: String = children.iter().map(|child| format!("{}\n", child.id())).collect();
-        let (_dir, group) = group(&list);
-        let done = Workshop::new().perform(Deed::KillGroup { signals_first: false }, &[group], &mut None, &mut || {});
-        assert_eq!((done.processes, done.errno), (100, None));
-        for child in &mut children {
-            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&child.wait().unwrap()), Some(9));
-        }
-    }
-}
+mod tests;

@@ -1,31 +1,37 @@
 //! The ladder as a state machine: rungs with deadlines. Pure: the caller has the clock, does the deeds and tells what came of
 //! them.
 //!
-//! `term` and `kill` are deeds on an actor; what they wait for is the victim being empty. If a rung fails or its deadline
-//! passes, the next follows; if the victim can't be killed the ladder has failed, and the caller may try the next victim.
+//! `warn`, `term` and `kill` are deeds on an actor, `hook` is another process's; what they wait for is the victim being empty,
+//! or, before the kill, the trouble being over. If a rung fails or its deadline passes, the next follows; if the victim can't be
+//! killed the ladder has failed, and the caller may try the next victim.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::deed::{Deed, Done};
 use super::rung::{RungName, RungOutcome, RungRecord};
-use crate::policy::model::{KillWhat, Rung};
+use crate::policy::model::{Hook, KillWhat, Rung};
 
-/// How long signalling may take before the next rung follows.
-const TERM_DEADLINE: Duration = Duration::from_secs(1);
+/// How long telling and signalling may take before the next rung follows.
+const TELL_DEADLINE: Duration = Duration::from_secs(1);
+/// How long the news of a hook that was ended at its time limit may take.
+const HOOK_SLACK: Duration = Duration::from_millis(250);
 /// How long a kill may be stuck before it is tried another way on another thread.
 const KILL_DEADLINE: Duration = Duration::from_secs(1);
 /// How long the victim may take to be gone after the kill.
 const VERIFY_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What the caller is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Nothing: wait for news, at most until the deadline.
     Wait,
     /// Hand this deed to an actor.
     Do(Deed),
+    /// Have this hook run, and tell how it ended by [`Ladder::hook_done`].
+    Run(Arc<Hook>),
     /// Find out whether the trouble is over, and tell by [`Ladder::judged`].
     AskRecovered,
     /// The ladder has ended.
@@ -46,9 +52,16 @@ pub enum End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Idle,
+    Warning,
+    Warned,
+    Hooking,
+    /// The hook's end is on record.
+    Hooked,
     Terminating,
     Grace,
-    Killing { second: bool },
+    Killing {
+        second: bool,
+    },
     Verifying,
 }
 
@@ -65,6 +78,8 @@ pub struct Ladder {
     /// When the kill was written or signalled.
     pub killed_at: Option<Duration>,
     signalled: u32,
+    listeners: u32,
+    sent: Option<Duration>,
 }
 
 impl Ladder {
@@ -81,6 +96,8 @@ impl Ladder {
             refused: None,
             killed_at: None,
             signalled: 0,
+            listeners: 0,
+            sent: None,
         }
     }
 
@@ -120,9 +137,18 @@ impl Ladder {
 
     fn enter(&mut self, rungs: &[Rung], now: Duration) -> Next {
         self.since = now;
+        (self.signalled, self.listeners, self.sent) = (0, 0, None);
         match rungs.get(self.rung) {
+            Some(Rung::Warn { signal, .. }) => {
+                (self.state, self.deadline) = (State::Warning, now + TELL_DEADLINE);
+                Next::Do(Deed::Warn(*signal))
+            }
+            Some(Rung::Hook(hook)) => {
+                (self.state, self.deadline) = (State::Hooking, now + hook.timeout + HOOK_SLACK);
+                Next::Run(Arc::clone(hook))
+            }
             Some(Rung::Term { .. }) => {
-                (self.state, self.deadline) = (State::Terminating, now + TERM_DEADLINE);
+                (self.state, self.deadline) = (State::Terminating, now + TELL_DEADLINE);
                 Next::Do(Deed::Term)
             }
             Some(Rung::Kill(what)) => {
@@ -138,26 +164,39 @@ impl Ladder {
 
     fn note(&self, records: &mut Vec<RungRecord>, outcome: RungOutcome, now: Duration) {
         let (name, processes) = match self.state {
-            State::Idle => return,
+            State::Idle | State::Hooked => return,
+            State::Warning | State::Warned => (RungName::Warn, Some(self.signalled)),
+            State::Hooking => (RungName::Hook, None),
             State::Terminating | State::Grace => (RungName::Term, Some(self.signalled)),
             State::Killing { .. } => (RungName::Kill, (self.signalled > 0).then_some(self.signalled)),
             State::Verifying => (RungName::Verify, None),
         };
         // A record has room for every rung of two tries; beyond that the earliest tell enough.
         if records.len() < records.capacity() {
-            records.push(RungRecord { name, outcome, at: self.since, took: now.saturating_sub(self.since), processes });
+            let took = now.saturating_sub(self.since);
+            let listeners = (name == RungName::Warn).then_some(self.listeners);
+            let sent = self.sent.filter(|_| name != RungName::Verify);
+            records.push(RungRecord { name, outcome, at: self.since, took, processes, listeners, sent });
         }
     }
 
     /// The deed of the present rung is done.
     pub fn deed_done(&mut self, rungs: &[Rung], done: Done, at: Duration, now: Duration, records: &mut Vec<RungRecord>) -> Next {
+        self.sent = done.sent.map(|_| at);
         match (self.state, rungs.get(self.rung)) {
+            (State::Warning, Some(Rung::Warn { wait, .. })) => {
+                (self.signalled, self.listeners) = (done.processes, done.listeners);
+                if done.processes == 0 && done.listeners == 0 {
+                    let outcome = done.errno.map_or(RungOutcome::Nobody, |errno| RungOutcome::Errno(errno.raw_os_error()));
+                    return self.go_on(rungs, outcome, now, records);
+                }
+                (self.state, self.deadline) = (State::Warned, at + *wait);
+                Next::Wait
+            }
             (State::Terminating, Some(Rung::Term { wait })) => {
                 self.signalled = done.processes;
                 if let (0, Some(errno)) = (done.processes, done.errno) {
-                    self.note(records, RungOutcome::Errno(errno.raw_os_error()), now);
-                    self.rung += 1;
-                    return self.enter(rungs, now);
+                    return self.go_on(rungs, RungOutcome::Errno(errno.raw_os_error()), now, records);
                 }
                 (self.state, self.deadline) = (State::Grace, at + *wait);
                 Next::Wait
@@ -183,10 +222,27 @@ impl Ladder {
         }
     }
 
+    /// Leaves a rung that came to nothing for the next one.
+    fn go_on(&mut self, rungs: &[Rung], outcome: RungOutcome, now: Duration, records: &mut Vec<RungRecord>) -> Next {
+        self.note(records, outcome, now);
+        self.rung += 1;
+        self.enter(rungs, now)
+    }
+
+    /// The hook has ended, or could not be run. Whatever came of it, the trouble may be over.
+    pub fn hook_done(&mut self, outcome: RungOutcome, now: Duration, records: &mut Vec<RungRecord>) -> Next {
+        if self.state != State::Hooking {
+            return Next::Wait;
+        }
+        self.note(records, outcome, now);
+        (self.state, self.deadline) = (State::Hooked, now);
+        Next::AskRecovered
+    }
+
     fn second_try(&mut self, errno: Option<Errno>, now: Duration, records: &mut Vec<RungRecord>) -> Next {
         let outcome = errno.map_or(RungOutcome::Deadline, |errno| RungOutcome::Errno(errno.raw_os_error()));
         self.note(records, outcome, now);
-        self.refused = errno;
+        (self.refused, self.sent) = (errno, None);
         (self.state, self.since, self.deadline) = (State::Killing { second: true }, now, now + KILL_DEADLINE);
         Next::Do(Deed::KillProcesses)
     }
@@ -201,12 +257,9 @@ impl Ladder {
     pub fn deadline_passed(&mut self, rungs: &[Rung], now: Duration, records: &mut Vec<RungRecord>) -> Next {
         match self.state {
             State::Idle => Next::Wait,
-            State::Terminating => {
-                self.note(records, RungOutcome::Deadline, now);
-                self.rung += 1;
-                self.enter(rungs, now)
-            }
-            State::Grace => Next::AskRecovered,
+            State::Warning | State::Terminating => self.go_on(rungs, RungOutcome::Deadline, now, records),
+            State::Hooking => self.hook_done(RungOutcome::Deadline, now, records),
+            State::Warned | State::Hooked | State::Grace => Next::AskRecovered,
             State::Killing { second: false } if self.one.is_none() => self.second_try(None, now, records),
             // SIGKILL is on its way, and releasing memory takes its time: wait for the end, don't turn to another.
             State::Killing { .. } => {
@@ -223,16 +276,19 @@ impl Ladder {
 
     /// The answer to [`Next::AskRecovered`].
     pub fn judged(&mut self, rungs: &[Rung], recovered: bool, now: Duration, records: &mut Vec<RungRecord>) -> Next {
-        if self.state != State::Grace {
+        if !matches!(self.state, State::Warned | State::Hooked | State::Grace) {
             return Next::Wait;
         }
         if recovered {
             self.note(records, RungOutcome::Recovered, now);
             return Next::End(End::Recovered);
         }
-        self.note(records, RungOutcome::Deadline, now);
-        self.rung += 1;
-        self.enter(rungs, now)
+        self.go_on(rungs, RungOutcome::Deadline, now, records)
+    }
+
+    /// Deeds are paused: the present rung is noted as given up.
+    pub fn paused(&self, now: Duration, records: &mut Vec<RungRecord>) {
+        self.note(records, RungOutcome::Paused, now);
     }
 
     /// The daemon is told to stop: the present rung is noted as interrupted.

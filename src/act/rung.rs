@@ -5,6 +5,10 @@ use std::time::Duration;
 /// A rung's name in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RungName {
+    /// Whoever can free memory is told, and given time.
+    Warn,
+    /// The administrator's program.
+    Hook,
     /// SIGTERM and grace.
     Term,
     /// SIGKILL.
@@ -30,6 +34,29 @@ pub enum RungOutcome {
     Interrupted,
     /// The kernel was about to kill: the kill could not wait.
     Overtaken,
+    /// Deeds were paused.
+    Paused,
+    /// A warning that nobody listens to.
+    Nobody,
+    /// A hook's exit status other than 0.
+    Exit(i32),
+    /// A hook was ended by this signal.
+    Signal(i32),
+    /// A hook could not be started, because its helper is gone.
+    NoHelper,
+}
+
+impl RungRecord {
+    /// A rung that took no time, for buffers that are filled beforehand.
+    pub const BLANK: RungRecord = RungRecord {
+        name: RungName::Kill,
+        outcome: RungOutcome::Done,
+        at: Duration::ZERO,
+        took: Duration::ZERO,
+        processes: None,
+        listeners: None,
+        sent: None,
+    };
 }
 
 /// One rung as it went.
@@ -45,4 +72,8 @@ pub struct RungRecord {
     pub took: Duration,
     /// Processes signalled by it, where it signals.
     pub processes: Option<u32>,
+    /// Listeners at the pressure socket that were told, for a warning.
+    pub listeners: Option<u32>,
+    /// When the last of them was told, or signalled, counted from the notice.
+    pub sent: Option<Duration>,
 }

@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::{FAILED, UNSUPPORTED, USAGE};
 use crate::cgroup::root::Root;
 use crate::policy::model::Policy;
-use crate::policy::{Loaded, files, load};
+use crate::policy::{Loaded, Source, files, load};
 use crate::preview::daemon;
 use crate::preview::onlooker::Onlooker;
 
@@ -42,13 +42,20 @@ impl PolicyArgs {
 
 /// Reads the policy in these files, or the built-in one if there are none.
 pub(super) fn read_policy(paths: &[PathBuf]) -> Result<Loaded, Failure> {
-    let loaded = if paths.is_empty() {
-        Policy::builtin()
-    } else {
-        let sources = files::read_sources(paths).map_err(|error| Failure::new(FAILED, error.to_string()))?;
-        load(&sources)
-    };
-    loaded.map_err(|diagnostics| {
+    compile(&sources_of(paths)?)
+}
+
+/// The texts of the policy in these files, or the built-in one if there are none.
+pub(super) fn sources_of(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
+    if paths.is_empty() {
+        return Ok(vec![Source::builtin()]);
+    }
+    files::read_sources(paths).map_err(|error| Failure::new(FAILED, error.to_string()))
+}
+
+/// Compiles them.
+pub(super) fn compile(sources: &[Source]) -> Result<Loaded, Failure> {
+    load(sources).map_err(|diagnostics| {
         let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
         Failure::new(USAGE, format!("bad policy\n{}", lines.join("\n")))
     })

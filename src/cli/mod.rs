@@ -6,12 +6,18 @@ pub mod completions;
 pub mod doctor;
 pub mod explain;
 pub mod failure;
+pub mod hook_helper;
 pub mod logging;
 pub mod man;
 pub mod output;
+pub mod outside;
+pub mod pause;
 pub mod plan;
+pub mod record;
+pub mod replay;
 pub mod run;
 pub mod schema;
+pub mod status;
 
 use std::process::ExitCode;
 
@@ -52,6 +58,24 @@ enum Command {
     /// memory.oom.group. Of a group that exists also its numbers, the smallest limit that holds for it, the processes for whose sake
     /// it must live, and where it stands among the candidates right now.
     Explain(explain::ExplainArgs),
+    /// Judges recorded moments again, by another policy, and tells what differs
+    ///
+    /// Reads a journal (every judgement of which holds the facts that it turned on) or a recording, and judges line by line with the
+    /// daemon's own code: whom this policy would have killed, and why not the one that was.
+    Replay(replay::ReplayArgs),
+    /// Records the facts of all groups for a chosen time, for `replay`
+    ///
+    /// It needs no running daemon. Any policy can be asked about the recording later.
+    Record(record::RecordArgs),
+    /// Tells how the running daemon stands: groups, triggers, rules, pause, breakers, kernel module, last deeds
+    Status(status::StatusArgs),
+    /// Pauses the running daemon's deeds: sensing, judging and recording go on, nobody is killed
+    ///
+    /// For whoever is on call. It ends by itself, survives a restart of the daemon, and shows in metrics, status and journal. A ladder under
+    /// way begins no further rung; the kernel module is left alone too.
+    Pause(pause::PauseArgs),
+    /// Ends a pause before its time
+    Resume(pause::ResumeArgs),
     /// Tells whether this machine can do it, and what to do where it can't
     Doctor(doctor::DoctorArgs),
     /// Prints the JSON Schema of the policy, for editors
@@ -60,6 +84,9 @@ enum Command {
     Completions(completions::CompletionsArgs),
     /// Prints a manual page, or writes all of them
     Man(man::ManArgs),
+    /// Runs hooks for the daemon, which starts this itself
+    #[command(name = crate::act::hooks::SUBCOMMAND, hide = true)]
+    HookHelper,
 }
 
 /// Runs the command that was typed.
@@ -70,10 +97,16 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Record(args) => record::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Pause(args) => pause::pause(&args),
+        Command::Resume(args) => pause::resume(&args),
         Command::Doctor(args) => doctor::run(args),
         Command::Schema => schema::run(),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
+        Command::HookHelper => hook_helper::run(),
     };
     ExitCode::from(code)
 }

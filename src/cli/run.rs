@@ -12,30 +12,37 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::asking::read_policy;
+use super::asking::{compile, sources_of};
 use super::failure::Failure;
 use super::logging::{self, LogFormat, LogLevel};
-use super::{DONE, FAILED, UNSUPPORTED};
+use super::outside;
+use super::{DONE, FAILED, UNSUPPORTED, USAGE};
+use crate::act::listeners;
 use crate::cgroup::root::Root;
-use crate::policy::Loaded;
 use crate::policy::model::{Mode, Policy, Psi, Trigger};
+use crate::policy::{Loaded, Source, parse_bytes};
+use crate::record::board::Board;
 use crate::record::counters::Counters;
-use crate::record::file::JournalTo;
+use crate::record::file::{Destination, JournalTo, Rotation};
 use crate::record::journal::Context;
 use crate::record::pool::Pool as Records;
 use crate::record::pulse::Pulse;
+use crate::record::recent::Recent;
 use crate::record::recorder::Recorder;
 use crate::record::witness::Witness;
 use crate::sense::lms;
-use crate::serve::{Limits, ListenAddr, Server};
+use crate::serve::{ControlAddr, ControlSocket, Desk, Limits, ListenAddr, Server, socket};
+use crate::state::{self, StateDir};
+use crate::units::Bytes;
+use crate::warden::reach::Reach;
 use crate::warden::reload::{self, Mailbox};
 use crate::warden::{Setup, Warden};
 
 /// Records that may be open or wait to be written at a time.
 const RECORDS: usize = 24;
-/// Descriptors of the daemon itself: standard ones, epoll, timers, signals, /proc, inotify, the journal, the kernel's log, the
-/// server's own.
-const OWN_DESCRIPTORS: usize = 41;
+/// Descriptors of the daemon itself: standard ones, epoll, timers, signals, /proc, inotify, the journal, the server's own, the
+/// pressure socket's, the helper's, the kernel's log and count.
+const OWN_DESCRIPTORS: usize = 48;
 /// Descriptors at the most: the kernel keeps some memory for each file that is held.
 const MOST_DESCRIPTORS: u64 = 16_384;
 /// How long the end waits for records and log lines to be written.
@@ -62,10 +69,25 @@ pub struct RunArgs {
     /// Address for metrics and health, or `none`
     #[arg(long, value_name = "ADDR", env = "OOMWARDEN_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:19877")]
     listen: Vec<ListenAddr>,
+    /// Names of groups, status and last deeds at these addresses too, for reading
+    #[arg(long, env = "OOMWARDEN_LISTEN_API")]
+    listen_api: bool,
+    /// Unix socket for `oomwarden status`, `pause` and `resume`, or `none` [default: /run/oomwarden/control.sock]
+    #[arg(long, value_name = "PATH", env = "OOMWARDEN_CONTROL")]
+    control: Option<ControlAddr>,
     /// Journal of judgements as JSON lines; `-` is standard output
     #[arg(long, value_name = "FILE", env = "OOMWARDEN_JOURNAL")]
     journal: Option<JournalTo>,
-    /// Directory for the lock that keeps a second oomwarden off
+    /// The journal file is renamed to FILE.1 before it gets larger than this; `none`: it grows as it likes
+    #[arg(long, value_name = "SIZE", env = "OOMWARDEN_JOURNAL_MAX_SIZE", default_value = "64MiB", value_parser = journal_size)]
+    journal_max_size: JournalSize,
+    /// How many former journal files are kept
+    #[arg(long, value_name = "N", env = "OOMWARDEN_JOURNAL_KEEP", default_value_t = Rotation::default().keep)]
+    journal_keep: u16,
+    /// Where processes wait to be told that their group should free memory, or `none`
+    #[arg(long, value_name = "PATH|none", env = "OOMWARDEN_PRESSURE_SOCKET")]
+    pressure_socket: Option<PathBuf>,
+    /// Directory for what outlives the daemon: a pause, the last good policy, the lock that keeps a second oomwarden off
     #[arg(long, value_name = "DIR", env = "OOMWARDEN_STATE", default_value = "/run/oomwarden")]
     state: PathBuf,
     /// Judge and record, but do nothing
@@ -85,6 +107,17 @@ pub struct RunArgs {
     log_level: LogLevel,
 }
 
+/// `--journal-max-size`.
+#[derive(Clone, Copy, Debug)]
+struct JournalSize(Option<Bytes>);
+
+fn journal_size(text: &str) -> Result<JournalSize, String> {
+    match text {
+        "none" => Ok(JournalSize(None)),
+        text => parse_bytes(text).map(|bytes| JournalSize(Some(bytes))),
+    }
+}
+
 fn failed(code: u8) -> impl Fn(String) -> Failure {
     move |message| Failure { code, message }
 }
@@ -98,8 +131,8 @@ pub fn run(args: RunArgs) -> u8 {
     }
 }
 
-fn load(paths: &[PathBuf], observe: bool) -> Result<Policy, Failure> {
-    let Loaded { mut policy, .. } = read_policy(paths)?;
+fn load(sources: &[Source], observe: bool) -> Result<Policy, Failure> {
+    let Loaded { mut policy, .. } = compile(sources)?;
     if observe {
         policy.mode = Mode::Observe;
         policy.rules.iter_mut().for_each(|rule| rule.mode = Mode::Observe);
@@ -107,9 +140,63 @@ fn load(paths: &[PathBuf], observe: bool) -> Result<Policy, Failure> {
     Ok(policy)
 }
 
+/// The policy to begin with.
+struct Beginning {
+    policy: Policy,
+    sources: Vec<Source>,
+    /// It is the last good one, taken over first at that time, because the one that was given is refused for that reason.
+    instead: Option<(SystemTime, String)>,
+}
+
+/// The policy that was given, or, if it is a bad one, the last good one.
+fn beginning(paths: &[PathBuf], observe: bool, state: &StateDir) -> Result<Beginning, Failure> {
+    let sources = sources_of(paths)?;
+    let refused = match load(&sources, observe) {
+        Ok(policy) => return Ok(Beginning { policy, sources, instead: None }),
+        Err(failure) => failure,
+    };
+    let unusable = |why: String| {
+        let path = state.path_of(state::policy::NAME);
+        Failure::new(USAGE, format!("{}\nand the last good policy in {} can't be used: {why}", refused.message, path.display()))
+    };
+    match state::policy::last_good(state) {
+        Ok(None) => Err(refused),
+        Err(error) => Err(unusable(error.to_string())),
+        Ok(Some(kept)) => match load(&kept.sources, observe) {
+            Ok(policy) => Ok(Beginning { policy, sources: kept.sources, instead: Some((kept.time, refused.message)) }),
+            Err(failure) => Err(unusable(failure.message)),
+        },
+    }
+}
+
+/// The control socket. One that was asked for must be had; without the usual one oomwarden protects all the same.
+fn control_socket(asked: Option<&ControlAddr>) -> Result<Option<ControlSocket>, Failure> {
+    match asked {
+        Some(ControlAddr::None) => Ok(None),
+        Some(ControlAddr::Path(path)) => ControlSocket::bind(path).map(Some).map_err(|error| failed(FAILED)(error.to_string())),
+        None => Ok(ControlSocket::bind(Path::new(socket::DEFAULT))
+            .map_err(|error| {
+                eprintln!("oomwarden: {error}: there is no control socket now, so that `status`, `pause` and `resume` don't work")
+            })
+            .ok()),
+    }
+}
+
+/// What is left of a pause from before the start.
+fn pause_left(state: &StateDir) -> Option<Duration> {
+    state::pause::left(state, SystemTime::now()).unwrap_or_else(|error| {
+        tracing::error!("{}: {error}: deeds are not paused", state.path_of(state::pause::NAME).display());
+        None
+    })
+}
+
 fn start(args: RunArgs) -> Result<(), Failure> {
+    let state = StateDir::new(&args.state);
+    let Beginning { policy, sources, instead } = beginning(&args.policy, args.observe, &state)?;
+    let policy = Arc::new(policy);
+    // Before anything is blocked, locked or raised: hooks are ordinary processes.
+    let helper = outside::start_helper(&policy, args.observe).map_err(|error| failed(FAILED)(format!("the helper for hooks: {error}")))?;
     let signals = block_signals().map_err(|error| failed(FAILED)(format!("signals: {error}")))?;
-    let policy = Arc::new(load(&args.policy, args.observe)?);
     let root = match Root::open(&args.cgroup_root) {
         Ok(root) => root,
         Err(error) if args.on_unsupported == OnUnsupported::Idle => {
@@ -126,17 +213,32 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     }
     let _lock = lock_state(&args.state)?;
     let server = Server::bind(&args.listen).map_err(|error| failed(FAILED)(error.to_string()))?;
+    let control = control_socket(args.control.as_ref())?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let log = logging::start(args.log_format, args.log_level, colours).map_err(|error| failed(FAILED)(format!("log: {error}")))?;
-    let descriptors = descriptors(args.psi_groups.max(1), &policy);
+    let door = outside::open_door(args.pressure_socket.as_deref(), &args.cgroup_root)?;
+    let descriptors = descriptors(args.psi_groups.max(1), &policy, door.is_some());
     prepare_self();
 
     let counters = Arc::new(Counters::new().map_err(|error| failed(FAILED)(format!("metrics: {error}")))?);
-    counters.policy_started(SystemTime::now());
+    let policies = Arc::new(state::policy::Keeper::new(state.clone()));
+    match instead {
+        None => {
+            counters.policy_started(SystemTime::now());
+            policies.keep(&sources, &policy.hash);
+        }
+        Some((since, why)) => {
+            tracing::error!("the policy is refused; the last good one is used, {} from {}: {why}", policy.hash, state::time_text(since));
+            counters.policy_fell_back(since);
+        }
+    }
     let pulse = Arc::new(Pulse::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?);
     let records = Records::new(RECORDS, 64, counters.journal_dropped());
-    let journal = args.journal.clone().unwrap_or(JournalTo::Nowhere);
-    let recorder = Recorder::spawn(&records, journal, Context::of_this_process(None), counters.journal_dropped())
+    let to = args.journal.clone().unwrap_or(JournalTo::Nowhere);
+    let journal = Destination { to, rotation: Rotation { at: args.journal_max_size.0, keep: args.journal_keep } };
+    let recent = Arc::new(Recent::default());
+    let context = Context::of_this_process(None);
+    let recorder = Recorder::spawn(&records, journal, context.clone(), counters.journal_dropped(), Arc::clone(&recent))
         .map_err(|error| failed(FAILED)(error.to_string()))?;
     let witness = match Witness::start(Arc::clone(&root), records.clone(), Arc::clone(&counters), descriptors.notices) {
         Ok(witness) => Some(witness),
@@ -146,6 +248,12 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         }
     };
     let mailbox = Mailbox::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?;
+    let board = Arc::new(Board::new(mailbox.mail()));
+    let listeners = outside::serve(door, descriptors.listeners, &counters).map_err(|error| failed(FAILED)(error.to_string()))?;
+    let hooks = match args.observe {
+        true => None,
+        false => Some(outside::hooks(helper, records.clone(), context, mailbox.mail()).map_err(|error| failed(FAILED)(error.to_string()))?),
+    };
     let warden = Warden::new(Setup {
         root,
         policy: Arc::clone(&policy),
@@ -155,16 +263,37 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         counters: Arc::clone(&counters),
         pulse: Arc::clone(&pulse),
         mailbox: mailbox.clone(),
+        board: Arc::clone(&board),
+        paused: pause_left(&state),
         signals,
         low_memory: lms::PATH.into(),
+        reach: Reach { listeners: listeners.clone(), hooks: hooks.clone() },
         ready: announce,
     })
     .map_err(|error| failed(FAILED)(format!("{}: {error}", args.cgroup_root.display())))?;
     let paths = args.policy.clone();
-    let again = Box::new(move || load(&paths, args.observe).map_err(|failure| failure.message));
+    let again = Box::new(move || {
+        let sources = sources_of(&paths).map_err(|failure| failure.message)?;
+        let policy = load(&sources, args.observe).map_err(|failure| failure.message)?;
+        policies.keep(&sources, &policy.hash);
+        if let Some(hooks) = &hooks {
+            hooks.prepare(&policy);
+        }
+        Ok(policy)
+    });
     reload::start(mailbox, args.policy, Arc::clone(&policy), Arc::clone(&counters), again)
         .map_err(|error| failed(FAILED)(format!("policy reload: {error}")))?;
-    let server = server.spawn(counters, pulse, Limits::default()).map_err(|error| failed(FAILED)(error.to_string()))?;
+    let pauses = Arc::new(state::pause::Keeper::new(state));
+    let desk = Desk { board: Some(board), recent: Some(recent), pauses: Some(pauses) };
+    if let Some(control) = &control {
+        tracing::info!("control socket at {}", control.path().display());
+    }
+    let server = server
+        .with_control(control)
+        .with_desk(desk)
+        .with_api(args.listen_api)
+        .spawn(counters, pulse, Limits::default())
+        .map_err(|error| failed(FAILED)(error.to_string()))?;
     for address in server.local_addrs() {
         tracing::info!("metrics and health at http://{address}/");
     }
@@ -181,6 +310,9 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     server.shutdown();
     if let Some(witness) = witness {
         witness.shutdown();
+    }
+    if let Some(listeners) = listeners {
+        listeners.close();
     }
     if !recorder.shutdown(FAREWELL) {
         tracing::warn!("records were still waiting to be written at the end");
@@ -249,17 +381,23 @@ struct Descriptors {
     psi_groups: usize,
     /// For the witness, where the kernel's log gives no notice.
     notices: usize,
+    listeners: usize,
 }
 
 /// Raises RLIMIT_NOFILE to what is allowed and shares it out: what the daemon needs for itself, the server's connections
-/// (it takes an eighth at the most), triggers, groups, and a rest for files that are opened for one use.
-fn descriptors(psi_groups: usize, policy: &Policy) -> Descriptors {
+/// (it takes an eighth at the most), listeners (another eighth, where there are many), triggers, groups, and a rest for files that
+/// are opened for one use.
+fn descriptors(psi_groups: usize, policy: &Policy, with_listeners: bool) -> Descriptors {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((256, 256));
     let wanted = hard.min(MOST_DESCRIPTORS).max(soft);
     let limit = if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() { wanted } else { soft };
     let limit = usize::try_from(limit.min(MOST_DESCRIPTORS)).unwrap_or(256);
-    let notices = (limit / 32).min(64);
-    let spare = limit.saturating_sub(OWN_DESCRIPTORS + notices + limit / 8);
+    let notices = (limit / 128).min(64);
+    let listeners = match with_listeners {
+        true => (if limit >= 1024 { limit / 8 } else { limit / 16 }).clamp(1, listeners::MOST),
+        false => 0,
+    };
+    let spare = limit.saturating_sub(OWN_DESCRIPTORS + limit / 8 + listeners + notices);
     // A group may have as many triggers as the policy has different ones.
     let mut kinds: Vec<Psi> = Vec::new();
     for when in policy.rules.iter().flat_map(|rule| &rule.when) {
@@ -271,7 +409,7 @@ fn descriptors(psi_groups: usize, policy: &Policy) -> Descriptors {
     let each = kinds.len().max(1);
     let psi_groups = psi_groups.min(spare / 4 / each).max(1);
     let rest = (spare / 4).min(256);
-    Descriptors { groups: spare.saturating_sub(psi_groups * each + rest), psi_groups, notices }
+    Descriptors { groups: spare.saturating_sub(psi_groups * each + rest), psi_groups, notices, listeners }
 }
 
 /// Whether we may end processes here at all: as root, with CAP_KILL, or in a subtree that was delegated to us.

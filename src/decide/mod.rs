@@ -19,6 +19,7 @@
 //! Beside the judgement live the questions that follow it: [`process`] (which single process), [`recovery`] (is the
 //! trouble over before the last rung), [`history`] (what keeps a rule still).
 
+pub mod breaker;
 pub mod conditions;
 pub mod facts;
 pub mod history;

@@ -2,6 +2,7 @@
 
 mod fixture;
 
+mod breaker;
 mod candidates;
 mod conditions;
 mod history;

@@ -32,20 +32,30 @@ fn listed(machine: &Machine, directory: &Path) -> Listed {
     }
 }
 
-pub(super) fn own_group(machine: &Machine) -> Finding {
-    let named = machine.proc("self/cgroup").and_then(|text| text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned));
+/// The directory of our own group, and how it was found.
+pub(super) fn own_directory(machine: &Machine) -> Option<(PathBuf, &'static str)> {
     let holds_us = |directory: &Path| listed(machine, directory) == Listed::Us;
     // a name with `..` leads out of our cgroup namespace
-    if let Some(named) = named.as_ref().filter(|named| !named.split('/').any(|part| part == "..")) {
+    if let Some(named) = own_name(machine).filter(|named| !named.split('/').any(|part| part == "..")) {
         let directory = machine.system.cgroup_root.join(named.trim_start_matches('/'));
         if holds_us(&directory) {
-            return Finding::ok(format!("{}, as /proc/self/cgroup says", machine.group_path(&directory)));
+            return Some((directory, "as /proc/self/cgroup says"));
         }
     }
     // in a cgroup namespace, or with a subtree as the root, the name means something else
-    if let Some(directory) = machine.groups.iter().find(|directory| holds_us(directory)) {
-        return Finding::ok(format!("{}, by our process id in its cgroup.procs", machine.group_path(directory)));
+    let directory = machine.groups.iter().find(|directory| holds_us(directory))?;
+    Some((directory.clone(), "by our process id in its cgroup.procs"))
+}
+
+fn own_name(machine: &Machine) -> Option<String> {
+    machine.proc("self/cgroup")?.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+}
+
+pub(super) fn own_group(machine: &Machine) -> Finding {
+    if let Some((directory, how)) = own_directory(machine) {
+        return Finding::ok(format!("{}, {how}", machine.group_path(&directory)));
     }
+    let named = own_name(machine);
     let named = named.as_deref().unwrap_or("nothing");
     let in_doubt =
         machine.groups.iter().filter(|directory| listed(machine, directory) == Listed::Hidden && !is_threaded(directory)).count();

@@ -1,6 +1,7 @@
 //! Rights and limits of this process and of its user.
 
-use super::{Finding, Machine, many};
+use super::machine::read;
+use super::{Finding, Machine, groups, many};
 use crate::units::Bytes;
 
 /// Numbers of capabilities in linux/capability.h.
@@ -14,6 +15,10 @@ const DESCRIPTORS_PER_GROUP: u64 = 8;
 const OTHER_DESCRIPTORS: u64 = 128;
 /// Stacks and buffers of the threads on the kill path, and their code.
 const LOCKED_BYTES: u64 = 4 << 20;
+/// What oomwarden may need on a machine with many groups, with room to spare.
+const OWN_BYTES: u64 = 64 << 20;
+/// Its threads, and the processes that it starts.
+const OWN_TASKS: u64 = 32;
 /// Groups that may appear later need watches as well: this many times those that are there.
 const GROWTH: u64 = 2;
 
@@ -61,7 +66,7 @@ fn words(limit: u64, number: impl Fn(u64) -> String) -> String {
     if limit == u64::MAX { "unlimited".to_owned() } else { number(limit) }
 }
 
-fn groups(machine: &Machine) -> u64 {
+fn number_of_groups(machine: &Machine) -> u64 {
     u64::try_from(machine.groups.len()).unwrap_or(u64::MAX)
 }
 
@@ -69,7 +74,7 @@ pub(super) fn open_files(machine: &Machine) -> Finding {
     // we raise our own limit as far as the hard one
     let Some((_, limit)) = machine.limit("Max open files") else { return Finding::unreadable("/proc/self/limits") };
     let words = words(limit, |limit| limit.to_string());
-    let wanted = groups(machine).saturating_mul(DESCRIPTORS_PER_GROUP).saturating_add(OTHER_DESCRIPTORS);
+    let wanted = number_of_groups(machine).saturating_mul(DESCRIPTORS_PER_GROUP).saturating_add(OTHER_DESCRIPTORS);
     if limit >= wanted {
         return Finding::ok(format!("{words}, {wanted} are wanted for the groups that are there now"));
     }
@@ -94,13 +99,39 @@ pub(super) fn locked_memory(machine: &Machine) -> Finding {
     )
 }
 
+/// Limits of the group that we run in, and of those above it: what it takes to hurt us.
+pub(super) fn own_group(machine: &Machine) -> Finding {
+    let Some((directory, _)) = groups::own_directory(machine) else { return Finding::ok("not below the cgroup root") };
+    let line = directory.ancestors().take_while(|above| above.starts_with(&machine.system.cgroup_root));
+    for above in line {
+        let number = |file: &str| read(&above.join(file)).and_then(|text| text.parse::<u64>().ok());
+        let group = machine.group_path(above);
+        for file in ["memory.max", "memory.high"] {
+            if let Some(bytes) = number(file).filter(|bytes| *bytes < OWN_BYTES) {
+                return Finding::degraded(
+                    format!("{group} has {file} {}: oomwarden in there would starve before anybody else", Bytes(bytes)),
+                    format!("run it where there are {} or more (systemd: MemoryMax=, MemoryHigh=), or without a limit", Bytes(OWN_BYTES)),
+                );
+            }
+        }
+        if let Some(most) = number("pids.max").filter(|most| *most < OWN_TASKS) {
+            return Finding::degraded(
+                format!("{group} has pids.max {most}: oomwarden's threads may not all start there"),
+                format!("raise it to {OWN_TASKS} (systemd: TasksMax={OWN_TASKS})"),
+            );
+        }
+    }
+    Finding::ok(format!("none in {} or above it that would hurt", machine.group_path(&directory)))
+}
+
 pub(super) fn inotify(machine: &Machine) -> Finding {
     let number = |name: &str| machine.proc(&format!("sys/fs/inotify/{name}")).and_then(|text| text.parse::<u64>().ok());
     let (Some(watches), Some(instances)) = (number("max_user_watches"), number("max_user_instances")) else {
         return Finding::unreadable("/proc/sys/fs/inotify");
     };
-    let wanted = groups(machine).saturating_mul(GROWTH);
-    let found = format!("{watches} watches and {instances} instances a user, one watch for each of {}", many(groups(machine), "group"));
+    let wanted = number_of_groups(machine).saturating_mul(GROWTH);
+    let found =
+        format!("{watches} watches and {instances} instances a user, one watch for each of {}", many(number_of_groups(machine), "group"));
     if instances == 0 {
         return Finding::degraded(format!("{found}: groups are read on a timer"), "sysctl fs.inotify.max_user_instances=128");
     }

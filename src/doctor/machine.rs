@@ -27,11 +27,15 @@ pub struct Probes {
     pub pidfd: fn() -> io::Result<()>,
     /// Opens the kernel's log, and says by which way; given /proc.
     pub kernel_log: fn(&Path) -> io::Result<&'static str>,
+    /// Whether a directory has one of these extended attributes.
+    pub marks: fn(&Path, &[&str]) -> bool,
 }
 
 /// Where to look.
 #[derive(Clone, Debug)]
 pub struct System {
+    /// The root directory, for the files of others.
+    pub root: PathBuf,
     /// /proc
     pub proc: PathBuf,
     /// The cgroup root.
@@ -46,8 +50,8 @@ impl System {
     /// This machine.
     #[must_use]
     pub fn here(cgroup_root: PathBuf) -> System {
-        let probes = Probes { is_cgroup2, arm_trigger, may_write, pidfd, kernel_log };
-        System { proc: PathBuf::from("/proc"), cgroup_root, pid: std::process::id(), probes }
+        let probes = Probes { is_cgroup2, arm_trigger, may_write, pidfd, kernel_log, marks };
+        System { root: PathBuf::from("/"), proc: PathBuf::from("/proc"), cgroup_root, pid: std::process::id(), probes }
     }
 }
 
@@ -197,6 +201,15 @@ fn pidfd() -> io::Result<()> {
 
 fn kernel_log(_proc: &Path) -> io::Result<&'static str> {
     Ok(KernelLog::open()?.way())
+}
+
+fn marks(path: &Path, names: &[&str]) -> bool {
+    let mut value = [0; 16];
+    let is_set = |name: &&str| match rustix::fs::getxattr(path, *name, &mut value[..]) {
+        Ok(_) => true,
+        Err(errno) => errno == rustix::io::Errno::RANGE,
+    };
+    names.iter().any(is_set)
 }
 
 #[cfg(test)]

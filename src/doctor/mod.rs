@@ -12,6 +12,7 @@ mod groups;
 mod limits;
 mod lms;
 mod machine;
+mod neighbours;
 mod root;
 
 #[cfg(test)]
@@ -132,6 +133,11 @@ pub const CHECKS: &[Check] = &[
     ("rlimit-nofile", Needs::Nothing, limits::open_files),
     ("rlimit-memlock", Needs::Nothing, limits::locked_memory),
     ("inotify", Needs::Nothing, limits::inotify),
+    ("own-limits", Needs::CgroupRoot, limits::own_group),
+    ("systemd-oomd", Needs::Nothing, neighbours::systemd_oomd),
+    ("oomd-marks", Needs::CgroupRoot, neighbours::oomd_marks),
+    ("other-killers", Needs::Nothing, neighbours::other_killers),
+    ("kubelet", Needs::Nothing, neighbours::kubelet),
 ];
 
 /// Runs every check.

@@ -124,8 +124,9 @@ impl Fake {
                 Ok(errno) => Err(io::Error::from_raw_os_error(errno.parse().unwrap())),
                 Err(_) => Ok("/dev/kmsg"),
             },
+            marks: |path, names| names.iter().any(|name| path.join(name).exists()),
         };
-        examine(&System { proc: self.path("proc"), cgroup_root: self.path("cgroup"), pid: PID, probes })
+        examine(&System { root: self.path("root"), proc: self.path("proc"), cgroup_root: self.path("cgroup"), pid: PID, probes })
     }
 
     fn check(&self, name: &str) -> Finding {
@@ -441,7 +442,7 @@ fn as_text_and_as_json() {
     let text = report.to_string();
     let line = text.lines().find(|line| line.contains("memory-controller")).unwrap();
     assert!(line.starts_with("missing   memory-controller  available, but not enabled for the groups below -> echo +memory >"), "{line}");
-    assert!(text.ends_with("\noomwarden can't do its work here: 17 ok, 1 degraded, 1 missing\n"), "{text}");
+    assert!(text.ends_with("\noomwarden can't do its work here: 22 ok, 1 degraded, 1 missing\n"), "{text}");
     assert_eq!(text.lines().count(), CHECKS.len() + 2);
 
     let json: serde_json::Value = serde_json::to_value(&report).unwrap();
@@ -472,4 +473,83 @@ proptest! {
         fs::write(fake.path(which), [before, &noise, rest].concat()).unwrap();
         prop_assert_eq!(fake.examine().lines.len(), CHECKS.len());
     }
+}
+
+#[test]
+fn systemd_oomd_is_a_neighbour_where_units_ask_it_to_kill() {
+    let fake = Fake::fit();
+    fake.write("root/usr/lib/systemd/system/user@.service.d/10-oomd.conf", "[Service]\nManagedOOMMemoryPressure=kill\n");
+    fake.expect("systemd-oomd", Status::Ok, "not running");
+    fake.write("proc/400/comm", "systemd-oomd\n");
+    fake.expect("systemd-oomd", Status::Degraded, "kill in user@.service:");
+    fake.write("root/etc/systemd/system/-.slice.d/swap.conf", "[Slice]\n ManagedOOMSwap = kill\n");
+    fake.write("root/etc/systemd/system/db.service", "[Service]\nManagedOOMSwap=auto\nManagedOOMPreference=omit\n");
+    fake.write("root/etc/systemd/system/README.d/x", "ManagedOOMSwap=kill\n");
+    fake.expect("systemd-oomd", Status::Degraded, "kill in -.slice, user@.service:");
+    fake.remove("root");
+    fake.expect("systemd-oomd", Status::Ok, "running (process 400), and no unit asks it to kill");
+}
+
+#[test]
+fn marks_for_systemd_oomd_are_told_because_nobody_reads_them_here() {
+    let fake = Fake::fit();
+    fake.write("cgroup/web.service/user.oomd_omit", "1");
+    fake.expect("oomd-marks", Status::Degraded, "/web.service");
+    fake.expect("oomd-marks", Status::Degraded, "`exclude`");
+}
+
+#[test]
+fn daemons_that_kill_are_neighbours_and_those_that_tell_are_not() {
+    let fake = Fake::fit();
+    fake.write("proc/500/comm", "psi-notify\n");
+    fake.expect("other-killers", Status::Ok, "psi-notify (process 500) only tells");
+    fake.write("proc/501/comm", "earlyoom\n");
+    fake.write("proc/502/comm", "nohang\n");
+    fake.write("proc/503/comm", "nohang-thing\n");
+    fake.expect("other-killers", Status::Degraded, "earlyoom (process 501), nohang (process 502) also kills");
+}
+
+#[test]
+fn the_kubelets_eviction_is_told_with_its_threshold() {
+    let fake = Fake::fit();
+    fake.expect("kubelet", Status::Ok, "not running");
+    fake.write("proc/600/comm", "kubelet\n");
+    fake.write("proc/600/cmdline", "/usr/bin/kubelet\0");
+    fake.expect("kubelet", Status::Degraded, "memory.available 100Mi (its default)");
+    fake.write("proc/600/cmdline", "/usr/bin/kubelet\0--config\0/var/lib/kubelet/config.yaml\0");
+    fake.expect("kubelet", Status::Degraded, "could not be read");
+    fake.write(
+        "root/var/lib/kubelet/config.yaml",
+        "kind: KubeletConfiguration\nevictionHard:\n  memory.available: 5%\n  nodefs.available: 10%\n",
+    );
+    fake.expect("kubelet", Status::Degraded, "memory.available 5% (/var/lib/kubelet/config.yaml)");
+    for (text, part) in
+        [("evictionHard: {memory.available: 0%}\n", "no eviction"), ("evictionHard: {nodefs.available: 10%}\n", "no eviction")]
+    {
+        fake.write("root/var/lib/kubelet/config.yaml", text);
+        fake.expect("kubelet", Status::Ok, part);
+    }
+    for text in ["kind: KubeletConfiguration\n", "evictionHard: 7\n", "{"] {
+        fake.write("root/var/lib/kubelet/config.yaml", text);
+        fake.expect("kubelet", Status::Degraded, "says nothing");
+    }
+    fake.write("proc/600/cmdline", "/usr/bin/kubelet\0--config=/x\0--eviction-hard=nodefs.available<1%,memory.available<200Mi\0");
+    fake.expect("kubelet", Status::Degraded, "memory.available 200Mi (--eviction-hard)");
+}
+
+#[test]
+fn limits_of_the_own_group_and_of_those_above_it() {
+    let fake = Fake::fit();
+    for (file, text) in [("memory.max", "max\n"), ("memory.high", "67108864\n"), ("pids.max", "512\n")] {
+        fake.write(&format!("cgroup/own.service/{file}"), text);
+    }
+    fake.expect("own-limits", Status::Ok, "/own.service");
+    fake.write("cgroup/own.service/pids.max", "8\n");
+    fake.expect("own-limits", Status::Degraded, "TasksMax=32");
+    fake.write("cgroup/own.service/memory.max", "16777216\n");
+    fake.expect("own-limits", Status::Degraded, "/own.service has memory.max 16MiB");
+    fake.remove("cgroup/own.service/memory.max");
+    fake.remove("cgroup/own.service/pids.max");
+    fake.write("cgroup/memory.max", "1048576\n");
+    fake.expect("own-limits", Status::Degraded, "/ has memory.max 1MiB");
 }

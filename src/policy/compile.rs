@@ -58,6 +58,7 @@ pub(super) fn compile(draft: Draft, hash: Arc<str>, report: &mut Report) -> Opti
     let mode = draft.mode.as_ref().map_or(Mode::Enforce, |mode| mode.value);
     let cooldown = draft.cooldown.as_ref().map_or(COOLDOWN, |cooldown| cooldown.value);
     let hold = draft.hold.as_ref().map(|hold| hold.value);
+    let limit = draft.limit.as_ref().map(|limit| limit.value);
     let oom_group = match &draft.oom_group {
         Some(patterns) => Some(globs(patterns, report)?),
         None => None,
@@ -69,7 +70,7 @@ pub(super) fn compile(draft: Draft, hash: Arc<str>, report: &mut Report) -> Opti
         .map(|entry| Some(Importance { group: globs(&entry.value.group, report)?, value: entry.value.value }))
         .collect::<Option<_>>()?;
     let rules = draft.rules.into_iter().map(|entry| rule(entry, mode, cooldown, report)).collect::<Option<_>>()?;
-    Some(Policy { hash, mode, exclude, importance, rules, oom_group, hold })
+    Some(Policy { hash, mode, exclude, importance, rules, oom_group, hold, limit })
 }
 
 fn exclude(entry: draft::Exclude, report: &mut Report) -> Option<Exclude> {

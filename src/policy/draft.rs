@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::diagnostic::Place;
-use super::model::{Condition, Mode, RankBy, Rung, Trigger};
+use super::model::{Condition, KillLimit, Mode, RankBy, Rung, Trigger};
 use crate::units::Bytes;
 
 /// A value and where it stands.
@@ -38,6 +38,7 @@ pub(super) struct Draft {
     pub rule_count: usize,
     pub oom_group: Option<Patterns>,
     pub hold: Option<At<Duration>>,
+    pub limit: Option<At<KillLimit>>,
 }
 
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 
 use super::diagnostic::{Place, Report, shown};
 use super::draft::{At, Draft, Patterns, Rule, Victim};
-use super::model::{Condition, EventKind, LmsLevel, Psi, Trigger, UsageOf, UsageTest};
+use super::model::{Condition, EventKind, LmsLevel, Psi, Rung, Trigger, UsageOf, UsageTest};
 use super::pattern::Over;
 use crate::units::Share;
 
@@ -38,6 +38,7 @@ pub(super) fn lint(draft: &Draft, report: &mut Report) {
         triggers(rule, root_only, report);
         conditions(rule, root_only, report);
         victims(rule, root_only, &exclude, report);
+        vain_warning(rule, report);
     }
 }
 
@@ -221,6 +222,21 @@ fn victims(rule: &Rule, root_only: bool, exclude: &[Over<'_>], report: &mut Repo
         );
     }
     overlapping(patterns, report);
+}
+
+/// A warning that nobody can redeem himself by.
+fn vain_warning(rule: &Rule, report: &mut Report) {
+    let broken = |trigger: &At<Trigger>| matches!(trigger.value, Trigger::Event(EventKind::OomKill | EventKind::OomGroupKill));
+    if rule.ladder.iter().any(|rung| matches!(rung, Rung::Warn { .. })) && rule.when.iter().all(broken) {
+        report.warning(
+            rule.name.at,
+            format!(
+                "the rule {} warns in vain: a group that lost a process is not whole again when memory is freed",
+                shown(&rule.name.value)
+            ),
+            "warn where a shortage begins, as with `psi` or `usage`, and leave `warn` out here",
+        );
+    }
 }
 
 /// Candidates that contain one another, as far as the text shows it.

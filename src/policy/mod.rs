@@ -38,6 +38,8 @@ use draft::Draft;
 use model::Policy;
 use places::Places;
 
+use crate::units::Bytes;
+
 /// A policy that can be used.
 #[derive(Debug)]
 pub struct Loaded {
@@ -84,6 +86,14 @@ pub fn load(sources: &[Source]) -> Result<Loaded, Vec<Diagnostic>> {
 /// What is wrong, and what to write instead.
 pub fn parse_time(text: &str) -> Result<Duration, String> {
     values::duration(text).map_err(|bad| format!("{}: {}", bad.message, bad.hint))
+}
+
+/// Reads an amount of memory as a policy writes it: `64MiB`.
+///
+/// # Errors
+/// What is wrong, and what to write instead.
+pub fn parse_bytes(text: &str) -> Result<Bytes, String> {
+    values::bytes(text).map_err(|bad| format!("{}: {}", bad.message, bad.hint))
 }
 
 /// For a name that is none of the known ones: what is wrong, and the nearest of them, or all.

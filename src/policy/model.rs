@@ -3,6 +3,7 @@
 //! A value of [`Policy`] is sound by construction: every name is unique, every ladder ends in a kill, every glob is
 //! compiled. It is shared as `Arc<Policy>` and never changes; a reload makes a new one.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,7 +91,23 @@ pub struct Policy {
     /// How long the kernel module may hold an OOM of the whole node back while oomwarden acts: whole milliseconds, 1 ms to
     /// [`LONGEST_HOLD`]. `None`: as long as the module's own parameter says.
     pub hold: Option<Duration>,
+    /// The circuit breaker, if the policy has one.
+    pub limit: Option<KillLimit>,
 }
+
+/// `limits: {kills: 5 per 10m}`: beyond it a rule only observes for a subject. Counted for each rule and subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KillLimit {
+    /// So many, 1 to [`MOST_KILLS`]...
+    pub kills: u32,
+    /// ...within this time, [`SHORTEST_LIMIT`] to a day.
+    pub per: Duration,
+}
+
+/// The most kills that a limit can allow.
+pub const MOST_KILLS: u32 = 100;
+/// The shortest time that a limit can count over.
+pub const SHORTEST_LIMIT: Duration = Duration::from_secs(1);
 
 /// The longest hold that can be asked for: the kernel's killer waits as long, and so does everyone who needs memory.
 pub const LONGEST_HOLD: Duration = Duration::from_secs(2);
@@ -313,9 +330,18 @@ pub enum RankKey {
     Age,
 }
 
-/// One rung of the ladder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// One rung of the ladder. Cloning one allocates nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rung {
+    /// Whoever listens is told, and whoever handles the signal gets it; then wait.
+    Warn {
+        /// The signal, if there is to be one.
+        signal: Option<WarnSignal>,
+        /// Time to free memory.
+        wait: Duration,
+    },
+    /// A program of the administrator's is run.
+    Hook(Arc<Hook>),
     /// SIGTERM to every process, then wait.
     Term {
         /// Grace time.
@@ -323,6 +349,55 @@ pub enum Rung {
     },
     /// SIGKILL.
     Kill(KillWhat),
+}
+
+/// A signal that programs may give a meaning of their own: SIGUSR1, SIGUSR2, or a real-time signal (signal(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WarnSignal(i32);
+
+/// Where real-time signals begin, as glibc counts: the kernel's first two are kept by the C library.
+const RT_MIN: i32 = 34;
+/// The last of them.
+const RT_MAX: i32 = 64;
+
+impl WarnSignal {
+    /// SIGUSR1.
+    pub const USR1: WarnSignal = WarnSignal(10);
+    /// SIGUSR2.
+    pub const USR2: WarnSignal = WarnSignal(12);
+
+    /// SIGRTMIN plus so many; `None` beyond SIGRTMAX.
+    #[must_use]
+    pub fn real_time(above: u8) -> Option<WarnSignal> {
+        let number = RT_MIN + i32::from(above);
+        (number <= RT_MAX).then_some(WarnSignal(number))
+    }
+
+    /// The kernel's number.
+    #[must_use]
+    pub fn number(self) -> i32 {
+        self.0
+    }
+}
+
+impl fmt::Display for WarnSignal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            WarnSignal::USR1 => f.write_str("SIGUSR1"),
+            WarnSignal::USR2 => f.write_str("SIGUSR2"),
+            WarnSignal(RT_MIN) => f.write_str("SIGRTMIN"),
+            WarnSignal(number) => write!(f, "SIGRTMIN+{}", number - RT_MIN),
+        }
+    }
+}
+
+/// What a hook runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// The program by its absolute path, then its arguments. Never empty, no NUL.
+    pub exec: Vec<String>,
+    /// How long it may take; above zero.
+    pub timeout: Duration,
 }
 
 /// What the last rung kills.

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use super::diagnostic::{Bad, plain, shown};
-use super::model::{EventKind, LONGEST_HOLD, Level, LmsLevel, Psi, PsiKind, RankBy, RankKey};
+use super::model::{
+    EventKind, KillLimit, LONGEST_HOLD, Level, LmsLevel, MOST_KILLS, Psi, PsiKind, RankBy, RankKey, SHORTEST_LIMIT, WarnSignal,
+};
 use crate::units::{Bytes, Share};
 
 /// The longest time that means anything in a policy.
@@ -221,6 +223,56 @@ pub(super) fn hold(text: &str) -> Result<Duration, Bad> {
         ));
     }
     Ok(time)
+}
+
+/// The circuit breaker's limit: `5 per 10m`.
+pub(super) fn kill_limit(text: &str) -> Result<KillLimit, Bad> {
+    const FORM: &str = "write how many kills and in which time, as in `5 per 10m`";
+    let words: Vec<&str> = text.split(' ').filter(|word| !word.is_empty()).collect();
+    let [count, "per", time] = words[..] else {
+        return Err(Bad::new(format!("{} is no limit of kills", shown(text)), FORM));
+    };
+    let sound = count.len() <= 3 && !count.starts_with('0') && count.bytes().all(|byte| byte.is_ascii_digit());
+    let kills = count.parse().ok().filter(|kills| sound && (1..=MOST_KILLS).contains(kills)).ok_or_else(|| {
+        let hint = format!("a limit is 1 to {MOST_KILLS} kills, as in `5 per 10m`; a rule that may not kill at all says `mode: observe`");
+        Bad::new(format!("{} kills can't be a limit", shown(count)), hint)
+    })?;
+    let per = duration(time)?;
+    if per < SHORTEST_LIMIT {
+        return Err(Bad::new(format!("{} does not fit a limit of kills", shown(time)), "its time is 1s to 24h, as in `5 per 10m`"));
+    }
+    Ok(KillLimit { kills, per })
+}
+
+/// Signals that say something else already; some runtimes (Go's for SIGHUP) handle them by ending the program.
+const TAKEN_SIGNALS: [&str; 15] = [
+    "SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE", "SIGALRM", "SIGCHLD", "SIGCONT", "SIGTSTP", "SIGWINCH", "SIGURG", "SIGIO", "SIGPWR",
+    "SIGSEGV", "SIGABRT", "SIGBUS",
+];
+
+/// The signal of a warning: `SIGUSR1`, `SIGUSR2`, `SIGRTMIN+3`.
+pub(super) fn warn_signal(text: &str) -> Result<WarnSignal, Bad> {
+    const HINT: &str =
+        "write `SIGUSR1`, `SIGUSR2` or `SIGRTMIN+N` (0 to 30); without `signal` only listeners at the pressure socket are told";
+    let real_time = |rest: &str| match rest.strip_prefix('+') {
+        None if rest.is_empty() => WarnSignal::real_time(0),
+        Some(digits) if digits.len() <= 2 && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            digits.parse().ok().and_then(WarnSignal::real_time)
+        }
+        _ => None,
+    };
+    let found = match text {
+        "SIGUSR1" => Some(WarnSignal::USR1),
+        "SIGUSR2" => Some(WarnSignal::USR2),
+        _ => text.strip_prefix("SIGRTMIN").and_then(real_time),
+    };
+    let why = match text {
+        "SIGKILL" | "SIGSTOP" => "can't be handled by any process",
+        "SIGTERM" => "is what the rung `term` sends",
+        taken if TAKEN_SIGNALS.contains(&taken) => "means something else to programs, also to those that handle it",
+        _ => "is no signal for warnings",
+    };
+    found.ok_or_else(|| Bad::new(format!("{} {why}", shown(text)), HINT))
 }
 
 /// One rank key: `usage`, `usage within 10%`.

@@ -62,6 +62,11 @@ impl Onlooker {
     pub fn watch_for(&mut self, time: Duration, policy: &Policy) {
         self.trends.note(&self.tree, self.since.elapsed(), &mut self.buffer);
         std::thread::sleep(time);
+        self.note(policy);
+    }
+
+    /// Looks for groups that came or went, and notes usage and stall.
+    pub fn note(&mut self, policy: &Policy) {
         // Who came meanwhile stands to be judged, too.
         self.tree.rescan(policy);
         self.trends.note(&self.tree, self.since.elapsed(), &mut self.buffer);

@@ -165,6 +165,8 @@ pub struct Toll {
     pub bytes: Option<u64>,
     /// With `process`: which one.
     pub pid: Option<i32>,
+    /// What would be tried before: `warn (SIGUSR1, 1s)`, `hook /usr/local/bin/save-state (500ms)`, `term (3s)`.
+    pub before: Vec<String>,
 }
 
 /// A candidate.
@@ -311,12 +313,13 @@ fn toll(onlooker: &mut Onlooker, rule: &Rule, victim: Slot) -> Option<Toll> {
     let facts = court.facts_of(victim)?;
     let group = facts.path.to_string();
     let bytes = facts.memory.usage();
+    let before = rule.ladder.iter().filter_map(words::rung_before_the_kill).collect();
     if rule.ladder.contains(&Rung::Kill(KillWhat::Process)) {
         let pid = court.pick_process_from(victim, &mut sight);
-        return Some(Toll { group, kill: "process", groups: 0, processes: pid.map(|_| 1), bytes: None, pid });
+        return Some(Toll { group, kill: "process", groups: 0, processes: pid.map(|_| 1), bytes: None, pid, before });
     }
     let groups = facts.subtree_end.saturating_sub(court.index_of(victim)?) as usize;
-    Some(Toll { group, kill: "group", groups, processes: court.processes_below(victim), bytes, pid: None })
+    Some(Toll { group, kill: "group", groups, processes: court.processes_below(victim), bytes, pid: None, before })
 }
 
 fn candidate(record: &JudgementRecord, at: usize) -> Option<CandidatePlan> {

@@ -74,6 +74,7 @@ pub struct Counters {
     rule_info: IntGaugeVec,
     groups: [IntGauge; Sensing::ALL.len()],
     psi_triggers: IntGauge,
+    listeners: IntGauge,
     trigger_events: IntCounterVec,
     judgements: IntCounterVec,
     kills: IntCounterVec,
@@ -81,6 +82,8 @@ pub struct Counters {
     failures: IntCounterVec,
     freed: IntCounterVec,
     phases: [Histogram; Phase::ALL.len()],
+    paused: IntGauge,
+    breakers: IntGauge,
     journal_dropped: IntCounter,
     reloads: IntCounter,
     reload_failures: IntCounter,
@@ -138,6 +141,7 @@ impl Counters {
             )?,
             groups: Sensing::ALL.map(|sensing| groups.with_label_values(&[sensing.word()])),
             psi_triggers: int_gauge(r, "oomwarden_psi_triggers", "PSI triggers that are armed in the kernel.")?,
+            listeners: int_gauge(r, "oomwarden_pressure_listeners", "Connections at the pressure socket.")?,
             trigger_events: int_counters(r, "oomwarden_trigger_events_total", "Notices that a rule's trigger gave.", &["rule", "trigger"])?,
             judgements: int_counters(r, "oomwarden_judgements_total", "Judgements, by how they ended.", &["rule", "outcome"])?,
             kills: int_counters(r, "oomwarden_kills_total", "Victims that were killed and verified to be gone.", &["rule"])?,
@@ -145,6 +149,12 @@ impl Counters {
             failures: int_counters(r, "oomwarden_kill_failures_total", "Attempts to kill that failed, by reason.", &["rule", "reason"])?,
             freed: int_counters(r, "oomwarden_freed_bytes_total", "Anonymous memory and swap that victims gave back.", &["rule"])?,
             phases: Phase::ALL.map(|phase| phases.with_label_values(&[phase.word()])),
+            paused: int_gauge(r, "oomwarden_paused", "Whether deeds are paused (1) or not (0).")?,
+            breakers: int_gauge(
+                r,
+                "oomwarden_breaker_open",
+                "Circuit breakers that are open: pairs of rule and subject for which the rule only observes.",
+            )?,
             journal_dropped: int_counter(
                 r,
                 "oomwarden_journal_dropped_total",
@@ -235,9 +245,42 @@ impl Counters {
         self.groups[sensing as usize].set(i64::try_from(groups).unwrap_or(i64::MAX));
     }
 
+    /// So many listen at the pressure socket.
+    pub fn set_listeners(&self, count: usize) {
+        self.listeners.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// How many PSI triggers are armed. Allocates nothing.
     pub fn set_psi_triggers(&self, triggers: usize) {
         self.psi_triggers.set(i64::try_from(triggers).unwrap_or(i64::MAX));
+    }
+
+    /// Whether deeds are paused. Allocates nothing.
+    pub fn set_paused(&self, paused: bool) {
+        self.paused.set(i64::from(paused));
+    }
+
+    /// How many circuit breakers are open. Allocates nothing.
+    pub fn set_breakers(&self, open: usize) {
+        self.breakers.set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+
+    /// How many victims a rule has killed since the start, whatever became of the rule. Allocates.
+    #[must_use]
+    pub fn kills(&self, rule: &str) -> u64 {
+        self.kills.get_metric_with_label_values(&[rule]).map_or(0, |kills| kills.get())
+    }
+
+    /// Whether the policy that was offered last is in force.
+    #[must_use]
+    pub fn is_last_policy_in_force(&self) -> bool {
+        self.reload_successful.get() == 1
+    }
+
+    /// The daemon starts with an older policy, taken over at `since`, because the one that it was given is refused.
+    pub fn policy_fell_back(&self, since: SystemTime) {
+        self.policy_started(since);
+        self.reload_successful.set(0);
     }
 
     /// What the kernel module says; `None`: it isn't loaded, or can't be read. To be called with each reading, by one thread.

@@ -3,6 +3,10 @@
 //! The file may be moved away or removed under the daemon (log rotation): each line looks whether the path still leads
 //! to the file that is open. A line is written by one call where the kernel lets it; if a write ends in the middle, the
 //! half line is closed by a newline before the next one, so that every later line can be read.
+//!
+//! A file that grows past its [`Rotation`] is renamed to `FILE.1`, that one to `FILE.2` and so on, before the line that
+//! would have made it too large. Where that can't be done (a directory that may not be written to), it grows on: a record too
+//! large is better than none.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write};
@@ -11,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use nix::errno::Errno;
+
+use crate::units::Bytes;
 
 /// The file's mode when it is created: groups' names and memory are not everybody's business.
 const MODE: u32 = 0o640;
@@ -38,6 +44,43 @@ impl FromStr for JournalTo {
     }
 }
 
+/// When a journal file makes room for a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// No line makes the file larger than this, unless it is the only one in it. `None`: the file grows as it likes.
+    pub at: Option<Bytes>,
+    /// How many former files are kept: `FILE.1` is the youngest.
+    pub keep: u16,
+}
+
+impl Rotation {
+    /// Nothing is ever rotated.
+    pub const NEVER: Rotation = Rotation { at: None, keep: 0 };
+}
+
+impl Default for Rotation {
+    /// Some ten thousand judgements a file, a third of a gigabyte in all.
+    fn default() -> Rotation {
+        Rotation { at: Some(Bytes(64 << 20)), keep: 4 }
+    }
+}
+
+/// A journal, and when it makes room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Where it goes.
+    pub to: JournalTo,
+    /// For files.
+    pub rotation: Rotation,
+}
+
+impl From<JournalTo> for Destination {
+    /// With the usual rotation.
+    fn from(to: JournalTo) -> Destination {
+        Destination { to, rotation: Rotation::default() }
+    }
+}
+
 /// The journal can't be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("journal {}: {source}; its directory must exist and be writable, or choose another by --journal", path.display())]
@@ -52,6 +95,8 @@ pub struct JournalError {
 #[derive(Debug)]
 pub struct JournalFile {
     to: JournalTo,
+    rotation: Rotation,
+    unrotated: Option<io::Error>,
     open: Option<OpenFile>,
     stdout: HalfLine,
 }
@@ -70,12 +115,13 @@ impl JournalFile {
     ///
     /// # Errors
     /// The file can't be created or opened for appending.
-    pub fn open(to: JournalTo) -> Result<JournalFile, JournalError> {
+    pub fn open(destination: impl Into<Destination>) -> Result<JournalFile, JournalError> {
+        let Destination { to, rotation } = destination.into();
         let open = match &to {
             JournalTo::File(path) => Some(OpenFile::open(path).map_err(|source| JournalError { path: path.clone(), source })?),
             JournalTo::Stdout | JournalTo::Nowhere => None,
         };
-        Ok(JournalFile { to, open, stdout: HalfLine::default() })
+        Ok(JournalFile { to, rotation, unrotated: None, open, stdout: HalfLine::default() })
     }
 
     /// Where it goes.
@@ -97,7 +143,12 @@ impl JournalFile {
                 out.flush()
             }
             JournalTo::File(path) => {
-                if !self.open.as_ref().is_some_and(|open| open.is_at(path)) {
+                let there = self.open.as_ref().and_then(|open| open.found_at(path));
+                let is_full = there.as_ref().is_some_and(|there| self.rotation.is_due(there, line));
+                if is_full {
+                    self.unrotated = self.rotation.rotate(path).err();
+                }
+                if there.is_none() || (is_full && self.unrotated.is_none()) {
                     if let Some(mut old) = self.open.take() {
                         old.sync();
                     }
@@ -108,6 +159,11 @@ impl JournalFile {
                 open.half_line.write(&mut &open.file, line)
             }
         }
+    }
+
+    /// Why the last file that was full could not be renamed, if that is so: it is told once.
+    pub fn unrotated(&mut self) -> Option<io::Error> {
+        self.unrotated.take()
     }
 
     /// Asks the kernel to bring what was written to the disk: whoever runs out of memory may well be reset next. Errors
@@ -143,10 +199,39 @@ impl OpenFile {
         }
     }
 
-    /// Whether the path still leads to this file.
-    fn is_at(&self, path: &Path) -> bool {
-        std::fs::metadata(path).is_ok_and(|there| there.dev() == self.device && there.ino() == self.inode)
+    /// The file that the path leads to, if that is still this one.
+    fn found_at(&self, path: &Path) -> Option<Metadata> {
+        std::fs::metadata(path).ok().filter(|there| there.dev() == self.device && there.ino() == self.inode)
     }
+}
+
+impl Rotation {
+    /// Whether this line would make the file too large. A FIFO or a terminal has no size.
+    fn is_due(self, there: &Metadata, line: &str) -> bool {
+        let after = there.len().saturating_add(line.len() as u64).saturating_add(1);
+        there.is_file() && there.len() > 0 && self.at.is_some_and(|most| after > most.0)
+    }
+
+    /// Renames `FILE.1` to `FILE.2` and so on, the oldest over the one that is dropped, and at last the file itself.
+    fn rotate(self, path: &Path) -> io::Result<()> {
+        if self.keep == 0 {
+            return std::fs::remove_file(path);
+        }
+        for younger in (1..self.keep).rev() {
+            match std::fs::rename(numbered(path, younger), numbered(path, younger + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        std::fs::rename(path, numbered(path, 1))
+    }
+}
+
+/// `FILE.1`
+fn numbered(path: &Path, number: u16) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
 }
 
 /// Whether an earlier run was cut off while it wrote.

@@ -13,6 +13,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, IntCounter, Opts};
 
 use crate::cgroup::path::GroupPath;
+use crate::policy::model::EntrySet;
 
 /// Series of each metric in one scrape, at most.
 pub const MAX_SERIES: usize = 1000;
@@ -36,6 +37,14 @@ pub trait GroupReader: Send + Sync {
     fn limit(&self) -> Option<u64>;
     /// `total` of the lines `some` and `full` of memory.pressure, microseconds.
     fn psi_totals_us(&self) -> Option<(u64, u64)>;
+    /// The rules that watch it, by index into the policy that was in force when it was published.
+    fn watched_by(&self) -> EntrySet {
+        EntrySet::EMPTY
+    }
+    /// Whether its stall is noticed: by PSI triggers, or on a timer where the kernel refused them.
+    fn has_psi(&self) -> bool {
+        false
+    }
 }
 
 /// The groups that a scrape shows: set by whoever watches them, read by the server.

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::facts::FactsLine;
 use super::model::{JudgementRecord, RungRecord};
 use super::words;
 use crate::decide::verdict::Notice;
@@ -57,6 +58,7 @@ struct Line<'a> {
     processes_killed: Option<u32>,
     freed_bytes: Option<u64>,
     latency_us: LatencyLine,
+    facts: FactsLine,
 }
 
 #[derive(Serialize, Default)]
@@ -83,6 +85,17 @@ struct EvidenceLine {
     level_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     held_us: Option<u64>,
+    notice: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    psi_kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    psi_stall_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    psi_window_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notice_level: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -90,6 +103,8 @@ struct CandidateLine {
     group: String,
     rank: Option<usize>,
     reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strike: Option<&'static str>,
     usage_bytes: Option<u64>,
     importance: i64,
     keys: BTreeMap<&'static str, Option<i64>>,
@@ -112,6 +127,10 @@ struct RungLine {
     took_us: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     processes: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listeners: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent_us: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -158,6 +177,7 @@ pub fn line(record: &JudgementRecord, context: &Context) -> serde_json::Result<S
             kill: latency.kill.map(micros),
             empty: latency.empty.map(micros),
         },
+        facts: record.facts.line(&record.policy),
     })
 }
 
@@ -166,7 +186,8 @@ fn micros(time: Duration) -> u64 {
 }
 
 /// RFC 3339, UTC, always six digits of the second.
-pub(super) fn time_text(time: SystemTime) -> String {
+#[must_use]
+pub fn time_text(time: SystemTime) -> String {
     let timestamp = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
     format!("{timestamp:.6}")
 }
@@ -187,9 +208,17 @@ fn evidence(record: &JudgementRecord) -> EvidenceLine {
         limit_high_bytes: seen.limit_high,
         ..EvidenceLine::default()
     };
+    line.notice = words::notice_word(record.notice);
     match record.notice {
-        Notice::Psi(_) | Notice::Lms(_) => {}
-        Notice::Event(_, before, after) => (line.count_before, line.count_after) = (Some(before), Some(after)),
+        Notice::Psi(psi) => {
+            line.psi_kind = Some(words::psi_word(psi.kind));
+            (line.psi_stall_us, line.psi_window_us) = (Some(micros(psi.stall)), Some(micros(psi.window)));
+        }
+        Notice::Lms(level) => line.notice_level = Some(words::lms_word(Some(level))),
+        Notice::Event(kind, before, after) => {
+            line.event = Some(words::event_word(kind));
+            (line.count_before, line.count_after) = (Some(before), Some(after));
+        }
         Notice::Usage(_, held) => line.held_us = Some(micros(held)),
         Notice::Available(level, held) | Notice::SwapFree(level, held) => {
             (line.level_bytes, line.held_us) = (Some(level), Some(micros(held)));
@@ -208,6 +237,7 @@ fn candidate(record: &JudgementRecord, index: usize) -> Option<CandidateLine> {
         group: candidate.group.to_string(),
         rank: words::rank(&record.candidates, index),
         reason: words::reason(record, index),
+        strike: words::strike_word(candidate.standing),
         usage_bytes: candidate.usage_bytes,
         importance: candidate.importance,
         keys,
@@ -221,6 +251,8 @@ fn rung(rung: &RungRecord) -> RungLine {
         at_us: micros(rung.at),
         took_us: micros(rung.took),
         processes: rung.processes,
+        listeners: rung.listeners,
+        sent_us: rung.sent.map(micros),
     }
 }
 

@@ -16,13 +16,13 @@ use crate::sense::census::Rise;
 use crate::sense::kernel_log::parse::{Constraint, Killed, Line, Reading, Scope, Summary, is_at_or_below};
 
 /// After this much quiet a kill has been told to its end.
-const QUIET: Duration = Duration::from_millis(250);
+const QUIET: Duration = Duration::from_millis(500);
 /// In a storm that never rests, what is known is recorded this often.
 const RESTLESS: Duration = Duration::from_secs(1);
 /// A count waits this long for its line.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A process that is killed with its group follows the one before it within this time.
-const NEXT_MEMBER: Duration = Duration::from_millis(250);
+const NEXT_MEMBER: Duration = QUIET;
 /// Kills that are gathered at a time; the oldest is recorded to make room.
 const GATHERED: usize = 512;
 /// Groups whose counts are remembered for the lines that name none.

@@ -6,10 +6,14 @@
 //! the [`process`]'s own numbers and what the kernel module (`lms`) said last. The [`pulse`] tells the server that the warden still turns.
 //!
 //! What the kernel itself kills is put together by the [`kernel_kills`]' book on the [`witness`]' thread, and goes the same way.
+//! The last lines of the journal are kept in memory ([`recent`]), and the [`board`] is where the server leaves orders for the warden and finds
+//! how it stands.
 //!
 //! Nothing here decides, and nothing here makes the rooms before it wait: a full disk costs lines, counted ones.
 
+pub mod board;
 pub mod counters;
+pub mod facts;
 pub mod file;
 pub mod groups;
 pub mod journal;
@@ -19,9 +23,10 @@ pub mod model;
 pub mod pool;
 pub mod process;
 pub mod pulse;
+pub mod recent;
 pub mod recorder;
 pub mod rules;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod witness;
 pub mod words;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::facts::RecordedFacts;
 use super::rules::RuleCounters;
 pub use crate::act::rung::{RungName, RungOutcome, RungRecord};
 use crate::cgroup::path::GroupPath;
@@ -29,12 +30,24 @@ pub enum Outcome {
     Failed,
     /// The verdict stands, the mode forbids the deed.
     Observed,
+    /// The verdict stands, deeds are paused; or they were paused before the ladder's last rung.
+    Paused,
+    /// The verdict stands, the rule has killed too often for this subject.
+    Breaker,
 }
 
 impl Outcome {
     /// Every outcome, in the order of [`Outcome::index`].
-    pub const ALL: [Outcome; 6] =
-        [Outcome::Killed, Outcome::Recovered, Outcome::NotConfirmed, Outcome::NoVictim, Outcome::Failed, Outcome::Observed];
+    pub const ALL: [Outcome; 8] = [
+        Outcome::Killed,
+        Outcome::Recovered,
+        Outcome::NotConfirmed,
+        Outcome::NoVictim,
+        Outcome::Failed,
+        Outcome::Observed,
+        Outcome::Paused,
+        Outcome::Breaker,
+    ];
 
     /// The journal's and the metrics' word for it.
     #[must_use]
@@ -46,6 +59,8 @@ impl Outcome {
             Outcome::NoVictim => "no_victim",
             Outcome::Failed => "failed",
             Outcome::Observed => "observed",
+            Outcome::Paused => "paused",
+            Outcome::Breaker => "breaker",
         }
     }
 
@@ -114,6 +129,8 @@ pub struct JudgementRecord {
     pub candidates: Vec<RecordedCandidate>,
     /// Candidates that found no room in the slot: more groups came than the pool had been told of.
     pub left_out: u32,
+    /// What the judgement saw of the groups that it turned on, for judging it again.
+    pub facts: RecordedFacts,
     /// The group that was killed, or would have been; with several tries the last.
     pub victim: Option<GroupPath>,
     /// Rungs in order; see [`JudgementRecord::push_rung`].
@@ -146,6 +163,7 @@ impl Default for Blank {
             rules: Vec::new(),
             oom_group: None,
             hold: None,
+            limit: None,
         };
         Blank { policy: Arc::new(policy), counters: Arc::from([]), root: GroupPath::root() }
     }
@@ -166,6 +184,7 @@ impl Blank {
             evidence: Evidence::default(),
             candidates: Vec::new(),
             left_out: 0,
+            facts: RecordedFacts::default(),
             victim: None,
             rungs: Vec::with_capacity(MAX_RUNGS),
             outcome: Outcome::NotConfirmed,
@@ -174,9 +193,7 @@ impl Blank {
             latency: Latency::default(),
         });
         self.make_room(&mut slot, candidates);
-        let rung =
-            RungRecord { name: RungName::Kill, outcome: RungOutcome::Done, at: Duration::ZERO, took: Duration::ZERO, processes: None };
-        slot.rungs.resize(MAX_RUNGS, rung);
+        slot.rungs.resize(MAX_RUNGS, RungRecord::BLANK);
         slot.rungs.clear();
         slot
     }
@@ -192,6 +209,8 @@ impl Blank {
         slot.evidence = Evidence::default();
         slot.candidates.clear();
         slot.left_out = 0;
+        slot.facts.groups.clear();
+        slot.facts.left_out = 0;
         slot.victim = None;
         slot.rungs.clear();
         slot.outcome = Outcome::NotConfirmed;
@@ -203,6 +222,7 @@ impl Blank {
     /// Grows a slot's buffer to `candidates` in all and touches the new memory, so that filling it later takes no page
     /// fault. Allocates; what the slot holds stays.
     pub fn make_room(&self, slot: &mut JudgementRecord, candidates: usize) {
+        slot.facts.make_room(candidates, &self.root);
         if slot.candidates.capacity() >= candidates {
             return;
         }
@@ -251,9 +271,10 @@ impl JudgementRecord {
         };
     }
 
-    /// Takes candidates and victim from a verdict, instead of those that the slot holds: at first, and again when a
+    /// Takes candidates, their facts and victim from a verdict, instead of those that the slot holds: at first, and again when a
     /// victim could not be killed and the next one follows. What the slot has no room for is counted in `left_out`.
     pub fn set_candidates(&mut self, verdict: &Verdict, facts: &[GroupFacts]) {
+        self.facts.take(verdict, facts);
         self.candidates.clear();
         self.left_out = 0;
         for candidate in &verdict.candidates {
@@ -279,6 +300,24 @@ impl JudgementRecord {
         if let Decision::Kill(index) = verdict.decision {
             self.victim = facts.get(index as usize).map(|victim| victim.path.clone());
         }
+    }
+
+    /// Takes over what another slot holds, but for its id; allocates nothing, and leaves out candidates that find no room.
+    pub fn copy_from(&mut self, other: &JudgementRecord) {
+        self.time = other.time;
+        self.policy = Arc::clone(&other.policy);
+        self.counters = Arc::clone(&other.counters);
+        (self.rule, self.subject, self.notice, self.evidence) = (other.rule, other.subject.clone(), other.notice, other.evidence);
+        let room = self.candidates.capacity();
+        self.candidates.clear();
+        self.candidates.extend(other.candidates.iter().take(room).cloned());
+        let more = u32::try_from(other.candidates.len().saturating_sub(room)).unwrap_or(u32::MAX);
+        self.left_out = other.left_out.saturating_add(more);
+        self.victim.clone_from(&other.victim);
+        self.rungs.clear();
+        other.rungs.iter().for_each(|rung| self.push_rung(*rung));
+        (self.outcome, self.processes_killed, self.freed_bytes, self.latency) =
+            (other.outcome, other.processes_killed, other.freed_bytes, other.latency);
     }
 
     /// Adds a rung; beyond [`MAX_RUNGS`] the last one is overwritten, because the end tells more than the middle.

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
-use super::file::{JournalError, JournalFile, JournalTo};
+use super::file::{Destination, JournalError, JournalFile, JournalTo};
 use super::journal::{self, Context};
 use super::kernel_kills::{KernelKill, line};
 use super::model::{JudgementRecord, Outcome};
 use super::pool::{Pool, Record};
+use super::recent::Recent;
 use super::words;
 
 /// Complaints about the journal, at most one in this time.
@@ -49,15 +50,22 @@ struct Ended {
 }
 
 impl Recorder {
-    /// Opens the journal and starts the thread. Lines that can't be written are counted in `dropped`.
+    /// Opens the journal and starts the thread. Lines that can't be written are counted in `dropped`; the last ones are kept in `recent`
+    /// as well, also where there is no journal.
     ///
     /// # Errors
     /// The journal can't be opened, or there can be no thread.
-    pub fn spawn(pool: &Pool, to: JournalTo, context: Context, dropped: IntCounter) -> Result<Recorder, RecorderError> {
+    pub fn spawn(
+        pool: &Pool,
+        to: impl Into<Destination>,
+        context: Context,
+        dropped: IntCounter,
+        recent: Arc<Recent>,
+    ) -> Result<Recorder, RecorderError> {
         let file = JournalFile::open(to)?;
         let ended = Arc::new(Ended::default());
         let guard = EndGuard(Arc::clone(&ended));
-        let mut writer = Writer { file, context, dropped, complaint: None, lost: 0, kernel_kills: 0 };
+        let mut writer = Writer { file, context, dropped, recent, complaint: None, lost: 0, kernel_kills: 0 };
         let records = pool.clone();
         let work = move || {
             let _guard = guard;
@@ -103,6 +111,7 @@ struct Writer {
     file: JournalFile,
     context: Context,
     dropped: IntCounter,
+    recent: Arc<Recent>,
     complaint: Option<Instant>,
     /// Lines lost since the last complaint.
     lost: u64,
@@ -113,7 +122,7 @@ struct Writer {
 impl Writer {
     fn record(&mut self, record: &JudgementRecord) {
         self.log(record);
-        if record.is_for_the_journal() && *self.file.to() != JournalTo::Nowhere {
+        if record.is_for_the_journal() {
             self.keep(journal::line(record, &self.context).map_err(io::Error::from));
         }
     }
@@ -122,14 +131,25 @@ impl Writer {
         self.kernel_kills += 1;
         let id = format_args!("{}-k{}", self.context.run, self.kernel_kills);
         tracing::warn!(%id, "{}", line::LogLine(kill));
-        if *self.file.to() != JournalTo::Nowhere {
-            self.keep(line::json(kill, self.kernel_kills, &self.context).map_err(io::Error::from));
-        }
+        self.keep(line::json(kill, self.kernel_kills, &self.context).map_err(io::Error::from));
     }
 
+    /// A finished line goes to memory first: the journal may stall.
     fn keep(&mut self, line: io::Result<String>) {
-        if let Err(error) = line.and_then(|line| self.file.write(&line)) {
-            self.lose(&error);
+        let written = line.and_then(|line| {
+            self.recent.push(&line);
+            self.file.write(&line)
+        });
+        if let Some(error) = self.file.unrotated() {
+            self.complain(&format_args!("{error}: it is full and can't be renamed, so it grows on"));
+        }
+        if let Err(error) = written {
+            self.dropped.inc();
+            self.lost += 1;
+            let lost = self.lost;
+            if self.complain(&format_args!("{error}; lines lost since the last report: {lost}; each record tries it anew")) {
+                self.lost = 0;
+            }
         }
     }
 
@@ -137,25 +157,24 @@ impl Writer {
         let id = format_args!("{}-{}", self.context.run, record.id);
         match record.outcome {
             Outcome::NotConfirmed => tracing::debug!(%id, "{}", Lazily(record)),
-            Outcome::Observed | Outcome::Recovered => tracing::info!(%id, "{}", Lazily(record)),
+            Outcome::Observed | Outcome::Recovered | Outcome::Paused | Outcome::Breaker => tracing::info!(%id, "{}", Lazily(record)),
             Outcome::Killed | Outcome::NoVictim => tracing::warn!(%id, "{}", Lazily(record)),
             Outcome::Failed => tracing::error!(%id, "{}", Lazily(record)),
         }
     }
 
-    fn lose(&mut self, error: &io::Error) {
-        self.dropped.inc();
-        self.lost += 1;
+    /// Whether it was told: once a minute is enough.
+    fn complain(&mut self, what: &std::fmt::Arguments<'_>) -> bool {
         if self.complaint.is_some_and(|last| last.elapsed() < COMPLAINT_EVERY) {
-            return;
+            return false;
         }
         let journal = match self.file.to() {
             JournalTo::File(path) => path.display().to_string(),
             JournalTo::Stdout | JournalTo::Nowhere => "standard output".to_owned(),
         };
-        tracing::error!("journal {journal}: {error}; lines lost since the last report: {}; each record tries it anew", self.lost);
+        tracing::error!("journal {journal}: {what}");
         self.complaint = Some(Instant::now());
-        self.lost = 0;
+        true
     }
 }
 

@@ -67,11 +67,16 @@ impl FailureReason {
     #[must_use]
     pub fn of(outcome: RungOutcome) -> Option<FailureReason> {
         match outcome {
-            RungOutcome::Done | RungOutcome::Empty | RungOutcome::Recovered | RungOutcome::Overtaken => None,
+            RungOutcome::Done
+            | RungOutcome::Empty
+            | RungOutcome::Recovered
+            | RungOutcome::Overtaken
+            | RungOutcome::Paused
+            | RungOutcome::Nobody => None,
             RungOutcome::Deadline => Some(FailureReason::Deadline),
             RungOutcome::Interrupted => Some(FailureReason::Interrupted),
             RungOutcome::Errno(libc::EPERM | libc::EACCES) => Some(FailureReason::Denied),
-            RungOutcome::Errno(_) => Some(FailureReason::Error),
+            RungOutcome::Errno(_) | RungOutcome::Exit(_) | RungOutcome::Signal(_) | RungOutcome::NoHelper => Some(FailureReason::Error),
         }
     }
 }
@@ -125,11 +130,11 @@ impl RuleCounters {
         match record.outcome {
             Outcome::Killed => self.killed(processes, freed),
             // No victim died whole, but what died, died.
-            Outcome::Recovered | Outcome::Failed => {
+            Outcome::Recovered | Outcome::Failed | Outcome::Paused => {
                 self.processes.inc_by(processes);
                 self.freed.inc_by(freed);
             }
-            Outcome::NotConfirmed | Outcome::NoVictim | Outcome::Observed => {}
+            Outcome::NotConfirmed | Outcome::NoVictim | Outcome::Observed | Outcome::Breaker => {}
         }
         failures(record, |reason| self.failure(reason));
         let latency = record.latency;
@@ -147,7 +152,7 @@ fn failures(record: &JudgementRecord, mut failed: impl FnMut(FailureReason)) {
     let mut attempt = None;
     for rung in &record.rungs {
         match rung.name {
-            RungName::Term => {}
+            RungName::Warn | RungName::Hook | RungName::Term => {}
             RungName::Kill => {
                 if let Some(reason) = attempt.take() {
                     failed(reason);

@@ -62,6 +62,7 @@ pub fn policy() -> Policy {
         ],
         oom_group: None,
         hold: None,
+        limit: None,
     }
 }
 
@@ -109,6 +110,7 @@ pub fn killed() -> Box<JudgementRecord> {
         at: Duration::from_micros(at),
         took: Duration::from_micros(took),
         processes,
+        ..RungRecord::BLANK
     };
     record.push_rung(rung(RungName::Kill, RungOutcome::Done, 300, 150, Some(5)));
     record.push_rung(rung(RungName::Verify, RungOutcome::Empty, 450, 12_000, None));

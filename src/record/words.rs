@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 
 use super::model::{JudgementRecord, Outcome, RecordedCandidate, RungName, RungOutcome};
 use crate::decide::facts::UNSEEN_BIRTH;
@@ -74,11 +75,7 @@ impl fmt::Display for NoticeText {
 }
 
 fn write_psi(f: &mut fmt::Formatter<'_>, psi: model::Psi) -> fmt::Result {
-    let kind = match psi.kind {
-        PsiKind::Some => "some",
-        PsiKind::Full => "full",
-    };
-    write!(f, "psi: {kind} {}/{}", Time(psi.stall), Time(psi.window))
+    write!(f, "psi: {} {}/{}", psi_word(psi.kind), Time(psi.stall), Time(psi.window))
 }
 
 fn write_usage(f: &mut fmt::Formatter<'_>, test: UsageTest, held: Duration) -> fmt::Result {
@@ -94,6 +91,52 @@ fn write_usage(f: &mut fmt::Formatter<'_>, test: UsageTest, held: Duration) -> f
         }
     }
 }
+
+/// `some` or `full`.
+#[must_use]
+pub const fn psi_word(kind: PsiKind) -> &'static str {
+    match kind {
+        PsiKind::Some => "some",
+        PsiKind::Full => "full",
+    }
+}
+
+/// The kind of a notice, as a policy names it in `when`.
+#[must_use]
+pub const fn notice_word(notice: Notice) -> &'static str {
+    match notice {
+        Notice::Psi(_) => "psi",
+        Notice::Event(..) => "event",
+        Notice::Usage(..) => "usage",
+        Notice::Available(..) => "available",
+        Notice::SwapFree(..) => "swap_free",
+        Notice::Lms(_) => "lms",
+    }
+}
+
+/// Why a candidate can't be the victim, in a word for programs; `None` for who can.
+#[must_use]
+pub const fn strike_word(standing: Standing) -> Option<&'static str> {
+    let Standing::Struck(strike) = standing else { return None };
+    Some(match strike {
+        Strike::Excluded(_) => "excluded",
+        Strike::ExcludedByComm(_) => "excluded_by_comm",
+        Strike::ContainsSpared(_) => "contains_spared",
+        Strike::Own => "own",
+        Strike::Root => "root",
+        Strike::Init => "init",
+        Strike::Unkillable => "unkillable",
+        Strike::Unknown => "unknown",
+        Strike::NotMemcg => "not_memcg",
+        Strike::Empty => "empty",
+        Strike::Dying => "dying",
+        Strike::TooSmall => "too_small",
+        Strike::Failed => FAILED,
+    })
+}
+
+/// The word for a candidate that was tried in vain.
+pub const FAILED: &str = "failed";
 
 /// The counter's name in memory.events.
 #[must_use]
@@ -133,17 +176,34 @@ pub const fn key_word(key: RankKey) -> &'static str {
     }
 }
 
+/// A policy's rung in words, if it is not the kill.
+#[must_use]
+pub fn rung_before_the_kill(rung: &model::Rung) -> Option<String> {
+    match rung {
+        model::Rung::Warn { signal: Some(signal), wait } => Some(format!("warn ({signal}, {})", Time(*wait))),
+        model::Rung::Warn { signal: None, wait } => Some(format!("warn ({})", Time(*wait))),
+        model::Rung::Hook(hook) => {
+            let program = hook.exec.first().map_or("", String::as_str);
+            Some(format!("hook {} ({})", program.escape_debug(), Time(hook.timeout)))
+        }
+        model::Rung::Term { wait } => Some(format!("term ({})", Time(*wait))),
+        model::Rung::Kill(_) => None,
+    }
+}
+
 /// The rung's name in the journal.
 #[must_use]
 pub const fn rung_word(name: RungName) -> &'static str {
     match name {
+        RungName::Warn => "warn",
+        RungName::Hook => "hook",
         RungName::Term => "term",
         RungName::Kill => "kill",
         RungName::Verify => "verify",
     }
 }
 
-/// The rung's end in the journal: a word, or the errno's name.
+/// The rung's end in the journal: a word, the errno's name, or how a hook failed.
 #[must_use]
 pub fn rung_outcome(outcome: RungOutcome) -> String {
     match outcome {
@@ -153,6 +213,14 @@ pub fn rung_outcome(outcome: RungOutcome) -> String {
         RungOutcome::Deadline => "deadline".into(),
         RungOutcome::Interrupted => "interrupted".into(),
         RungOutcome::Overtaken => "overtaken".into(),
+        RungOutcome::Paused => "paused".into(),
+        RungOutcome::Nobody => "nobody".into(),
+        RungOutcome::Exit(code) => format!("failed: exit {code}"),
+        RungOutcome::Signal(number) => match Signal::try_from(number) {
+            Ok(signal) => format!("failed: {signal}"),
+            Err(_) => format!("failed: signal {number}"),
+        },
+        RungOutcome::NoHelper => "failed: no helper".into(),
         RungOutcome::Errno(errno) => match Errno::from_raw(errno) {
             Errno::UnknownErrno => format!("errno {errno}"),
             known => format!("{known:?}"),
@@ -338,10 +406,18 @@ pub fn log_line(record: &JudgementRecord) -> String {
             Since(record),
             chosen_reason(record)
         ),
-        Outcome::Observed => {
+        Outcome::Paused if !record.rungs.is_empty() => {
+            format!("deeds are paused: rule {rule} goes no further against {victim} after {trigger} at {subject}: {}", Rungs(record))
+        }
+        Outcome::Observed | Outcome::Paused | Outcome::Breaker => {
+            let why = match record.outcome {
+                Outcome::Paused => "deeds are paused: ",
+                Outcome::Breaker => "the breaker is open: ",
+                _ => "",
+            };
             let usage = chosen(record).and_then(|candidate| candidate.usage_bytes);
             let usage = usage.map_or_else(String::new, |bytes| format!(" and its {}", Bytes(bytes)));
-            format!("rule {rule} would have killed {victim}{usage} after {trigger} at {subject} ({})", chosen_reason(record))
+            format!("{why}rule {rule} would have killed {victim}{usage} after {trigger} at {subject} ({})", chosen_reason(record))
         }
         Outcome::Recovered => {
             format!("rule {rule} spared {victim}: the trouble after {trigger} at {subject} was over before the kill; {}", Rungs(record))

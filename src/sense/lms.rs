@@ -48,6 +48,9 @@ pub enum LmsError {
 pub struct Lms {
     file: OwnedFd,
     writable: bool,
+    /// What a stand-in refuses: commands that begin so, with the errno.
+    #[cfg(test)]
+    pub(crate) refuses: std::sync::Mutex<Vec<(&'static str, Errno)>>,
 }
 
 impl Lms {
@@ -66,7 +69,12 @@ impl Lms {
             Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => (opened(OFlags::RDONLY)?, false),
             other => (other?, true),
         };
-        Ok(file.map(|file| Lms { file, writable }))
+        Ok(file.map(|file| Lms {
+            file,
+            writable,
+            #[cfg(test)]
+            refuses: std::sync::Mutex::default(),
+        }))
     }
 
     /// Whether the file could be opened for writing. The module asks for CAP_KILL and CAP_SYS_RESOURCE at each write besides.
@@ -144,6 +152,10 @@ impl Lms {
     fn write(&self, bytes: &[u8]) -> Result<(), Errno> {
         if !self.writable {
             return Err(Errno::ACCESS);
+        }
+        #[cfg(test)]
+        if let Some((_, errno)) = self.refuses.lock().unwrap().iter().find(|(begin, _)| bytes.starts_with(begin.as_bytes())) {
+            return Err(*errno);
         }
         loop {
             match write(&self.file, bytes) {

@@ -135,6 +135,20 @@ impl Processes {
         facts
     }
 
+    /// Calls `each` with the comm of every process directly in `group`; whether all could be read.
+    pub fn each_comm(&mut self, group: &Group, buffer: &mut ReadBuf, mut each: impl FnMut(&[u8])) -> bool {
+        let (hidden, count) = self.list(group);
+        let mut whole = !hidden && count <= self.pids.len();
+        for pid in &self.pids {
+            match self.read(*pid, File::Comm, buffer) {
+                Ok(Some(comm)) => each(comm.strip_suffix(b"\n").unwrap_or(comm)),
+                Ok(None) => {}
+                Err(_) => whole = false,
+            }
+        }
+        whole
+    }
+
     /// Calls `each` with what tells the single victim among the processes directly in `group`.
     pub fn each(&mut self, group: &Group, buffer: &mut ReadBuf, mut each: impl FnMut(OneProcess)) {
         self.list(group);
@@ -160,10 +174,11 @@ fn note_comm(facts: &mut ProcessFacts, policy: &Policy, comms: &EntrySet, comm: 
 
 /// Room for `PID/oom_score_adj`, so that making the path allocates nothing.
 #[derive(Default)]
-struct PathBuffer([u8; 32]);
+pub(crate) struct PathBuffer([u8; 32]);
 
 impl PathBuffer {
-    fn write(&mut self, pid: i32, file: &[u8]) -> &[u8] {
+    /// The path of a process's file below /proc; names of up to 21 bytes fit.
+    pub(crate) fn write(&mut self, pid: i32, file: &[u8]) -> &[u8] {
         use std::io::Write as _;
         let mut rest = &mut self.0[..];
         // The longest pid and the longest name fit: 10 + 1 + 13.

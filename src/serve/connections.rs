@@ -9,29 +9,53 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::TcpListener as StdTcpListener;
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Limits;
-use super::pages::Site;
+use super::pages::{Door, Site};
 
 /// After a connection could not be taken (no descriptor left), and between complaints about that.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 const COMPLAINT_EVERY: Duration = Duration::from_secs(60);
 
+/// Where connections come from.
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A connection that was taken.
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        match self {
+            Listener::Tcp(listener) => listener.poll_accept(context).map_ok(|(stream, _)| Stream::Tcp(stream)),
+            Listener::Unix(listener) => listener.poll_accept(context).map_ok(|(stream, _)| Stream::Unix(stream)),
+        }
+    }
+}
+
 /// The open connections, and where new ones come from.
 pub struct Acceptor {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
+    door: Door,
     limits: Limits,
     open: JoinSet<()>,
     /// Those of `open` that still run, or did when last looked at, the oldest first.
@@ -56,9 +80,22 @@ impl Acceptor {
     ///
     /// # Errors
     /// A listener that the event loop does not take.
-    pub fn new(listeners: Vec<StdListener>, limits: Limits) -> io::Result<Acceptor> {
-        let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>()?;
-        Ok(Acceptor { listeners, limits, open: JoinSet::new(), by_age: VecDeque::new(), turn: 0, complaint: None })
+    pub fn at_addresses(listeners: Vec<StdTcpListener>, limits: Limits) -> io::Result<Acceptor> {
+        let listener = |listener| TcpListener::from_std(listener).map(Listener::Tcp);
+        let listeners = listeners.into_iter().map(listener).collect::<io::Result<_>>()?;
+        Ok(Acceptor::new(listeners, Door::Address, limits))
+    }
+
+    /// The same for the control socket. It has places of its own: whoever crowds the addresses keeps nobody from it.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn at_control(listener: StdUnixListener, limits: Limits) -> io::Result<Acceptor> {
+        Ok(Acceptor::new(vec![Listener::Unix(UnixListener::from_std(listener)?)], Door::Control, limits))
+    }
+
+    fn new(listeners: Vec<Listener>, door: Door, limits: Limits) -> Acceptor {
+        Acceptor { listeners, door, limits, open: JoinSet::new(), by_age: VecDeque::new(), turn: 0, complaint: None }
     }
 
     /// Takes connections and serves them, for ever.
@@ -67,7 +104,11 @@ impl Acceptor {
             self.wait_for_a_place().await;
             match self.accept().await {
                 Ok(stream) => {
-                    let task = self.open.spawn(converse(stream, Arc::clone(&site)));
+                    let (site, door) = (Arc::clone(&site), self.door);
+                    let task = match stream {
+                        Stream::Tcp(stream) => self.open.spawn(converse(stream, door, site)),
+                        Stream::Unix(stream) => self.open.spawn(converse(stream, door, site)),
+                    };
                     self.by_age.push_back((Instant::now(), task));
                 }
                 Err(error) => {
@@ -97,7 +138,7 @@ impl Acceptor {
     }
 
     /// The next connection at any of the listeners, in turn.
-    async fn accept(&mut self) -> io::Result<TcpStream> {
+    async fn accept(&mut self) -> io::Result<Stream> {
         let (listeners, turn) = (&self.listeners, &mut self.turn);
         poll_fn(|context| {
             for step in 0..listeners.len() {
@@ -106,7 +147,7 @@ impl Acceptor {
                     && let Poll::Ready(taken) = listener.poll_accept(context)
                 {
                     *turn = index + 1;
-                    return Poll::Ready(taken.map(|(stream, _)| stream));
+                    return Poll::Ready(taken);
                 }
             }
             Poll::Pending
@@ -117,9 +158,9 @@ impl Acceptor {
 
 /// One connection from begin to end. How it ends is the client's business: errors (resets, nonsense, too slow) are
 /// not worth a log line, which anybody could write then.
-async fn converse(stream: TcpStream, site: Arc<Site>) {
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, door: Door, site: Arc<Site>) {
     let limits = site.limits;
-    let service = service_fn(move |request| Arc::clone(&site).answer(request));
+    let service = service_fn(move |request| Arc::clone(&site).answer(door, request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header)

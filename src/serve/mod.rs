@@ -6,19 +6,28 @@
 //! | `GET /-/healthy` | 200 while the warden thread makes progress, 503 when it has not answered for 2 s |
 //! | `GET /-/ready` | 200 once the groups are armed, 503 before |
 //! | `GET /` | a page that names version, policy fingerprint and these endpoints |
+//! | `GET /api/v1/status` | how the daemon stands, as JSON: [`status`] |
+//! | `GET /api/v1/kills?limit=N` | the journal's last lines, the newest first, as a JSON array |
+//! | `POST /api/v1/pause?for=10m`, `POST /api/v1/resume` | the on-call's switch: [`control`] |
 //!
-//! HEAD works wherever GET does; every other method gets 405, every other path 404, each with a line why. No name of a
-//! group is shown but as a label of the metrics.
+//! HEAD works wherever GET does; every other method gets 405, every other path 404, each with a line why. The last three, and the page with
+//! groups and deeds, are for the control socket ([`socket`]): names of other people's groups are not for the network. At an address
+//! there is no name of a group but as a label of the metrics, unless it was asked for ([`Server::with_api`]), and never a switch.
 //!
 //! It runs on a thread of its own, takes no part in any decision, and reads only shared atomics and published snapshots:
 //! a scrape, or a hundred hostile clients, change nothing for the warden. Connections are few ([`Limits`]) and short; when
 //! all places are taken the oldest that had its second is cut off for the next.
 
 pub mod address;
+pub mod client;
 mod connections;
+pub mod control;
 mod gzip;
 mod health;
+mod house;
 mod pages;
+pub mod socket;
+pub mod status;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -32,9 +41,13 @@ use tokio::sync::oneshot;
 pub use address::ListenAddr;
 use connections::{Acceptor, until};
 use pages::Site;
+pub use socket::{ControlAddr, ControlSocket};
 
+use crate::record::board::Board;
 use crate::record::counters::Counters;
 use crate::record::pulse::Pulse;
+use crate::record::recent::Recent;
+use crate::state::pause;
 
 /// The thread's stack. tokio and hyper need little of it, but the compressor builds its tables (a few hundred KiB) there
 /// before they move to the heap. What is never touched costs address space only.
@@ -119,11 +132,25 @@ impl ServeError {
     }
 }
 
+/// What the server answers from besides counters; what is missing it does not know.
+#[derive(Clone, Debug, Default)]
+pub struct Desk {
+    /// Orders to the warden, and how it stands.
+    pub board: Option<Arc<Board>>,
+    /// The journal's last lines.
+    pub recent: Option<Arc<Recent>>,
+    /// Where pauses are written down.
+    pub pauses: Option<Arc<pause::Keeper>>,
+}
+
 /// Bound, not yet serving: connections queue up in the kernel.
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
+    control: Option<ControlSocket>,
+    desk: Desk,
+    api: bool,
 }
 
 /// The running server; dropping it stops it.
@@ -140,7 +167,7 @@ impl Server {
     /// # Errors
     /// The first address that can't be listened at.
     pub fn bind(addresses: &[ListenAddr]) -> Result<Server, ServeError> {
-        let mut server = Server { listeners: Vec::new(), addresses: Vec::new() };
+        let mut server = Server { listeners: Vec::new(), addresses: Vec::new(), control: None, desk: Desk::default(), api: false };
         for address in addresses.iter().filter_map(ListenAddr::socket) {
             let failed = |error| ServeError::bind(address, error);
             let listener = TcpListener::bind(address).map_err(failed)?;
@@ -157,25 +184,62 @@ impl Server {
         &self.addresses
     }
 
+    /// Serves at a control socket as well.
+    #[must_use]
+    pub fn with_control(mut self, control: Option<ControlSocket>) -> Server {
+        self.control = control;
+        self
+    }
+
+    /// What the API answers from.
+    #[must_use]
+    pub fn with_desk(mut self, desk: Desk) -> Server {
+        self.desk = desk;
+        self
+    }
+
+    /// Whether the API and the page with groups and deeds are served at addresses too: to be read only.
+    #[must_use]
+    pub fn with_api(mut self, api: bool) -> Server {
+        self.api = api;
+        self
+    }
+
     /// Starts serving on a thread of its own.
     ///
     /// # Errors
     /// The thread or its event loop can't be made.
     pub fn spawn(self, counters: Arc<Counters>, pulse: Arc<Pulse>, limits: Limits) -> Result<ServerHandle, ServeError> {
         let mut handle = ServerHandle { addresses: self.addresses, stop: None, thread: None };
-        if self.listeners.is_empty() {
+        if self.listeners.is_empty() && self.control.is_none() {
             return Ok(handle);
         }
         let limits = limits.sound();
-        let site = Arc::new(Site::new(counters, pulse, limits, Instant::now()));
+        let site = Arc::new(Site::new(counters, pulse, limits, Instant::now(), self.desk, self.api));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(ServeError::Start)?;
-        let acceptor = {
+        // Its file goes when the thread ends.
+        let control = self.control;
+        let (acceptor, at_control) = {
             let _inside = runtime.enter();
-            Acceptor::new(self.listeners, limits).map_err(ServeError::Start)?
+            let at_control = match &control {
+                Some(socket) => {
+                    let listener = socket.listener.try_clone().map_err(ServeError::Start)?;
+                    Some(Acceptor::at_control(listener, limits).map_err(ServeError::Start)?)
+                }
+                None => None,
+            };
+            (Acceptor::at_addresses(self.listeners, limits).map_err(ServeError::Start)?, at_control)
         };
         let (stop, stopped) = oneshot::channel();
-        // The runtime is dropped on its own thread, and every connection with it.
-        let work = move || runtime.block_on(until(stopped, acceptor.serve(site)));
+        let work = move || {
+            let _control = control;
+            if let Some(acceptor) = at_control {
+                runtime.spawn(acceptor.serve(Arc::clone(&site)));
+            }
+            runtime.block_on(until(stopped, acceptor.serve(site)));
+            // On its own thread, and every connection with it; who writes to a disk that stalls is not waited for.
+            runtime.shutdown_background();
+        };
         let thread = std::thread::Builder::new().name("server".into()).stack_size(STACK_BYTES).spawn(work).map_err(ServeError::Start)?;
         (handle.stop, handle.thread) = (Some(stop), Some(thread));
         Ok(handle)

@@ -11,11 +11,17 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::health::Health;
-use super::{Limits, gzip};
+use super::status::Status;
+use super::{Desk, Limits, control, gzip, house};
 use crate::record::counters::Counters;
 use crate::record::pulse::Pulse;
+use crate::record::recent::LINES;
 
 const TEXT: &str = "text/plain; charset=utf-8";
+/// The switch.
+const PAUSE: &str = "/api/v1/pause";
+const RESUME: &str = "/api/v1/resume";
+const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -27,6 +33,15 @@ const SECURITY: [(HeaderName, &str); 4] = [
     (header::CACHE_CONTROL, "no-store"),
 ];
 
+/// The way by which a request came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// A listen address: whoever can reach it.
+    Address,
+    /// The control socket: who may use it is whom the daemon's owner trusts.
+    Control,
+}
+
 /// Everything that requests are answered from.
 #[derive(Debug)]
 pub struct Site {
@@ -34,6 +49,12 @@ pub struct Site {
     health: Health,
     pub(super) limits: Limits,
     started: Instant,
+    desk: Desk,
+    /// Names of groups are told at addresses too.
+    api: bool,
+    turn: control::Turn,
+    /// The last status, kept for a moment: it costs reading the watched groups' files.
+    status: Mutex<Option<(Instant, Arc<Status>)>>,
     /// The last scrape, kept for a moment: a crowd of scrapers costs one.
     scrape: Mutex<Option<Scrape>>,
 }
@@ -48,33 +69,100 @@ struct Scrape {
 type Answer = Response<Full<Bytes>>;
 
 impl Site {
-    pub(super) fn new(counters: Arc<Counters>, pulse: Arc<Pulse>, limits: Limits, started: Instant) -> Site {
+    pub(super) fn new(counters: Arc<Counters>, pulse: Arc<Pulse>, limits: Limits, started: Instant, desk: Desk, api: bool) -> Site {
         let health = Health::new(pulse, limits.pulse, limits.ask_every);
-        Site { counters, health, limits, started, scrape: Mutex::new(None) }
+        let turn = control::Turn::new(());
+        Site { counters, health, limits, started, desk, api, turn, status: Mutex::new(None), scrape: Mutex::new(None) }
     }
 
-    /// Answers one request. Its body, if it has one, is not read.
-    pub(super) async fn answer(self: Arc<Site>, request: Request<Incoming>) -> Result<Answer, Infallible> {
-        let mut answer = if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered here\n");
-            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            // A body may follow that nobody will read.
-            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            answer
-        } else {
-            match request.uri().path() {
-                "/" => page(self.landing()),
-                "/metrics" => self.metrics(request.headers()),
-                "/-/healthy" => self.healthy().await,
-                "/-/ready" if self.health.is_armed() => text(StatusCode::OK, "ready: the groups are armed\n"),
-                "/-/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the groups are not armed yet\n"),
-                _ => text(StatusCode::NOT_FOUND, "no such page; there are /, /metrics, /-/healthy and /-/ready\n"),
+    /// Answers one request. A body is read only of an order.
+    pub(super) async fn answer(self: Arc<Site>, door: Door, request: Request<Incoming>) -> Result<Answer, Infallible> {
+        let is_order = matches!(request.uri().path(), PAUSE | RESUME);
+        let mut answer = match *request.method() {
+            Method::POST if is_order && door == Door::Control => self.order(request).await,
+            Method::GET | Method::HEAD if is_order && door == Door::Control => refuse_method("POST", "this is done by POST\n"),
+            Method::GET | Method::HEAD => self.page_at(door, &request).await,
+            _ if door == Door::Control => {
+                refuse_method("GET, HEAD", "only GET and HEAD are answered here, and POST to /api/v1/pause and /api/v1/resume\n")
             }
+            _ => refuse_method("GET, HEAD", "only GET and HEAD are answered here\n"),
         };
         for (name, value) in SECURITY {
             answer.headers_mut().insert(name, HeaderValue::from_static(value));
         }
         Ok(answer)
+    }
+
+    async fn page_at(self: &Arc<Site>, door: Door, request: &Request<Incoming>) -> Answer {
+        let names = door == Door::Control || self.api;
+        match request.uri().path() {
+            "/" => page(self.landing(names)),
+            "/metrics" => self.metrics(request.headers()),
+            "/-/healthy" => self.healthy().await,
+            "/-/ready" if self.health.is_armed() => text(StatusCode::OK, "ready: the groups are armed\n"),
+            "/-/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the groups are not armed yet\n"),
+            "/api/v1/status" | "/api/v1/kills" if !names => {
+                let why = "no such page at this address, where names of groups are not told: ask at the control socket, or start with --listen-api; there are /, /metrics, /-/healthy and /-/ready\n";
+                text(StatusCode::NOT_FOUND, why)
+            }
+            "/api/v1/status" => match serde_json::to_vec(&*self.status()) {
+                Ok(json) => reply(StatusCode::OK, JSON, json.into()),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("the status could not be encoded: {error}\n")),
+            },
+            "/api/v1/kills" => self.kills(request.uri().query()),
+            _ if names => {
+                let known = "no such page; there are /, /metrics, /-/healthy, /-/ready, /api/v1/status and /api/v1/kills\n";
+                text(StatusCode::NOT_FOUND, known)
+            }
+            _ => text(StatusCode::NOT_FOUND, "no such page; there are /, /metrics, /-/healthy and /-/ready\n"),
+        }
+    }
+
+    async fn order(&self, request: Request<Incoming>) -> Answer {
+        let done = match request.uri().path() {
+            PAUSE => control::pause(&self.desk, &self.turn, request).await,
+            _ => control::resume(&self.desk, &self.turn, request).await,
+        };
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        match done.map(|done| serde_json::to_vec(&done)) {
+            Ok(Ok(json)) => reply(StatusCode::OK, JSON, json.into()),
+            Ok(Err(error)) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer could not be encoded: {error}\n")),
+            Err((status, why)) => {
+                let mut answer = text(status, why);
+                // The rest of a body may follow that nobody will read.
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                answer
+            }
+        }
+    }
+
+    /// How the daemon stands, at most `limits.fresh` ago.
+    fn status(&self) -> Arc<Status> {
+        let mut kept = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, status)) = &*kept
+            && at.elapsed() < self.limits.fresh
+        {
+            return Arc::clone(status);
+        }
+        let status = Arc::new(Status::of(&self.desk, &self.counters, self.health.is_armed(), self.started.elapsed()));
+        *kept = Some((Instant::now(), Arc::clone(&status)));
+        status
+    }
+
+    /// The journal's last lines as an array; each line is an object already.
+    fn kills(&self, query: Option<&str>) -> Answer {
+        let limit = control::parameter(query, "limit").and_then(|limit| match limit.map(str::parse) {
+            None => Ok(LINES),
+            Some(Ok(limit @ 1..=LINES)) => Ok(limit),
+            Some(_) => Err(format!("`limit` is 1 to {LINES}: so many lines of the journal are kept")),
+        });
+        match limit {
+            Ok(limit) => {
+                let lines = self.desk.recent.as_ref().map(|recent| recent.last(limit)).unwrap_or_default();
+                reply(StatusCode::OK, JSON, format!("[{}]\n", lines.join(",\n")).into())
+            }
+            Err(why) => text(StatusCode::BAD_REQUEST, format!("{why}\n")),
+        }
     }
 
     async fn healthy(&self) -> Answer {
@@ -120,7 +208,7 @@ impl Site {
         scrape.gzip.clone()
     }
 
-    fn landing(&self) -> String {
+    fn landing(&self, names: bool) -> String {
         let (hash, rules) = match self.counters.policy() {
             Some(policy) => (escape(&policy.hash), policy.rules.to_string()),
             None => ("none".to_owned(), "0".to_owned()),
@@ -132,7 +220,8 @@ impl Site {
              <li><a href=\"/-/healthy\">/-/healthy</a>: whether it makes progress</li>\n\
              <li><a href=\"/-/ready\">/-/ready</a>: whether its groups are armed (now: {ready})</li>\n</ul>\n\
              <dl>\n<dt>Policy</dt><dd><code>{hash}</code></dd>\n<dt>Rules</dt><dd>{rules}</dd>\n\
-             <dt>Up for</dt><dd>{uptime}</dd>\n</dl>\n</body>\n</html>\n",
+             <dt>Up for</dt><dd>{uptime}</dd>\n</dl>\n{details}</body>\n</html>\n",
+            details = if names { house::details(&self.status()) } else { String::new() },
             version = env!("CARGO_PKG_VERSION"),
             ready = if self.health.is_armed() { "yes" } else { "no" },
             uptime = uptime(self.started.elapsed()),
@@ -147,6 +236,14 @@ async fn forget(site: Arc<Site>) {
     if kept.as_ref().is_some_and(|scrape| scrape.at.elapsed() >= site.limits.fresh) {
         *kept = None;
     }
+}
+
+fn refuse_method(allowed: &'static str, why: &'static str) -> Answer {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, why);
+    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    // A body may follow that nobody will read.
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 fn page(html: String) -> Answer {
@@ -164,7 +261,7 @@ fn reply(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer 
     answer
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -14,13 +14,18 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::Clock;
 use super::court::{Court, Ruling};
+use super::hooks::{Ask, Hooks};
+use super::reach::Reach;
 use super::senses::{Senses, below};
+use super::switches::Switches;
 use crate::act::actors::{Actors, Job};
 use crate::act::deed::Deed;
 use crate::act::ladder::{End, Ladder, Next};
+use crate::act::rung::RungOutcome;
 use crate::cgroup::GroupId;
 use crate::cgroup::group::{File, Group};
 use crate::cgroup::parse;
+use crate::cgroup::path::GroupPath;
 use crate::decide::history::{DeedEnd, History, freed_little};
 use crate::decide::recovery::{ScopeFacts, recovered};
 use crate::decide::verdict::Notice;
@@ -77,6 +82,8 @@ pub struct Means<'a> {
     pub records: &'a Records,
     /// The epoll set.
     pub poller: &'a Poller,
+    /// Pause and breakers.
+    pub switches: &'a mut Switches,
 }
 
 /// One ladder under way.
@@ -85,6 +92,8 @@ struct Climb {
     policy: Arc<Policy>,
     rule: u16,
     subject: GroupId,
+    /// Its name, for the breaker.
+    subject_path: GroupPath,
     scope: GroupId,
     victim: Arc<Group>,
     notice: Notice,
@@ -151,6 +160,7 @@ pub struct Climbs {
     places: [Option<Box<Climb>>; CLIMBS],
     generations: [u32; CLIMBS],
     actors: Actors,
+    hooks: Option<Hooks>,
     relieved: Vec<Relieved>,
     /// What a climb that is not under way points at, so that it keeps nothing of its last victim open.
     blank: (Arc<Policy>, Arc<Group>),
@@ -163,12 +173,13 @@ impl Climbs {
     ///
     /// # Errors
     /// When a thread can't be started.
-    pub fn start(mail: Arc<EventFd>, groups: usize, policy: &Arc<Policy>, root: &Arc<Group>) -> io::Result<Climbs> {
+    pub fn start(mail: Arc<EventFd>, groups: usize, policy: &Arc<Policy>, root: &Arc<Group>, reach: Reach) -> io::Result<Climbs> {
         let blank = || {
             Box::new(Climb {
                 policy: Arc::clone(policy),
                 rule: 0,
                 subject: root.id,
+                subject_path: root.path.clone(),
                 scope: root.id,
                 victim: Arc::clone(root),
                 notice: Notice::Available(0, Duration::ZERO),
@@ -192,7 +203,8 @@ impl Climbs {
         Ok(Climbs {
             places: [const { None }; CLIMBS],
             generations: [0; CLIMBS],
-            actors: Actors::start(mail, JOBS, groups.max(64))?,
+            actors: Actors::start(mail, JOBS, groups.max(64), reach.listeners.as_ref())?,
+            hooks: reach.hooks,
             relieved: Vec::with_capacity(CLIMBS * TRIES),
             blank: (Arc::clone(policy), Arc::clone(root)),
             spare: (0..CLIMBS).map(|_| blank()).collect(),
@@ -311,6 +323,12 @@ impl Climbs {
         let scope = with.senses.tree.slot_of(start.scope).and_then(|slot| with.court.index_of(slot));
         let before = subject.zip(scope).and_then(|(subject, scope)| ScopeFacts::of(&with.court.facts, &with.court.node, subject, scope));
         climb.policy = Arc::clone(start.policy);
+        climb.subject_path = with
+            .senses
+            .tree
+            .slot_of(start.subject)
+            .and_then(|slot| with.senses.tree.get(slot))
+            .map_or_else(GroupPath::root, |node| node.group.path.clone());
         (climb.rule, climb.subject, climb.scope, climb.victim) = (start.rule, start.subject, start.scope, victim);
         (climb.notice, climb.arrived, climb.record) = (start.notice, start.arrived, start.record);
         (climb.before, climb.failed, climb.look_at, climb.attempt) = (before, [None; TRIES], None, 0);
@@ -355,10 +373,21 @@ impl Climbs {
             let rungs = policy.rules.get(usize::from(climb.rule)).map(|rule| &rule.ladder[..]).unwrap_or_default();
             match next {
                 Next::Wait => break,
+                // No further rung is begun.
+                Next::Do(_) | Next::Run(_) if with.switches.is_paused() => return self.end(place, climb, Outcome::Paused, now, with),
                 Next::Do(deed) => {
                     self.send(place, &mut climb, deed, with.senses);
                     break;
                 }
+                Next::Run(hook) => match &self.hooks {
+                    Some(hooks) => {
+                        climb.attempt = climb.attempt.wrapping_add(1);
+                        let ladder = self.attempt_key(place, &climb);
+                        hooks.ask(Ask { ladder, hook, record: told_so_far(&climb, with.records) });
+                        break;
+                    }
+                    None => next = climb.ladder.hook_done(RungOutcome::NoHelper, climb.since(now), &mut climb.rungs),
+                },
                 Next::AskRecovered => {
                     let over = self.is_over(&climb, now, with);
                     let since = climb.since(now);
@@ -381,7 +410,7 @@ impl Climbs {
         self.actors.recall(u32::try_from(place).unwrap_or(u32::MAX));
         // All jobs stuck: the deadline of the rung goes on to the next, and by then one may be free.
         let Some(mut job) = self.actors.take() else { return };
-        job.ladder = Key { slot: u32::try_from(place).unwrap_or(u32::MAX), generation: climb.attempt ^ (self.generations[place] << 8) };
+        job.ladder = self.attempt_key(place, climb);
         job.deed = deed;
         job.hold = senses.signal.device().cloned().zip(climb.hold);
         job.targets.push(Arc::clone(&climb.victim));
@@ -397,11 +426,30 @@ impl Climbs {
         self.actors.send(job);
     }
 
+    /// What is done for a climb's present attempt is known by this when it comes back.
+    fn attempt_key(&self, place: usize, climb: &Climb) -> Key {
+        Key { slot: u32::try_from(place).unwrap_or(u32::MAX), generation: climb.attempt ^ (self.generations[place] << 8) }
+    }
+
+    /// Takes the climb that something was done for; `None` if that attempt was given up meanwhile.
+    fn take_attempt(&mut self, key: Key) -> Option<(usize, Box<Climb>)> {
+        let place = key.slot as usize;
+        let is_current = |climb: &Climb| key == self.attempt_key(place, climb);
+        self.places.get(place)?.as_deref().filter(|climb| is_current(climb))?;
+        Some((place, self.places.get_mut(place)?.take()?))
+    }
+
     /// Feeds all ladders what has happened.
     pub fn advance(&mut self, with: &mut Means<'_>) {
         while let Some(mut job) = self.actors.finished() {
             self.done(&mut job, with);
             self.actors.give_back(job);
+        }
+        while let Some((ladder, outcome)) = self.hooks.as_ref().and_then(Hooks::ended) {
+            let Some((place, mut climb)) = self.take_attempt(ladder) else { continue };
+            let since = climb.since(with.clock.now());
+            let next = climb.ladder.hook_done(outcome, since, &mut climb.rungs);
+            self.carry_on(place, climb, next, with);
         }
         for place in 0..CLIMBS {
             let now = with.clock.now();
@@ -427,13 +475,7 @@ impl Climbs {
     }
 
     fn done(&mut self, job: &mut Job, with: &mut Means<'_>) {
-        let place = job.ladder.slot as usize;
-        let Some(mut climb) = self.places.get_mut(place).and_then(Option::take) else { return };
-        if job.ladder.generation != climb.attempt ^ (self.generations[place] << 8) {
-            // Late news of an attempt that was given up.
-            self.places[place] = Some(climb);
-            return;
-        }
+        let Some((place, mut climb)) = self.take_attempt(job.ladder) else { return };
         if let Some(pidfd) = job.pidfd.take() {
             // Without it the victim is looked at every few milliseconds.
             let _ = with.poller.add_readable(&pidfd, Token::Pid(self.key(place)));
@@ -464,7 +506,7 @@ impl Climbs {
     /// The victim can't be killed: who is next?
     fn next_victim(&mut self, climb: &mut Climb, now: Duration, with: &mut Means<'_>) -> Option<Slot> {
         self.unwatch(climb, with.poller);
-        if climb.superseded {
+        if climb.superseded || with.switches.is_paused() {
             return None;
         }
         *climb.failed.iter_mut().find(|place| place.is_none())? = Some(climb.victim.id);
@@ -516,6 +558,9 @@ impl Climbs {
         };
         if let Some(key) = climb.key {
             with.history.deed_ended(now, key, climb.subject, cooldown, end);
+            if outcome == Outcome::Killed || climb.ladder.killed_at.is_some() {
+                with.switches.killed(now, key, &climb.subject_path);
+            }
         }
         if self.relieved.len() < self.relieved.capacity() {
             let gone = (outcome == Outcome::Killed && !climb.one).then_some(climb.victim.id);
@@ -541,7 +586,26 @@ impl Climbs {
         }
         climb.pidfd = None;
         (climb.policy, climb.victim) = (Arc::clone(&self.blank.0), Arc::clone(&self.blank.1));
+        climb.subject_path = self.blank.1.path.clone();
         self.spare.push(climb);
+    }
+
+    /// Deeds are paused: ladders that have not sent SIGKILL end here. Of those that have, the end is waited for; nothing more is
+    /// done for it.
+    pub fn halt(&mut self, with: &mut Means<'_>) {
+        for place in 0..CLIMBS {
+            let Some(killing) = self.places[place].as_ref().map(|climb| climb.ladder.is_killing()) else { continue };
+            // What no actor has begun yet is taken back.
+            let recalled = self.actors.recall(u32::try_from(place).unwrap_or(u32::MAX));
+            if (!killing || recalled)
+                && let Some(mut climb) = self.places[place].take()
+            {
+                let now = with.clock.now();
+                let since = climb.since(now);
+                climb.ladder.paused(since, &mut climb.rungs);
+                self.end(place, climb, Outcome::Paused, now, with);
+            }
+        }
     }
 
     /// The daemon is to stop: ladders that have not sent SIGKILL end here, with `all` the others too.
@@ -556,6 +620,16 @@ impl Climbs {
             }
         }
     }
+}
+
+/// A copy of a climb's record up to now, for who reads it on another thread.
+fn told_so_far(climb: &Climb, records: &Records) -> Option<Box<JudgementRecord>> {
+    let record = climb.record.as_deref()?;
+    let mut copy = records.take()?;
+    copy.copy_from(record);
+    copy.id = record.id;
+    climb.rungs.iter().for_each(|rung| copy.push_rung(*rung));
+    Some(copy)
 }
 
 /// anon + swap that is left in a group; nothing in one that is gone.

@@ -34,7 +34,15 @@ impl Warden {
             }
             return;
         }
-        self.senses.signal.enlist(&self.policy, &node, self.clock.now());
+        let now = self.clock.now();
+        // No deeds means none, also by the module.
+        if answering(&self.policy).any(|rule| self.switches.may_answer(now, rule)) {
+            self.senses.signal.enlist(&self.policy, &node, now);
+            self.switches.changed();
+        } else {
+            self.leave_module();
+            self.senses.signal.clear_left_over();
+        }
     }
 
     /// Hears what the module has to say.
@@ -50,6 +58,7 @@ impl Warden {
         }
         if self.senses.signal.take_news() {
             self.counters.set_lms(self.senses.signal.report());
+            self.switches.changed();
             self.hurry_up();
             self.senses.signal_changed(&self.policy, now);
             self.senses.signal.table_outdated(now);
@@ -90,6 +99,9 @@ impl Warden {
             return;
         }
         for rule in answering(&policy) {
+            if !self.switches.may_answer(arrived, rule) {
+                continue;
+            }
             let index = super::senses::rule_index(rule);
             if self.answer_by(index, root, hold, arrived) {
                 return;
@@ -119,8 +131,8 @@ impl Warden {
                 let policy = std::sync::Arc::clone(&self.policy);
                 let start =
                     climbs::Start { policy: &policy, rule, subject: root, victim, scope, notice, arrived, record, hold: Some(hold) };
-                let Warden { clock, court, senses, history, records, poller, climbs, .. } = self;
-                climbs.begin(start, &mut Means { clock, court, senses, history, records, poller });
+                let Warden { clock, court, senses, history, records, poller, climbs, switches, .. } = self;
+                climbs.begin(start, &mut Means { clock, court, senses, history, records, poller, switches });
                 true
             }
             Ruling::NoVictim | Ruling::NotConfirmed => {
@@ -138,8 +150,8 @@ impl Warden {
     }
 
     fn hurry(&mut self, scope: GroupId, victim: Option<GroupId>, hold: u64) -> bool {
-        let Warden { clock, court, senses, history, records, poller, climbs, .. } = self;
-        climbs.hurry(scope, victim, hold, &mut Means { clock, court, senses, history, records, poller })
+        let Warden { clock, court, senses, history, records, poller, climbs, switches, .. } = self;
+        climbs.hurry(scope, victim, hold, &mut Means { clock, court, senses, history, records, poller, switches })
     }
 
     /// A scope's trouble has been dealt with: if it was the node's, a hold may still be open.
@@ -151,11 +163,11 @@ impl Warden {
     /// Brings the module's table up to date, if it is time: what must live, and whom the rules would kill, in their order.
     pub(super) fn keep_table(&mut self) {
         let now = self.clock.now();
-        let Warden { senses, court, climbs, policy, .. } = self;
+        let Warden { senses, court, climbs, policy, switches, .. } = self;
         let Some(root) = senses.tree.get(Tree::ROOT).map(|node| node.group.id) else { return };
         senses.renew_table(now, |table, senses| {
             let mut first = true;
-            for rule in answering(policy) {
+            for rule in answering(policy).filter(|rule| switches.may_answer(now, *rule)) {
                 let Some(slot) = senses.tree.slot_of(root) else { return };
                 let mut kills = [GroupId(0); KILLS];
                 let mut len = 0;

@@ -8,20 +8,25 @@
 //! - [`levels`]: what is sampled because the kernel has no notice for it.
 //! - [`court`]: facts gathered for a judgement, and the judgement.
 //! - [`climbs`]: ladders under way.
+//! - [`hooks`]: the way to the administrator's programs; [`reach`]: who else is told.
 //! - [`signal`]: the kernel module's low memory signal; [`holds`]: what it asks for, and the table left with it.
 //! - [`own`]: which group oomwarden itself runs in.
 //! - [`reload`]: the thread that watches the policy's files.
+//! - [`switches`]: pause and circuit breakers, which keep it from deeds.
 //! - [`published`]: the groups that a scrape shows.
 
 pub mod climbs;
 pub mod court;
 pub mod holds;
+pub mod hooks;
 pub mod levels;
 pub mod own;
 pub mod published;
+pub mod reach;
 pub mod reload;
 pub mod senses;
 pub mod signal;
+pub mod switches;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -41,6 +46,7 @@ use crate::decide::facts::NodeFacts;
 use crate::decide::history::{Admission, History};
 use crate::decide::verdict::Notice;
 use crate::policy::model::{EventKind, Mode, Policy, Trigger};
+use crate::record::board::Board;
 use crate::record::counters::Counters;
 use crate::record::model::{JudgementRecord, Outcome};
 use crate::record::pool::Pool as Records;
@@ -51,9 +57,11 @@ use crate::sense::tree::{Slot, Tree};
 
 use climbs::{Climbs, Means, Relieved};
 use court::{Court, Ruling};
+use reach::Reach;
 use reload::Mailbox;
 use senses::Senses;
 use signal::Signal as LowMemory;
+use switches::Switches;
 
 /// Judgements that wait for their turn; beyond that a notice that will come again is let go.
 const PENDING: usize = 256;
@@ -120,10 +128,16 @@ pub struct Setup {
     pub pulse: Arc<Pulse>,
     /// New policies.
     pub mailbox: Mailbox,
+    /// Orders, and how the warden stands.
+    pub board: Arc<Board>,
+    /// What is left of a pause from before the start.
+    pub paused: Option<Duration>,
     /// Signals to the daemon, blocked in every thread.
     pub signals: SignalFd,
     /// The kernel module's file: [`crate::sense::lms::PATH`].
     pub low_memory: PathBuf,
+    /// Listeners and hooks.
+    pub reach: Reach,
     /// Called once, when the groups are armed.
     pub ready: fn(),
 }
@@ -138,6 +152,7 @@ pub struct Warden {
     court: Court,
     climbs: Climbs,
     history: History,
+    switches: Switches,
     pending: Vec<Pending>,
     batch: Vec<Pending>,
     records: Records,
@@ -167,7 +182,22 @@ impl Warden {
     /// # Errors
     /// What could not be opened or started.
     pub fn new(setup: Setup) -> io::Result<Warden> {
-        let Setup { root, policy, psi_groups, descriptors, records, counters, pulse, mailbox, signals, low_memory, ready } = setup;
+        let Setup {
+            root,
+            policy,
+            psi_groups,
+            descriptors,
+            records,
+            counters,
+            pulse,
+            mailbox,
+            board,
+            paused,
+            signals,
+            low_memory,
+            reach,
+            ready,
+        } = setup;
         let clock = Clock::start();
         let mail = mailbox.mail();
         let poller = Poller::new(64)?;
@@ -184,7 +214,7 @@ impl Warden {
         poller.add_readable(mail.as_fd(), Token::Mail)?;
         poller.add_readable(pulse.as_fd(), Token::Mail)?;
         let root_group = senses.tree.get(Tree::ROOT).map(|node| Arc::clone(&node.group)).ok_or(io::ErrorKind::NotFound)?;
-        let climbs = Climbs::start(Arc::clone(&mail), senses.tree.len(), &policy, &root_group)?;
+        let climbs = Climbs::start(Arc::clone(&mail), senses.tree.len(), &policy, &root_group, reach)?;
         let rules = counters.for_policy(&policy);
         let mut warden = Warden {
             clock,
@@ -193,6 +223,7 @@ impl Warden {
             court: Court::open()?,
             climbs,
             history: History::with_capacity(REMEMBERED),
+            switches: Switches::new(board, &policy),
             pending: Vec::with_capacity(PENDING),
             batch: Vec::with_capacity(PENDING),
             records,
@@ -214,6 +245,10 @@ impl Warden {
             policy,
         };
         warden.court.find_own(&warden.senses)?;
+        // Before anything is asked of the kernel on behalf of deeds.
+        if let Some(time) = paused {
+            warden.pause(time);
+        }
         let now = clock.now();
         warden.tree_changed(now);
         warden.senses.start_samplers(&warden.policy, now);
@@ -247,6 +282,7 @@ impl Warden {
             self.ready = ready;
             self.clerk_replies();
             self.supervise();
+            self.mind_switches();
             self.heed_signal();
             self.samples();
             self.senses.arm_troubled(self.clock.now(), &self.policy, &self.poller);
@@ -306,6 +342,7 @@ impl Warden {
         if let Some(policy) = self.mailbox.take() {
             self.adopt(policy);
         }
+        self.take_order();
     }
 
     /// Takes another policy over: groups are classed anew, cool-downs stay with rules of the same name, ladders under way
@@ -322,6 +359,7 @@ impl Warden {
         };
         self.history.renumber(renumbered);
         self.climbs.policy_replaced(renumbered);
+        self.switches.adopt(policy, renumbered);
         self.pending.retain_mut(|pending| renumbered(pending.rule).map(|rule| pending.rule = rule).is_some());
         self.senses.adopt(policy, now, &self.poller);
         self.tree_changed(now);
@@ -382,8 +420,8 @@ impl Warden {
 
     /// Feeds the ladders: finished deeds, victims that are gone, deadlines.
     fn supervise(&mut self) {
-        let Warden { clock, court, senses, history, records, poller, climbs, .. } = self;
-        climbs.advance(&mut Means { clock, court, senses, history, records, poller });
+        let Warden { clock, court, senses, history, records, poller, climbs, switches, .. } = self;
+        climbs.advance(&mut Means { clock, court, senses, history, records, poller, switches });
         // What was noticed in a scope before its victim was gone is no fresh evidence; a kill by the kernel stays one.
         while let Some(Relieved { scope, gone }) = self.climbs.take_relieved() {
             if let Some(gone) = gone {
@@ -458,17 +496,22 @@ impl Warden {
         let decided = self.clock.now();
         let record = self.write_down(notice, arrived, begun, decided);
         let cooldown = the_rule.cooldown;
-        let enforce = the_rule.mode == Mode::Enforce;
+        let forbidden = match (the_rule.mode, self.senses.tree.get(slot)) {
+            (Mode::Observe, _) => Some(Outcome::Observed),
+            (Mode::Enforce, Some(node)) => self.switches.forbids(decided, rule, &node.group.path),
+            // Gone while it was judged: `begin` finds nobody.
+            (Mode::Enforce, None) => None,
+        };
         match ruling {
-            Ruling::Kill { victim, scope } if enforce => {
+            Ruling::Kill { victim, scope } if forbidden.is_none() => {
                 self.history.deed_began(decided, rule, subject);
                 let start = climbs::Start { policy: &self.policy, rule, subject, victim, scope, notice, arrived, record, hold: None };
-                let Warden { clock, court, senses, history, records, poller, climbs, .. } = self;
-                climbs.begin(start, &mut Means { clock, court, senses, history, records, poller });
+                let Warden { clock, court, senses, history, records, poller, climbs, switches, .. } = self;
+                climbs.begin(start, &mut Means { clock, court, senses, history, records, poller, switches });
             }
             Ruling::Kill { .. } => {
                 if let Some(mut record) = record {
-                    record.outcome = Outcome::Observed;
+                    record.outcome = forbidden.unwrap_or(Outcome::Observed);
                     self.records.submit(record);
                 }
                 self.rest(decided, rule, subject, cooldown, false);
@@ -533,7 +576,9 @@ impl Warden {
     }
 
     fn publish(&mut self) {
-        self.senses.publish(self.clock.now(), &self.counters);
+        if self.senses.publish(self.clock.now(), &self.counters) {
+            self.switches.changed();
+        }
     }
 
     /// Whether all is done after an order to stop.
@@ -548,7 +593,10 @@ impl Warden {
 
     fn set_timer(&mut self) -> io::Result<()> {
         let stop = self.stopping.map(|since| since + STOP_GRACE);
-        let next = [self.senses.next_look(), self.climbs.next_deadline(), self.history.next_due(), stop].into_iter().flatten().min();
+        let next = [self.senses.next_look(), self.climbs.next_deadline(), self.history.next_due(), self.switches.next_due(), stop]
+            .into_iter()
+            .flatten()
+            .min();
         if next == self.timer_at {
             return Ok(());
         }

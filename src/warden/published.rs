@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use crate::cgroup::group::{File, Group, ReadBuf, ReadError};
 use crate::cgroup::parse::{self, ParseError};
 use crate::cgroup::path::GroupPath;
+use crate::policy::model::EntrySet;
 use crate::record::groups::GroupReader;
 
 thread_local! {
@@ -19,6 +20,10 @@ pub struct Subject {
     pub group: Group,
     /// Its ancestors.
     pub above: Vec<Group>,
+    /// The rules that watch it, by index into the policy that was in force when this was published.
+    pub rules: EntrySet,
+    /// It has PSI triggers, or the warden reads its stall on a timer.
+    pub psi: bool,
 }
 
 fn read<T>(group: &Group, file: File, parse: fn(&[u8]) -> Result<T, ParseError>) -> Option<T> {
@@ -29,6 +34,14 @@ fn read<T>(group: &Group, file: File, parse: fn(&[u8]) -> Result<T, ParseError>)
 impl GroupReader for Subject {
     fn path(&self) -> &GroupPath {
         &self.group.path
+    }
+
+    fn watched_by(&self) -> EntrySet {
+        self.rules
+    }
+
+    fn has_psi(&self) -> bool {
+        self.psi
     }
 
     fn memory_current(&self) -> Option<u64> {

@@ -159,7 +159,12 @@ impl Reloader {
 
     fn reload(&mut self, asked: bool) {
         match (self.load)() {
-            Ok(policy) if policy.hash == self.current.hash && !asked => {}
+            Ok(policy) if policy.hash == self.current.hash && !asked => {
+                if !self.counters.is_last_policy_in_force() {
+                    tracing::info!("policy {} stands in the files again", policy.hash);
+                    self.counters.policy_started(SystemTime::now());
+                }
+            }
             Ok(policy) => {
                 self.counters.policy_reloaded(SystemTime::now());
                 tracing::info!("policy {} replaces {}", policy.hash, self.current.hash);

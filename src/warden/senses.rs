@@ -64,6 +64,21 @@ pub struct Senses {
     pub(super) trend_due: Option<Duration>,
     publish_due: Option<Duration>,
     was_armed: bool,
+    /// Deeds are paused: nothing is set in groups.
+    pub hands_off: bool,
+}
+
+/// How many groups and triggers there are, and how they are sensed.
+#[derive(Clone, Copy, Debug)]
+pub struct Census {
+    /// Groups in the tree.
+    pub groups: usize,
+    /// Those that are read on a timer.
+    pub timed_groups: usize,
+    /// PSI triggers that are armed.
+    pub armed: usize,
+    /// Triggers that the kernel refused, read on a timer.
+    pub timed_triggers: usize,
 }
 
 /// Adds a notice, unless the same rule and subject wait already or there is no room: what lasts comes again. A kill by the
@@ -135,6 +150,7 @@ impl Senses {
             trend_due: None,
             publish_due: None,
             was_armed: false,
+            hands_off: false,
         })
     }
 
@@ -255,8 +271,18 @@ impl Senses {
 
     fn ask_oom_group(&mut self, slot: Slot, policy: &Policy) {
         let Some(node) = self.tree.get(slot) else { return };
-        if node.class.oom_group && policy.mode == Mode::Enforce {
+        if node.class.oom_group && policy.mode == Mode::Enforce && !self.hands_off {
             self.clerk.send(Errand::OomGroup(Arc::clone(&node.group)));
+        }
+    }
+
+    /// Asks once more for what was not set while deeds were paused.
+    pub fn ask_oom_groups(&mut self, policy: &Policy) {
+        if policy.oom_group.is_some() {
+            let slots: Vec<Slot> = self.tree.slots().collect();
+            for slot in slots {
+                self.ask_oom_group(slot, policy);
+            }
         }
     }
 
@@ -570,15 +596,22 @@ impl Senses {
             .min()
     }
 
-    /// Brings gauges and the groups that a scrape shows up to date.
-    pub fn publish(&mut self, now: Duration, counters: &Counters) {
+    /// How many there are.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        let (timed_groups, timed_triggers) = (self.tree.degraded(), self.pool.timed());
+        Census { groups: self.tree.len(), timed_groups, armed: self.pool.armed(), timed_triggers }
+    }
+
+    /// Brings gauges and the groups that a scrape shows up to date; whether it was time for that.
+    pub fn publish(&mut self, now: Duration, counters: &Counters) -> bool {
         let armed = self.is_armed();
         if armed && !std::mem::replace(&mut self.was_armed, armed) {
             self.publish_due = Some(now);
         }
         self.was_armed = armed;
         if self.publish_due.is_none_or(|due| due > now) {
-            return;
+            return false;
         }
         self.publish_due = None;
         let timed = self.tree.degraded().max(self.pool.timed());
@@ -592,9 +625,11 @@ impl Senses {
                 above.push(node.group.unheld());
                 at = node.parent;
             }
-            Some(Arc::new(Subject { group: node.group.unheld(), above }) as Arc<dyn GroupReader>)
+            let (rules, psi) = (node.class.subject_of, self.pool.has(node.group.id));
+            Some(Arc::new(Subject { group: node.group.unheld(), above, rules, psi }) as Arc<dyn GroupReader>)
         };
         counters.published().publish(self.tree.slots().filter_map(subject).collect());
+        true
     }
 }
 

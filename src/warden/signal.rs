@@ -16,6 +16,9 @@ use crate::sense::lms::{Lms, Report, Table};
 
 /// How often the table is rewritten at the most.
 pub const TABLE_PAUSE: Duration = Duration::from_secs(1);
+/// How long the table is left unexamined at the longest. The kernel tells of groups that come and go, not of those that grow; so
+/// it is looked at again after a second, two, four, and from then on at this pace.
+pub const TABLE_REST: Duration = Duration::from_secs(30);
 /// How soon after a victim's end it is looked whether somebody still asks for memory: those who were sent back to try again
 /// have done so by then, if there is any.
 const RELOOK: Duration = Duration::from_millis(20);
@@ -40,6 +43,8 @@ pub struct Signal {
     void: bool,
     table_due: Option<Duration>,
     table_written: Option<Duration>,
+    /// How long after the next look at the table to look again, if nothing is told.
+    table_rest: Duration,
     refused: bool,
 }
 
@@ -63,6 +68,7 @@ impl Signal {
             void: false,
             table_due: None,
             table_written: None,
+            table_rest: TABLE_PAUSE,
             refused: false,
         }
     }
@@ -173,6 +179,7 @@ impl Signal {
             Ok(()) => {
                 self.enlisted = true;
                 self.void = false;
+                self.table_rest = TABLE_PAUSE;
                 self.table_due = Some(now);
             }
             Err(errno) => {
@@ -207,6 +214,30 @@ impl Signal {
         }
     }
 
+    /// Takes back what a daemon before this one, that died without a word, may have left: its table stays in force for a while.
+    pub fn clear_left_over(&mut self) {
+        let left = !self.enlisted && self.report.is_some_and(|report| report.table_kill_ids > 0);
+        let Some(device) = self.device.as_ref().filter(|_| left) else { return };
+        self.table.clear(None);
+        match device.write_table(&self.table) {
+            // Somebody's who is alive.
+            Ok(()) | Err(rustix::io::Errno::BUSY) => {}
+            Err(errno) => tracing::error!("the table that an earlier oomwarden left with the kernel module could not be emptied: {errno}"),
+        }
+    }
+
+    /// Takes the table back at once while another one is made: somebody in it must not be killed by it any more.
+    pub fn withdraw_table(&mut self, now: Duration) {
+        let Some(device) = self.device.as_ref().filter(|_| self.enlisted) else { return };
+        self.table.clear(Some(TABLE_KEEP));
+        // What the clerk is about to write is taken back when it returns.
+        self.void = self.spare.is_none();
+        if let Err(errno) = device.write_table(&self.table) {
+            tracing::error!("the kernel module's table could not be emptied: {errno}");
+        }
+        self.table_due = Some(now);
+    }
+
     /// Whether we are the handler.
     #[must_use]
     pub fn is_enlisted(&self) -> bool {
@@ -222,6 +253,7 @@ impl Signal {
     /// The groups, or what is known of them, changed: the table may have to.
     pub fn table_outdated(&mut self, now: Duration) {
         if self.enlisted {
+            self.table_rest = TABLE_PAUSE;
             let soonest = self.table_written.map_or(now, |written| written + TABLE_PAUSE).max(now);
             self.table_due = Some(self.table_due.map_or(soonest, |due| due.min(soonest)));
         }
@@ -239,7 +271,11 @@ impl Signal {
         let mut table = self.spare.take()?;
         // While memory is short, ranks change by themselves.
         let short = self.report.is_some_and(|report| report.level.is_some());
-        self.table_due = short.then_some(now + TABLE_PAUSE);
+        if short {
+            self.table_rest = TABLE_PAUSE;
+        }
+        self.table_due = Some(now + self.table_rest);
+        self.table_rest = (self.table_rest * 2).min(TABLE_REST);
         self.table_written = Some(now);
         table.clear(Some(TABLE_KEEP));
         Some(table)
@@ -283,3 +319,6 @@ pub fn answering(policy: &Policy) -> impl Iterator<Item = usize> + '_ {
     let wanted = level == LmsLevel::Oom || policy.hold.is_some();
     policy.rules.iter().enumerate().filter(move |(_, rule)| wanted && asks(rule, level)).map(|(index, _)| index)
 }
+
+#[cfg(test)]
+mod tests;

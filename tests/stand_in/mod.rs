@@ -12,12 +12,17 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use oomwarden::cgroup::root::Root;
 use oomwarden::policy::{self, Source};
+use oomwarden::record::board::Board;
 use oomwarden::record::counters::Counters;
 use oomwarden::record::file::JournalTo;
 use oomwarden::record::journal::Context;
 use oomwarden::record::pool::Pool;
 use oomwarden::record::pulse::Pulse;
+use oomwarden::record::recent::Recent;
 use oomwarden::record::recorder::Recorder;
+use oomwarden::serve::{Limits, Server, ServerHandle};
+use oomwarden::warden::hooks::Hooks;
+use oomwarden::warden::reach::Reach;
 use oomwarden::warden::reload::{self, Mailbox};
 use oomwarden::warden::{Setup, Warden};
 
@@ -62,9 +67,11 @@ pub struct Machine {
     pub root: PathBuf,
     pub journal: PathBuf,
     pub policy: PathBuf,
+    pub board: Arc<Board>,
+    pub recent: Arc<Recent>,
     mailbox: Mailbox,
-    pulse: Arc<Pulse>,
-    counters: Arc<Counters>,
+    pub pulse: Arc<Pulse>,
+    pub counters: Arc<Counters>,
     thread: nix::sys::pthread::Pthread,
     worker: std::thread::JoinHandle<()>,
     recorder: Recorder,
@@ -79,7 +86,9 @@ impl Machine {
         let records = Pool::new(16, 64, counters.journal_dropped());
         let journal = root.join("journal");
         let to = JournalTo::File(journal.clone());
-        let recorder = Recorder::spawn(&records, to, Context::of_this_process(None), counters.journal_dropped()).unwrap();
+        let recent = Arc::new(Recent::default());
+        let recorder =
+            Recorder::spawn(&records, to, Context::of_this_process(None), counters.journal_dropped(), Arc::clone(&recent)).unwrap();
         let pulse = Arc::new(Pulse::new().unwrap());
         let mailbox = Mailbox::new().unwrap();
         let policy_file = root.join("policy.yaml");
@@ -90,23 +99,46 @@ impl Machine {
         };
         reload::start(mailbox.clone(), vec![], Arc::clone(&policy), Arc::clone(&counters), Box::new(load)).unwrap();
         let (sender, thread) = std::sync::mpsc::channel();
+        let board = Arc::new(Board::new(mailbox.mail()));
+        let its_board = Arc::clone(&board);
         let setup = (Arc::new(Root { path: root.into(), dir: fd }), records, Arc::clone(&counters), Arc::clone(&pulse), mailbox.clone());
         let worker = std::thread::spawn(move || {
             let mut set = SigSet::empty();
             set.add(Signal::SIGTERM);
             set.thread_block().unwrap();
             let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).unwrap();
-            let (root, records, counters, pulse, mailbox) = setup;
+            let ((root, records, counters, pulse, mailbox), board) = (setup, its_board);
             let descriptors = 1000;
             let low_memory = root.path.join("oom_notifier");
-            let setup =
-                Setup { root, policy, psi_groups: 4, descriptors, records, counters, pulse, mailbox, signals, low_memory, ready: || {} };
+            let paused = None;
+            // The helper is only started for a policy with hooks.
+            let program = env!("CARGO_BIN_EXE_oomwarden").into();
+            let hooks = Hooks::start(None, program, records.clone(), Context::of_this_process(None), mailbox.mail()).unwrap();
+            hooks.prepare(&policy);
+            let reach = Reach { listeners: None, hooks: Some(hooks) };
+            let setup = Setup {
+                root,
+                policy,
+                psi_groups: 4,
+                descriptors,
+                records,
+                counters,
+                pulse,
+                mailbox,
+                board,
+                paused,
+                signals,
+                low_memory,
+                reach,
+                ready: || {},
+            };
             let warden = Warden::new(setup).unwrap();
             sender.send(nix::sys::pthread::pthread_self()).unwrap();
             warden.run_watched(turned).unwrap();
         });
         let thread = thread.recv().unwrap();
-        let machine = Machine { root: root.into(), journal, policy: policy_file, mailbox, pulse, counters, thread, worker, recorder };
+        let machine =
+            Machine { root: root.into(), journal, policy: policy_file, board, recent, mailbox, pulse, counters, thread, worker, recorder };
         wait("the groups are armed", || machine.pulse.is_armed());
         machine
     }
@@ -133,6 +165,12 @@ impl Machine {
     /// The metrics.
     pub fn metrics(&self) -> String {
         self.counters.encode().unwrap()
+    }
+
+    /// Serves its metrics at a port of this machine.
+    pub fn serve(&self) -> ServerHandle {
+        let server = Server::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        server.spawn(Arc::clone(&self.counters), Arc::clone(&self.pulse), Limits::default()).unwrap()
     }
 
     /// Puts another policy in force.

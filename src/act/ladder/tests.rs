@@ -1,4 +1,5 @@
 use super::*;
+use crate::policy::model::WarnSignal;
 
 const TERM: Rung = Rung::Term { wait: Duration::from_secs(3) };
 const KILL: Rung = Rung::Kill(KillWhat::Group);
@@ -151,4 +152,113 @@ fn kill_can_be_the_first_rung() {
     let mut ladder = Ladder::new(true, None);
     assert_eq!(ladder.begin_with_kill(&[TERM, KILL], at(0)), Next::Do(Deed::KillGroup { signals_first: true }));
     assert!(ladder.is_killing());
+}
+
+const WARN: Rung = Rung::Warn { signal: Some(WarnSignal::USR1), wait: Duration::from_secs(1) };
+
+fn hook() -> Rung {
+    Rung::Hook(Arc::new(Hook { exec: vec!["/bin/true".to_owned()], timeout: at(500) }))
+}
+
+fn told(processes: u32, listeners: u32) -> Done {
+    Done { processes, listeners, sent: Some(std::time::Instant::now()), ..Done::default() }
+}
+
+#[test]
+fn who_frees_memory_when_warned_is_spared() {
+    let rungs = [WARN, TERM, KILL];
+    let (mut ladder, next, mut records) = start(&rungs);
+    assert_eq!(next, Next::Do(Deed::Warn(Some(WarnSignal::USR1))));
+    assert_eq!(ladder.deed_done(&rungs, told(2, 3), at(1), at(2), &mut records), Next::Wait);
+    assert_eq!(ladder.deadline(), at(1001));
+    assert_eq!(ladder.deadline_passed(&rungs, at(1001), &mut records), Next::AskRecovered);
+    assert_eq!(ladder.judged(&rungs, true, at(1001), &mut records), Next::End(End::Recovered));
+    assert_eq!(outcomes(&records), [(RungName::Warn, RungOutcome::Recovered)]);
+    assert_eq!((records[0].processes, records[0].listeners, records[0].sent), (Some(2), Some(3), Some(at(1))));
+}
+
+#[test]
+fn a_warning_in_vain_is_followed_by_the_next_rung() {
+    let rungs = [WARN, TERM, KILL];
+    let (mut ladder, _, mut records) = start(&rungs);
+    ladder.deed_done(&rungs, told(1, 0), at(1), at(1), &mut records);
+    ladder.deadline_passed(&rungs, at(1001), &mut records);
+    assert_eq!(ladder.judged(&rungs, false, at(1001), &mut records), Next::Do(Deed::Term));
+    assert_eq!(outcomes(&records), [(RungName::Warn, RungOutcome::Deadline)]);
+}
+
+#[test]
+fn a_warning_that_nobody_hears_waits_for_nobody() {
+    let rungs = [WARN, KILL];
+    for (done, outcome) in [(ok(0), RungOutcome::Nobody), (refused(Errno::PERM), RungOutcome::Errno(libc::EPERM))] {
+        let (mut ladder, _, mut records) = start(&rungs);
+        assert!(matches!(ladder.deed_done(&rungs, done, at(1), at(1), &mut records), Next::Do(Deed::KillGroup { .. })));
+        assert_eq!(outcomes(&records), [(RungName::Warn, outcome)]);
+    }
+}
+
+#[test]
+fn a_stuck_warning_goes_on_in_time_and_its_late_news_change_nothing() {
+    let rungs = [WARN, TERM, KILL];
+    let (mut ladder, _, mut records) = start(&rungs);
+    assert_eq!(ladder.deadline_passed(&rungs, at(1000), &mut records), Next::Do(Deed::Term));
+    assert_eq!(outcomes(&records), [(RungName::Warn, RungOutcome::Deadline)]);
+}
+
+#[test]
+fn each_rung_fails_in_turn_and_the_kill_ends_it() {
+    let rungs = [WARN, hook(), TERM, KILL];
+    let (mut ladder, _, mut records) = start(&rungs);
+    let next = ladder.deed_done(&rungs, refused(Errno::PERM), at(1), at(1), &mut records);
+    assert!(matches!(next, Next::Run(ref hook) if hook.timeout == at(500)), "{next:?}");
+    assert_eq!(ladder.hook_done(RungOutcome::Exit(3), at(20), &mut records), Next::AskRecovered);
+    assert_eq!(ladder.judged(&rungs, false, at(20), &mut records), Next::Do(Deed::Term));
+    let next = ladder.deed_done(&rungs, refused(Errno::PERM), at(21), at(21), &mut records);
+    assert_eq!(next, Next::Do(Deed::KillGroup { signals_first: false }));
+    assert_eq!(ladder.deed_done(&rungs, refused(Errno::BUSY), at(22), at(22), &mut records), Next::Do(Deed::KillProcesses));
+    assert_eq!(ladder.deed_done(&rungs, ok(1), at(23), at(23), &mut records), Next::Wait);
+    assert_eq!(ladder.gone(at(30), &mut records), Next::End(End::Gone));
+    let errno = |errno: Errno| RungOutcome::Errno(errno.raw_os_error());
+    assert_eq!(
+        outcomes(&records),
+        [
+            (RungName::Warn, errno(Errno::PERM)),
+            (RungName::Hook, RungOutcome::Exit(3)),
+            (RungName::Term, errno(Errno::PERM)),
+            (RungName::Kill, errno(Errno::BUSY)),
+            (RungName::Kill, RungOutcome::Done),
+            (RungName::Verify, RungOutcome::Empty)
+        ]
+    );
+}
+
+#[test]
+fn a_hook_that_ended_the_trouble_ends_the_climb() {
+    let rungs = [hook(), KILL];
+    let (mut ladder, _, mut records) = start(&rungs);
+    ladder.hook_done(RungOutcome::Done, at(20), &mut records);
+    assert_eq!(ladder.judged(&rungs, true, at(20), &mut records), Next::End(End::Recovered));
+    assert_eq!(outcomes(&records), [(RungName::Hook, RungOutcome::Done)]);
+}
+
+#[test]
+fn a_hook_of_which_nothing_is_heard_is_left_behind() {
+    let rungs = [hook(), KILL];
+    let (mut ladder, _, mut records) = start(&rungs);
+    assert_eq!(ladder.deadline(), at(500) + HOOK_SLACK);
+    assert_eq!(ladder.deadline_passed(&rungs, at(750), &mut records), Next::AskRecovered);
+    assert!(matches!(ladder.judged(&rungs, false, at(750), &mut records), Next::Do(Deed::KillGroup { .. })));
+    assert_eq!(ladder.hook_done(RungOutcome::Done, at(800), &mut records), Next::Wait, "late news");
+    assert_eq!(outcomes(&records), [(RungName::Hook, RungOutcome::Deadline)]);
+}
+
+#[test]
+fn a_kernel_that_waits_overtakes_warning_and_hook() {
+    for (rung, name) in [(WARN, RungName::Warn), (hook(), RungName::Hook)] {
+        let rungs = [rung, TERM, KILL];
+        let (mut ladder, _, mut records) = start(&rungs);
+        assert_eq!(ladder.hurry(&rungs, at(5), &mut records), Next::Do(Deed::KillGroup { signals_first: false }));
+        assert_eq!(outcomes(&records), [(name, RungOutcome::Overtaken)]);
+        assert_eq!(ladder.hook_done(RungOutcome::Done, at(6), &mut records), Next::Wait);
+    }
 }

@@ -90,6 +90,7 @@ pub(super) fn policy(rule: Rule) -> Policy {
         rules: vec![rule],
         oom_group: None,
         hold: None,
+        limit: None,
     }
 }
 

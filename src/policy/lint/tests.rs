@@ -157,3 +157,11 @@ fn a_policy_without_rules() {
     assert_eq!(found.len(), 1);
     assert!(found[0].to_string().starts_with("a.yaml:1:1: warning: there are no rules"));
 }
+
+#[test]
+fn a_warning_by_which_nobody_can_redeem_himself() {
+    let then = "then: [warn: {signal: SIGUSR1, wait: 1s}, kill: group]";
+    warned("", &format!("watch: /a\nwhen: [event: oom_kill]\n{then}"), &["3:11: the rule `r` warns in vain"]);
+    warned("", &format!("watch: /a\nwhen: [event: oom_kill, psi: full 1s/2s]\n{then}"), &[]);
+    warned("", "watch: /a\nwhen: [event: oom_kill]\nthen: [term: {wait: 1s}, kill: group]", &[]);
+}

@@ -4,6 +4,7 @@
 //! to light at once. It returns `None` where a value is unusable; then there is an error in the report.
 
 mod fields;
+mod ladder;
 mod rule;
 mod victim;
 
@@ -16,13 +17,15 @@ use super::tree::{Kind, Node};
 use super::values;
 use fields::Fields;
 pub(super) use fields::Keys;
+pub(super) use ladder::MOST_WORDS;
 pub(super) use victim::MOST_RANK_KEYS;
 
 const TOP: Keys = Keys {
     what: "the policy",
-    known: &["version", "mode", "defaults", "exclude", "importance", "rules", "kernel"],
-    later: &["limits", "tenants", "kubernetes"],
+    known: &["version", "mode", "limits", "defaults", "exclude", "importance", "rules", "kernel"],
+    later: &["tenants", "kubernetes"],
 };
+const LIMITS: Keys = Keys { what: "`limits`", known: &["kills"], later: &[] };
 const DEFAULTS: Keys = Keys { what: "`defaults`", known: &["cooldown"], later: &[] };
 const EXCLUDE: Keys = Keys { what: "an exclusion", known: &["group", "comm"], later: &["kubernetes"] };
 const IMPORTANCE: Keys = Keys { what: "a line of importance", known: &["group", "value"], later: &["kubernetes"] };
@@ -31,6 +34,7 @@ const KERNEL: Keys = Keys { what: "`kernel`", known: &["oom_group", "hold"], lat
 /// The tables of keys, by what they are the keys of: the schema is made from them.
 pub(super) struct Tables {
     pub top: &'static Keys,
+    pub limits: &'static Keys,
     pub defaults: &'static Keys,
     pub exclude: &'static Keys,
     pub importance: &'static Keys,
@@ -43,15 +47,18 @@ pub(super) struct Tables {
     pub below: &'static Keys,
     pub victim: &'static Keys,
     pub rung: &'static Keys,
+    pub warn: &'static Keys,
+    pub hook: &'static Keys,
     pub term: &'static Keys,
 }
 
 /// The tables that this reader goes by.
 pub(super) fn tables() -> Tables {
     let [rule, when, only_if, usage, level, below] = rule::KEYS;
-    let [victim, rung, term] = victim::KEYS;
-    let (top, defaults, exclude, importance, kernel) = (&TOP, &DEFAULTS, &EXCLUDE, &IMPORTANCE, &KERNEL);
-    Tables { top, defaults, exclude, importance, kernel, rule, when, only_if, usage, level, below, victim, rung, term }
+    let [victim] = victim::KEYS;
+    let [rung, warn, hook, term] = ladder::KEYS;
+    let (top, limits, defaults, exclude, importance, kernel) = (&TOP, &LIMITS, &DEFAULTS, &EXCLUDE, &IMPORTANCE, &KERNEL);
+    Tables { top, limits, defaults, exclude, importance, kernel, rule, when, only_if, usage, level, below, victim, rung, warn, hook, term }
 }
 
 /// Reads one text into the draft.
@@ -60,6 +67,12 @@ pub(super) fn read(root: &Node, draft: &mut Draft, report: &mut Report) {
     version(&fields, report);
     if let Some((at, value)) = fields.get("mode").and_then(|node| Some((node.at, mode(node, report)?))) {
         settle(&mut draft.mode, At::new(at, value), "mode", report);
+    }
+    if let Some(limits) = fields.get("limits").and_then(|node| Fields::open(node, &LIMITS, report))
+        && let Some(node) = limits.need("kills", "write for instance `limits: {kills: 5 per 10m}`", report)
+        && let Some(value) = scalar(node, values::kill_limit, report)
+    {
+        settle(&mut draft.limit, At::new(node.at, value), "the limit of kills", report);
     }
     if let Some(defaults) = fields.get("defaults").and_then(|node| Fields::open(node, &DEFAULTS, report))
         && let Some(node) = defaults.get("cooldown")

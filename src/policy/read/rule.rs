@@ -8,8 +8,8 @@ use super::super::model::{Condition, KillWhat, Level, Rung, Trigger, UsageOf, Us
 use super::super::tree::{Kind, Node};
 use super::super::values::{self, Quantum};
 use super::fields::{Fields, Keys};
-use super::victim;
 use super::{good, mode, patterns, scalar, text};
+use super::{ladder, victim};
 
 const RULE: Keys =
     Keys { what: "a rule", known: &["name", "mode", "cooldown", "watch", "when", "only_if", "victim", "then"], later: &["limits"] };
@@ -46,7 +46,7 @@ pub(super) fn rule(node: &Node, names: &mut Vec<At<String>>, report: &mut Report
         None => Some(At::new(node.at, Victim::Subject)),
     };
     let ladder = match fields.get("then") {
-        Some(node) => victim::ladder(node, report),
+        Some(node) => ladder::ladder(node, report),
         None => Some(vec![Rung::Kill(KillWhat::Group)]),
     };
     Some(Rule {

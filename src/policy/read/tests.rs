@@ -100,6 +100,27 @@ fn every_ladder() {
     let ladder = |text: &str| rule(&format!("watch: /a\nwhen: [event: oom_kill]\nthen: {text}")).ladder;
     assert_eq!(ladder("[kill: process]"), [Rung::Kill(KillWhat::Process)]);
     assert_eq!(ladder("[term: {wait: 3s}, kill: group]"), [Rung::Term { wait: ms(3000) }, Rung::Kill(KillWhat::Group)]);
+    let hook = Hook { exec: vec!["/bin/x".to_owned(), "-a b".to_owned()], timeout: ms(500) };
+    assert_eq!(
+        ladder("[warn: {signal: SIGUSR1, wait: 1s}, hook: {exec: [/bin/x, -a b], timeout: 500ms}, term: {wait: 3s}, kill: process]"),
+        [
+            Rung::Warn { signal: Some(WarnSignal::USR1), wait: ms(1000) },
+            Rung::Hook(hook.into()),
+            Rung::Term { wait: ms(3000) },
+            Rung::Kill(KillWhat::Process)
+        ]
+    );
+    for (text, number, shown) in [
+        ("signal: SIGUSR2, ", Some(12), "SIGUSR2"),
+        ("signal: SIGRTMIN, ", Some(34), "SIGRTMIN"),
+        ("signal: SIGRTMIN+30, ", Some(64), "SIGRTMIN+30"),
+        ("", None, ""),
+    ] {
+        let rungs = ladder(&format!("[warn: {{{text}wait: 1s}}, kill: group]"));
+        let Some(Rung::Warn { signal, .. }) = rungs.first() else { panic!("{rungs:?}") };
+        assert_eq!(signal.map(WarnSignal::number), number);
+        assert_eq!(signal.map(|signal| signal.to_string()).unwrap_or_default(), shown);
+    }
 }
 
 #[test]
@@ -121,6 +142,11 @@ fn the_rest_of_a_rule_and_of_the_policy() {
     assert_eq!(policy.hold, None);
     for (text, hold) in [("1ms", ms(1)), ("500ms", ms(500)), ("1.25s", ms(1250)), ("2s", LONGEST_HOLD)] {
         assert_eq!(good(&format!("version: 1\nkernel: {{hold: {text}}}\n")).policy.hold, Some(hold), "{text}");
+    }
+    assert_eq!(policy.limit, None);
+    for (text, kills, per) in [("5 per 10m", 5, 600), ("1 per 1s", 1, 1), ("100   per 24h", 100, 86_400)] {
+        let limit = good(&format!("version: 1\nlimits: {{kills: {text}}}\n")).policy.limit;
+        assert_eq!(limit.map(|limit| (limit.kills, limit.per.as_secs())), Some((kills, per)), "{text}");
     }
     // Lists whose entries are all commented out.
     assert!(good("version: 1\nexclude:\nimportance:\nrules:\n").policy.rules.is_empty());
@@ -178,6 +204,14 @@ fn errors_at_the_top() {
         (format!("version: 1\nkernel: {{hold: 500}}\n{rest}"), "2:16: `500` has no unit", "write 500ms or 500s"),
         (format!("version: 1\nkernel: {{hold: [500ms]}}\n{rest}"), "2:16: a single value is expected here, not a list", "`150ms`"),
         (format!("version: 1\nkernel: {{holt: 500ms}}\n{rest}"), "2:10: unknown key `holt` in `kernel`", "did you mean `hold`?"),
+        (format!("version: 1\nlimits: {{}}\n{rest}"), "2:9: `kills` is missing in `limits`", "`limits: {kills: 5 per 10m}`"),
+        (format!("version: 1\nlimits: {{kills: 5}}\n{rest}"), "2:17: `5` is no limit of kills", "`5 per 10m`"),
+        (format!("version: 1\nlimits: {{kills: 5 per 10}}\n{rest}"), "2:17: `10` has no unit", "write 10ms or 10s"),
+        (format!("version: 1\nlimits: {{kills: 5 in 10m}}\n{rest}"), "2:17: `5 in 10m` is no limit of kills", "`5 per 10m`"),
+        (format!("version: 1\nlimits: {{kills: 101 per 10m}}\n{rest}"), "2:17: `101` kills can't be a limit", "1 to 100"),
+        (format!("version: 1\nlimits: {{kills: 05 per 10m}}\n{rest}"), "2:17: `05` kills can't be a limit", "1 to 100"),
+        (format!("version: 1\nlimits: {{kills: 5 per 10ms}}\n{rest}"), "2:17: `10ms` does not fit a limit", "1s to 24h"),
+        (format!("version: 1\nlimits: {{kill: 5 per 10m}}\n{rest}"), "2:10: unknown key `kill` in `limits`", "did you mean `kills`?"),
         (format!("version: 1\nexclude: /a\n{rest}"), "2:10: `exclude` is a list, not `/a`", "`- `"),
     ] {
         refused(&text, &[(start, hint)]);
@@ -188,12 +222,9 @@ fn errors_at_the_top() {
 fn keys_of_later_versions() {
     let later = |at: &str, key: &str| (format!("{at}: `{key}` is not supported by this version"), "leave it out");
     for (text, at, key) in [
-        ("version: 1\nlimits: {kills: 5 per 10m}\n".to_owned(), "2:1", "limits"),
         ("version: 1\ntenants: []\n".to_owned(), "2:1", "tenants"),
         ("version: 1\nkubernetes: {}\n".to_owned(), "2:1", "kubernetes"),
         ("version: 1\nexclude:\n  - kubernetes: {priority_class: x}\n".to_owned(), "3:5", "kubernetes"),
-        (rule_text("watch: /a\nwhen: [event: oom]\nthen:\n  - warn: {signal: SIGUSR1, wait: 1s}\n  - kill: group"), "7:9", "warn"),
-        (rule_text("watch: /a\nwhen: [event: oom]\nthen: [hook: {exec: [/x]}, kill: group]"), "6:12", "hook"),
         (rule_text("watch: /a\nwhen: [event: oom]\nvictim: {among: {kubernetes: {unit: pod}}}"), "6:22", "kubernetes"),
         (rule_text("watch: /a\nwhen: [event: oom]\nvictim: {among: /b, rank: [qos]}"), "6:32", "qos"),
         (rule_text("watch: /a\nwhen: [event: oom]\nvictim: {among: /b, rank: [over_request]}"), "6:32", "over_request"),
@@ -327,6 +358,38 @@ fn errors_of_rules() {
             "6:30: a second `term`",
             "the ladder goes",
         ),
+        (
+            "watch: /a\nwhen: [event: oom]\nthen: [term: {wait: 1s}, warn: {wait: 1s}, kill: group]",
+            "6:30: `warn` comes after `term`, which is the harsher one",
+            "the ladder goes `- warn",
+        ),
+        (
+            "watch: /a\nwhen: [event: oom]\nthen: [warn: {signal: SIGKILL, wait: 1s}, kill: group]",
+            "6:27: `SIGKILL` can't be handled",
+            "`SIGUSR1`",
+        ),
+        ("watch: /a\nwhen: [event: oom]\nthen: [warn: {signal: SIGTERM, wait: 1s}, kill: group]", "6:27: `SIGTERM` is what", "`SIGUSR1`"),
+        ("watch: /a\nwhen: [event: oom]\nthen: [warn: {signal: SIGHUP, wait: 1s}, kill: group]", "6:27: `SIGHUP` means", "`SIGUSR1`"),
+        (
+            "watch: /a\nwhen: [event: oom]\nthen: [warn: {signal: SIGRTMIN+31, wait: 1s}, kill: group]",
+            "6:27: `SIGRTMIN+31` is no",
+            "0 to 30",
+        ),
+        ("watch: /a\nwhen: [event: oom]\nthen: [warn: {signal: SIGUSR1}, kill: group]", "6:18: `wait` is missing in `warn`", "free memory"),
+        ("watch: /a\nwhen: [event: oom]\nthen: [warn: {wait: 0s}, kill: group]", "6:25: no time to wait", "leave `warn` out"),
+        ("watch: /a\nwhen: [event: oom]\nthen: [warn: SIGUSR1, kill: group]", "6:18: `warn` says how", "wait: 1s"),
+        ("watch: /a\nwhen: [event: oom]\nthen: [hook: /bin/x, kill: group]", "6:18: `hook` says what to start", "exec: ["),
+        ("watch: /a\nwhen: [event: oom]\nthen: [hook: {exec: [/x]}, kill: group]", "6:18: `timeout` is missing in `hook`", "500ms"),
+        ("watch: /a\nwhen: [event: oom]\nthen: [hook: {timeout: 1s}, kill: group]", "6:18: `exec` is missing in `hook`", "exec: ["),
+        ("watch: /a\nwhen: [event: oom]\nthen: [hook: {exec: /x, timeout: 1s}, kill: group]", "6:25: `exec` is a list", "one by one"),
+        ("watch: /a\nwhen: [event: oom]\nthen: [hook: {exec: [], timeout: 1s}, kill: group]", "6:25: `exec` has 0 words", "1 to 64"),
+        (
+            "watch: /a\nwhen: [event: oom]\nthen: [hook: {exec: [save], timeout: 1s}, kill: group]",
+            "6:26: the program `save` has no absolute path",
+            "no search path",
+        ),
+        ("watch: /a\nwhen: [event: oom]\nthen: [hook: {exec: [\"/x\\0y\"], timeout: 1s}, kill: group]", "6:26: `/x", "no NUL"),
+        ("watch: /a\nwhen: [event: oom]\nthen: [hook: {exec: [/x, 5], timeout: 1s}, kill: group]", "6:30: a word of the command", "\"5\""),
         ("watch: /a\nwhen: [event: oom]\nthen: [kill: all]", "6:18: unknown thing to kill `all`", "`group`, `process`"),
         (
             "watch: /a\nwhen: [event: oom]\nthen: [term: 3s, kill: group]",
@@ -356,7 +419,7 @@ fn errors_of_rules() {
 fn all_errors_of_a_policy_come_at_once() {
     refused(
         "version: 3\nmode: maybe\nexclude:\n  - a\n  - {comm: x}\nrules:\n  - name: r\n    watch: b\n    when:\n      - psi: full\n      - event: boom\n    \
-         victim: {among: c, at_least: 5, rank: [x]}\n    then: [kill: all]\n  - name: r\n    watch: /a\n    when: [event: oom]\nlimits: {}\n",
+         victim: {among: c, at_least: 5, rank: [x]}\n    then: [kill: all]\n  - name: r\n    watch: /a\n    when: [event: oom]\nlimits: {kills: 0 per 1m}\n",
         &[
             ("1:10: version 3", ""),
             ("2:7: the mode", ""),
@@ -370,7 +433,7 @@ fn all_errors_of_a_policy_come_at_once() {
             ("12:44: unknown rank key `x`", ""),
             ("13:18: unknown thing to kill", ""),
             ("14:11: there is a rule `r` already, in a.yaml:7", ""),
-            ("17:1: `limits` is not supported", ""),
+            ("17:17: `0` kills can't be a limit", "1 to 100"),
         ],
     );
 }

@@ -12,7 +12,7 @@ mod scalar;
 use serde_json::{Map, Value, json};
 
 use super::model::MAX_ENTRIES;
-use super::read::{self, Keys, MOST_RANK_KEYS};
+use super::read::{self, Keys, MOST_RANK_KEYS, MOST_WORDS};
 use super::values::LMS_LEVELS;
 
 /// The schema as one JSON value.
@@ -45,6 +45,8 @@ pub fn schema() -> Value {
             ("victim".to_owned(), json!({"anyOf": [{"const": "subject"}, mapping(tables.victim, &["among"], victim)]})),
             ("ladder".to_owned(), ladder(tables.rung)),
             ("rung".to_owned(), single(tables.rung, rung)),
+            ("warn".to_owned(), mapping(tables.warn, &["wait"], warn)),
+            ("hook".to_owned(), mapping(tables.hook, &["exec", "timeout"], hook)),
             ("term".to_owned(), mapping(tables.term, &["wait"], term)),
         ]);
         object.insert("$defs".into(), Value::Object(definitions));
@@ -113,6 +115,7 @@ fn top(key: &str) -> Option<Value> {
             with_default(reference("mode"), json!("enforce")),
             "`enforce`: verdicts are carried out. `observe`: they are recorded and nothing else is done. A rule may say otherwise for itself.",
         ),
+        "limits" => described(mapping(tables.limits, &["kills"], limits), "The circuit breaker."),
         "defaults" => described(mapping(tables.defaults, &[], defaults), "What counts for all rules that don't say it themselves."),
         "exclude" => described(
             list("exclusion"),
@@ -124,6 +127,16 @@ fn top(key: &str) -> Option<Value> {
         ),
         "rules" => described(list("rule"), "What to do when. A rule's name may stand only once among all files."),
         "kernel" => described(mapping(tables.kernel, &[], kernel), "What the kernel is told, for when it comes first."),
+        _ => return None,
+    })
+}
+
+fn limits(key: &str) -> Option<Value> {
+    Some(match key {
+        "kills" => described(
+            reference("kill_limit"),
+            "How many kills in which time, for each rule and subject. Beyond it the rule only observes for that subject until the time is over.",
+        ),
         _ => return None,
     })
 }
@@ -336,11 +349,42 @@ fn ladder(rungs: &Keys) -> Value {
 
 fn rung(key: &str) -> Option<Value> {
     Some(match key {
+        "warn" => described(
+            reference("warn"),
+            "Tells the victim to free memory: everybody who listens at the pressure socket, and by a signal those who handle it. Then time to do so.",
+        ),
+        "hook" => described(
+            reference("hook"),
+            "Runs a program, with the verdict as JSON on its standard input. It is killed when its time is over.",
+        ),
         "term" => described(reference("term"), "SIGTERM to every process, then time for them to end."),
         "kill" => described(
             json!({"enum": ["group", "process"]}),
             "`group`: SIGKILL to everything in the group and below it. `process`: to one process of it, the one with the highest oom_score, then with the most resident memory.",
         ),
+        _ => return None,
+    })
+}
+
+fn warn(key: &str) -> Option<Value> {
+    Some(match key {
+        "signal" => described(
+            json!({"type": "string", "pattern": r"^SIG(?:USR1|USR2|RTMIN(?:\+0?[0-9]|\+[12][0-9]|\+30)?)$"}),
+            "`SIGUSR1`, `SIGUSR2` or `SIGRTMIN+3`, sent only to processes that handle it. Without it only listeners are told.",
+        ),
+        "wait" => described(reference("time_above_zero"), "The time in which the processes may free memory."),
+        _ => return None,
+    })
+}
+
+fn hook(key: &str) -> Option<Value> {
+    let word = json!({"type": "string", "maxLength": 4096, "pattern": "^[^\\u0000]*$"});
+    Some(match key {
+        "exec" => described(
+            json!({"type": "array", "minItems": 1, "maxItems": MOST_WORDS, "prefixItems": [{"type": "string", "pattern": "^/[^\\u0000]*[^/\\u0000]$"}], "items": word}),
+            "The program by its absolute path, then its arguments. No shell reads them.",
+        ),
+        "timeout" => described(reference("time_above_zero"), "How long it may take; then it is killed with all that it started."),
         _ => return None,
     })
 }

@@ -26,6 +26,17 @@ pub(super) fn definitions() -> Map<String, Value> {
             "hold",
             json!({"allOf": [text(HOLD, "Whole milliseconds, up to 2s.", json!(["500ms"])), {"not": {"pattern": "^[0.]+[a-z]"}}]}),
         ),
+        define(
+            "kill_limit",
+            json!({"allOf": [
+                text(
+                    &format!(" *(?:100|[1-9][0-9]?) +per +{time} *"),
+                    "So many kills in such a time: `5 per 10m`; 1 to 100 in 1s to 24h.",
+                    json!(["5 per 10m"]),
+                ),
+                {"not": {"pattern": "per +[0.]+[a-z]"}},
+            ]}),
+        ),
         define("bytes", text(&bytes, "An amount of memory: `256MiB`, `1.5GiB`, `1GB`.", json!(["256MiB", "1GB"]))),
         define("amount", json!({"allOf": [reference("bytes"), {"not": {"pattern": "^[0.]+[A-Za-z]"}}]})),
         define(

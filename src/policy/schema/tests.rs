@@ -103,6 +103,7 @@ fn every_table_of_the_reader_is_there() {
     };
     defined("", tables.top);
     defined("/properties/defaults", tables.defaults);
+    defined("/properties/limits", tables.limits);
     defined("/properties/kernel", tables.kernel);
     for (name, keys) in [
         ("importance", tables.importance),
@@ -112,6 +113,8 @@ fn every_table_of_the_reader_is_there() {
         ("usage", tables.usage),
         ("level", tables.level),
         ("rung", tables.rung),
+        ("warn", tables.warn),
+        ("hook", tables.hook),
         ("term", tables.term),
         ("exclusion/anyOf/1", tables.exclude),
         ("below/anyOf/1", tables.below),
@@ -154,9 +157,20 @@ fn ladders_in_every_order() {
     let taken =
         |ladder: &str| takes(&format!("version: 1\nrules: [{{name: r, watch: /a, when: [event: oom], then: {ladder}}}]\n")).unwrap();
     assert!(taken("[kill: group]") && taken("[term: {wait: 1s}, kill: process]"));
-    for wrong in
-        ["[]", "[term: {wait: 1s}]", "[kill: group, term: {wait: 1s}]", "[kill: group, kill: group]", "[{kill: group, term: {wait: 1s}}]"]
-    {
+    let all = "warn: {signal: SIGUSR2, wait: 1s}, hook: {exec: [/bin/true, x], timeout: 1s}, term: {wait: 1s}, kill: group";
+    assert!(taken(&format!("[{all}]")) && taken("[warn: {signal: SIGRTMIN+30, wait: 1s}, kill: group]"));
+    for wrong in [
+        "[hook: {exec: [/bin/true], timeout: 1s}, warn: {wait: 1s}, kill: group]",
+        "[warn: {signal: SIGKILL, wait: 1s}, kill: group]",
+        "[warn: {signal: SIGRTMIN+31, wait: 1s}, kill: group]",
+        "[hook: {exec: [true], timeout: 1s}, kill: group]",
+        "[hook: {exec: [], timeout: 1s}, kill: group]",
+        "[]",
+        "[term: {wait: 1s}]",
+        "[kill: group, term: {wait: 1s}]",
+        "[kill: group, kill: group]",
+        "[{kill: group, term: {wait: 1s}}]",
+    ] {
         assert!(!taken(wrong), "{wrong}");
     }
 }

@@ -126,16 +126,17 @@ impl SubjectPlan {
 
 impl Toll {
     fn text(&self) -> String {
-        let Toll { group, kill, groups, processes, bytes, pid } = self;
+        let Toll { group, kill, groups, processes, bytes, pid, before } = self;
+        let before = if before.is_empty() { String::new() } else { format!(", after {}", before.join(", ")) };
         if *kill == "process" {
             return match pid {
-                Some(pid) => format!("kill one process of {group}: {pid}"),
+                Some(pid) => format!("kill one process of {group}: {pid}{before}"),
                 None => format!("kill one process of {group}, but none is there"),
             };
         }
         let processes = processes.map_or_else(|| "processes that can't be counted".to_owned(), |count| many(count as usize, "process"));
         let bytes = bytes.map_or_else(String::new, |bytes| format!(", {} freed", Bytes(bytes)));
-        format!("kill {group}: {}, {processes}{bytes}", many(*groups, "group"))
+        format!("kill {group}: {}, {processes}{bytes}{before}", many(*groups, "group"))
     }
 }
 

@@ -122,3 +122,67 @@ fn journals_are_named_as_on_the_command_line() {
         assert_eq!(text.parse(), Ok(to));
     }
 }
+
+fn rotating(path: &Path, at: u64, keep: u16) -> JournalFile {
+    let rotation = Rotation { at: Some(Bytes(at)), keep };
+    JournalFile::open(Destination { to: JournalTo::File(path.into()), rotation }).expect("it opens")
+}
+
+/// The texts of the journal, `.1`, `.2` and so on, as far as they are there.
+fn texts(path: &Path) -> Vec<String> {
+    let files = std::iter::once(path.to_owned()).chain((1..).map(|number| numbered(path, number)));
+    files.map_while(|file| std::fs::read_to_string(file).ok()).collect()
+}
+
+#[test]
+fn a_full_file_makes_room_and_the_oldest_goes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("journal");
+    let mut journal = rotating(&path, 8, 2);
+    for line in ["one", "two", "three", "four", "a line that is longer than a whole file", "six", "sev"] {
+        journal.write(line).expect("written");
+    }
+    assert_eq!(texts(&path), ["six\nsev\n", "a line that is longer than a whole file\n", "four\n"]);
+    assert_eq!(path.metadata().expect("there").permissions().mode() & 0o7777 & !0o640, 0);
+    // An earlier run's file counts as well.
+    rotating(&path, 8, 2).write("8").expect("written");
+    assert_eq!(texts(&path)[..2], ["8\n", "six\nsev\n"]);
+}
+
+#[test]
+fn with_no_former_file_to_keep_the_full_one_is_dropped() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("journal");
+    let mut journal = rotating(&path, 8, 0);
+    for line in ["one", "two", "three"] {
+        journal.write(line).expect("written");
+    }
+    assert_eq!(texts(&path), ["three\n"]);
+}
+
+#[test]
+fn a_full_file_that_cannot_be_renamed_grows_on_and_says_so() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("journal");
+    // A directory stands where the former file should go.
+    std::fs::create_dir_all(numbered(&path, 1).join("sub")).expect("made");
+    let mut journal = rotating(&path, 4, 1);
+    journal.write("one").expect("written");
+    assert!(journal.unrotated().is_none());
+    journal.write("two").expect("written all the same");
+    assert!(journal.unrotated().is_some() && journal.unrotated().is_none(), "told once");
+    assert_eq!(std::fs::read_to_string(&path).expect("read"), "one\ntwo\n");
+    std::fs::remove_dir_all(numbered(&path, 1)).expect("removed");
+    journal.write("three").expect("written");
+    assert_eq!(texts(&path), ["three\n", "one\ntwo\n"]);
+    assert!(journal.unrotated().is_none());
+}
+
+#[test]
+fn a_half_line_goes_with_its_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("journal");
+    std::fs::write(&path, "{\"cut").expect("written");
+    rotating(&path, 6, 1).write("{}").expect("written");
+    assert_eq!(texts(&path), ["{}\n", "{\"cut"]);
+}

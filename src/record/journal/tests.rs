@@ -22,13 +22,15 @@ fn a_kill_as_it_stands_in_the_journal() {
         r#"{"v":1,"id":"5f-1-42","time":"2023-11-14T22:13:20.123456Z","node":"node-1","policy_hash":"0123abcd","kind":"judgement","#,
         r#""rule":"tenant-thrashing","trigger":"psi: full 100ms/500ms","subject":"/tenants.slice/a","#,
         r#""evidence":{"node_total_bytes":8589934592,"node_available_bytes":4294967296,"swap_total_bytes":0,"swap_free_bytes":null,"#,
-        r#""subject_current_bytes":104857600,"subject_charged_bytes":null,"limit_max_bytes":134217728,"limit_high_bytes":null},"#,
+        r#""subject_current_bytes":104857600,"subject_charged_bytes":null,"limit_max_bytes":134217728,"limit_high_bytes":null,"#,
+        r#""notice":"psi","psi_kind":"full","psi_stall_us":100000,"psi_window_us":500000},"#,
         r#""candidates":[{"group":"/tenants.slice/a","rank":1,"reason":"ranked 1: the subject itself","usage_bytes":94371840,"#,
         r#""importance":0,"keys":{}}],"victim":"/tenants.slice/a","#,
         r#""identity":{"namespace":null,"pod":null,"pod_uid":null,"container":null},"#,
         r#""rungs":[{"name":"kill","outcome":"done","at_us":300,"took_us":150,"processes":5},"#,
         r#"{"name":"verify","outcome":"empty","at_us":450,"took_us":12000}],"outcome":"killed","processes_killed":5,"#,
-        r#""freed_bytes":92274688,"latency_us":{"notice":20,"decide":200,"kill":450,"empty":12450}}"#,
+        r#""freed_bytes":92274688,"latency_us":{"notice":20,"decide":200,"kill":450,"empty":12450},"#,
+        r#""facts":{"groups":[]}}"#,
     );
     assert_eq!(line(&killed(), &context()).expect("a line"), expected);
 }

@@ -63,7 +63,7 @@ fn one_kill_of_a_limit_is_one_confirmed_record() {
     told.lines(10, [summary(Some("/a"), "/a/b", "hog", 4), killed(Scope::Memcg, "hog", 4)]);
     told.book.counted(1, at(10));
     assert_eq!(told.book.due(), Some(at(10) + QUIET));
-    let kills = told.settle(300, vec![rise("/a/b", 1)]);
+    let kills = told.settle(700, vec![rise("/a/b", 1)]);
     let [kill] = &kills[..] else { panic!("{kills:?}") };
     assert_eq!((kill.scope, kill.processes, kill.counted, kill.whole), (Scope::Memcg, 1, 1, Some(false)));
     assert_eq!((&kill.group, &kill.oom_memcg), (&Some(path("/a/b")), &Some(path("/a"))));
@@ -84,7 +84,7 @@ fn a_group_killed_whole_is_one_record_with_all_its_processes() {
     ];
     told.lines(10, lines);
     told.book.counted(4, at(10));
-    let kills = told.settle(300, vec![rise("/a/b", 3), rise("/c", 1)]);
+    let kills = told.settle(700, vec![rise("/a/b", 3), rise("/c", 1)]);
     let seen: Vec<_> = kills.iter().map(|kill| (kill.scope, kill.processes, kill.counted, kill.whole_group.clone())).collect();
     assert_eq!(seen, [(Scope::Memcg, 3, 3, Some(path("/a"))), (Scope::Global, 1, 1, None)]);
 }
@@ -102,7 +102,7 @@ fn two_whole_groups_without_summaries_are_told_apart() {
     ];
     told.lines(10, lines);
     told.book.counted(4, at(10));
-    let kills = told.settle(300, Vec::new());
+    let kills = told.settle(700, Vec::new());
     let seen: Vec<_> = kills.iter().map(|kill| (kill.processes, kill.whole_group.clone())).collect();
     assert_eq!(seen, [(2, Some(path("/a"))), (2, Some(path("/b")))]);
 }
@@ -111,7 +111,7 @@ fn two_whole_groups_without_summaries_are_told_apart() {
 fn a_line_that_nobody_counted_is_not_confirmed() {
     let mut told = Told::new(true);
     told.lines(10, [killed(Scope::Global, "x", 4)]);
-    let kills = told.settle(300, Vec::new());
+    let kills = told.settle(700, Vec::new());
     assert_eq!(kills.iter().map(|kill| (kill.processes, kill.counted)).collect::<Vec<_>>(), [(1, 0)]);
 }
 
@@ -147,7 +147,7 @@ fn names_that_can_be_read_in_two_ways_are_settled_by_counters() {
         let mut told = Told::new(true);
         told.lines(10, [line.clone(), killed(Scope::Memcg, "hog", 4)]);
         told.book.counted(1, at(10));
-        let kills = told.settle(300, risen.map(|group| rise(group, 1)).into_iter().collect());
+        let kills = told.settle(700, risen.map(|group| rise(group, 1)).into_iter().collect());
         assert_eq!(kills.iter().map(|kill| kill.group.clone()).collect::<Vec<_>>(), [expected.map(path)]);
     }
 }
@@ -158,7 +158,7 @@ fn a_forged_comm_is_told_by_the_line_that_cannot_be_forged() {
         let mut told = Told::new(true);
         told.lines(10, [summary(Some("/a"), "/a/b", comm, 4), killed(Scope::Memcg, comm, 4)]);
         told.book.counted(1, at(10));
-        let kills = told.settle(300, vec![rise("/a/b", 1)]);
+        let kills = told.settle(700, vec![rise("/a/b", 1)]);
         assert_eq!(kills.iter().map(|kill| kill.group.clone()).collect::<Vec<_>>(), [Some(path("/a/b"))], "{comm}");
     }
 }
@@ -169,13 +169,13 @@ fn kills_without_a_summary_are_placed_by_proc_or_by_the_only_group_that_counted(
     told.lines(10, [killed(Scope::Memcg, "x", 4), killed(Scope::Memcg, "x", 5)]);
     told.book.line(killed(Scope::Memcg, "y", 6), at(10), ZERO, |_| Some(b"/b".to_vec()));
     told.book.counted(3, at(10));
-    let kills = told.settle(300, vec![rise("/a", 2), rise("/b", 1)]);
+    let kills = told.settle(700, vec![rise("/a", 2), rise("/b", 1)]);
     let groups: Vec<_> = kills.iter().map(|kill| kill.group.clone()).collect();
     assert_eq!(groups, ["/a", "/a", "/b"].map(|group| Some(path(group))));
     let mut told = Told::new(true);
     told.lines(10, [killed(Scope::Memcg, "x", 4), killed(Scope::Memcg, "x", 5)]);
     told.book.counted(2, at(10));
-    let kills = told.settle(300, vec![rise("/a", 1), rise("/b", 1)]);
+    let kills = told.settle(700, vec![rise("/a", 1), rise("/b", 1)]);
     assert!(kills.iter().all(|kill| kill.group.is_none() && kill.counted == 1), "nobody can tell which was which: {kills:?}");
 }
 
@@ -194,7 +194,7 @@ fn a_storm_that_never_rests_is_recorded_all_the_same_and_counts_exactly() {
         }
     }
     assert!(kills > 0 && told.book.due().is_some());
-    for kill in told.settle(now + 250, Vec::new()) {
+    for kill in told.settle(now + 600, Vec::new()) {
         (kills, counted) = (kills + 1, counted + kill.counted);
     }
     assert_eq!((kills, counted), (200, 200));
@@ -212,7 +212,7 @@ fn below_a_subtree_others_kills_are_not_ours() {
     book.line(killed(Scope::Memcg, "x", 4), at(1), ZERO, |_| None);
     book.counted(1, at(1));
     let mut kills = Vec::new();
-    book.settle(at(300), ZERO, false, vec![rise("/a", 1)], |kill| kills.push(kill));
+    book.settle(at(700), ZERO, false, vec![rise("/a", 1)], |kill| kills.push(kill));
     assert_eq!(kills.iter().map(|kill| (kill.group.clone(), kill.counted)).collect::<Vec<_>>(), [(Some(path("/a")), 1)]);
 }
 

@@ -24,7 +24,8 @@ fn what_is_submitted_is_written_before_the_end() {
     let path = dir.path().join("journal");
     let counters = Counters::new().expect("sound names");
     let pool = Pool::new(16, 4, counters.journal_dropped());
-    let recorder = Recorder::spawn(&pool, JournalTo::File(path.clone()), context(), counters.journal_dropped()).expect("started");
+    let recorder =
+        Recorder::spawn(&pool, JournalTo::File(path.clone()), context(), counters.journal_dropped(), Arc::default()).expect("started");
     for outcome in Outcome::ALL {
         submit(&pool, outcome);
     }
@@ -34,7 +35,7 @@ fn what_is_submitted_is_written_before_the_end() {
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["outcome"].as_str().expect("text").to_owned())
         .collect();
-    assert_eq!(outcomes, ["killed", "recovered", "no_victim", "failed", "observed"]);
+    assert_eq!(outcomes, ["killed", "recovered", "no_victim", "failed", "observed", "paused", "breaker"]);
     assert_eq!(counters.journal_dropped().get(), 0);
 }
 
@@ -42,23 +43,28 @@ fn what_is_submitted_is_written_before_the_end() {
 fn a_disk_that_is_full_costs_counted_lines() {
     let counters = Counters::new().expect("sound names");
     let pool = Pool::new(16, 4, counters.journal_dropped());
-    let recorder = Recorder::spawn(&pool, JournalTo::File("/dev/full".into()), context(), counters.journal_dropped()).expect("started");
+    let recent = Arc::new(Recent::default());
+    let journal = JournalTo::File("/dev/full".into());
+    let recorder = Recorder::spawn(&pool, journal, context(), counters.journal_dropped(), Arc::clone(&recent)).expect("started");
     for outcome in [Outcome::Killed, Outcome::NotConfirmed, Outcome::NoVictim] {
         submit(&pool, outcome);
     }
     assert!(recorder.shutdown(LONG));
     assert_eq!(counters.journal_dropped().get(), 2);
+    assert_eq!(recent.last(9).len(), 2, "memory has them all the same");
 }
 
 #[test]
 fn without_a_journal_nothing_is_lost() {
     let counters = Counters::new().expect("sound names");
     let pool = Pool::new(2, 4, counters.journal_dropped());
-    let recorder = Recorder::spawn(&pool, JournalTo::Nowhere, context(), counters.journal_dropped()).expect("started");
+    let recent = Arc::new(Recent::default());
+    let recorder = Recorder::spawn(&pool, JournalTo::Nowhere, context(), counters.journal_dropped(), Arc::clone(&recent)).expect("started");
     submit(&pool, Outcome::Killed);
     assert!(recorder.shutdown(LONG));
+    assert!(recent.last(2).iter().all(|line| line.contains("killed")) && recent.last(2).len() == 1);
     assert_eq!(counters.journal_dropped().get(), 0);
-    let refused = Recorder::spawn(&pool, JournalTo::File("/nowhere/at/all".into()), context(), counters.journal_dropped());
+    let refused = Recorder::spawn(&pool, JournalTo::File("/nowhere/at/all".into()), context(), counters.journal_dropped(), Arc::default());
     assert!(matches!(refused, Err(RecorderError::Journal(_))));
 }
 
@@ -68,7 +74,8 @@ fn a_kill_by_the_kernel_goes_the_same_way() {
     let path = dir.path().join("journal");
     let counters = Counters::new().expect("sound names");
     let pool = Pool::new(2, 4, counters.journal_dropped());
-    let recorder = Recorder::spawn(&pool, JournalTo::File(path.clone()), context(), counters.journal_dropped()).expect("started");
+    let recorder =
+        Recorder::spawn(&pool, JournalTo::File(path.clone()), context(), counters.journal_dropped(), Arc::default()).expect("started");
     pool.submit_kernel_kill(testing::kernel_kill());
     assert!(recorder.shutdown(LONG));
     let text = std::fs::read_to_string(&path).expect("read");

@@ -6,7 +6,7 @@ use super::*;
 fn rungs(record: &mut JudgementRecord, rungs: &[(RungName, RungOutcome)]) {
     record.rungs.clear();
     for (name, outcome) in rungs.iter().copied() {
-        record.push_rung(RungRecord { name, outcome, at: Duration::ZERO, took: Duration::ZERO, processes: None });
+        record.push_rung(RungRecord { name, outcome, ..RungRecord::BLANK });
     }
 }
 

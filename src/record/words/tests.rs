@@ -118,3 +118,29 @@ fn an_age_that_nobody_knows_is_not_told_in_figures() {
     record.candidates[1].importance = 5;
     assert_eq!(deciding_key(&record, 1), None, "importance decided");
 }
+
+#[test]
+fn rungs_and_their_ends_have_words() {
+    use crate::policy::model::{Hook, KillWhat, Rung, WarnSignal};
+    let second = Duration::from_secs(1);
+    let hook = Hook { exec: vec!["/bin/a\nb".to_owned()], timeout: Duration::from_millis(500) };
+    for (rung, words) in [
+        (Rung::Warn { signal: Some(WarnSignal::USR1), wait: second }, Some("warn (SIGUSR1, 1s)")),
+        (Rung::Warn { signal: None, wait: second }, Some("warn (1s)")),
+        (Rung::Hook(hook.into()), Some("hook /bin/a\\nb (500ms)")),
+        (Rung::Term { wait: second }, Some("term (1s)")),
+        (Rung::Kill(KillWhat::Group), None),
+    ] {
+        assert_eq!(rung_before_the_kill(&rung).as_deref(), words);
+    }
+    for (outcome, word) in [
+        (RungOutcome::Nobody, "nobody"),
+        (RungOutcome::Exit(3), "failed: exit 3"),
+        (RungOutcome::Signal(libc::SIGSEGV), "failed: SIGSEGV"),
+        (RungOutcome::Signal(40), "failed: signal 40"),
+        (RungOutcome::NoHelper, "failed: no helper"),
+        (RungOutcome::Errno(libc::ENOENT), "ENOENT"),
+    ] {
+        assert_eq!(rung_outcome(outcome), word);
+    }
+}

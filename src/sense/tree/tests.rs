@@ -19,6 +19,7 @@ fn policy() -> Policy {
         rules: vec![],
         oom_group: None,
         hold: None,
+        limit: None,
     }
 }
 

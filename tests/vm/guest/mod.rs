@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod child;
 mod clean;
+pub mod crowd;
 pub mod daemon;
 pub mod facts;
 pub mod group;

@@ -20,3 +20,7 @@ pub const DISK: &str = "/dev/vda";
 pub const HOST: &str = "/dev/ttyS1";
 /// What the kernel's command line says of the number of rounds.
 pub const ROUNDS: &str = "oomwarden_rounds=";
+/// The example of an application that listens, built of `examples/c`.
+pub const CACHE: &str = "/examples/cache";
+/// Where oomwarden has its pressure socket by default.
+pub const PRESSURE_SOCKET: &str = "/run/oomwarden/pressure.sock";

@@ -51,3 +51,44 @@ pub fn zram_swap(mib: u64) -> Outcome {
     busybox(&["mkswap", "/dev/zram0"])?;
     busybox(&["swapon", "/dev/zram0"])
 }
+
+/// A file system on zram that can be frozen: whoever writes to it then waits in the kernel, where no signal reaches him. It is
+/// thawed when this is dropped.
+pub struct Freezer {
+    /// Where it is mounted.
+    pub place: PathBuf,
+    frozen: bool,
+}
+
+impl Freezer {
+    /// Makes and mounts it.
+    pub fn new() -> Outcome<Freezer> {
+        std::fs::write("/sys/block/zram0/disksize", "16M").doing("give zram0 a size")?;
+        busybox(&["mke2fs", "/dev/zram0"])?;
+        let place = Path::new(places::MOUNT).join("frozen");
+        std::fs::create_dir_all(&place).doing(format_args!("create {}", place.display()))?;
+        busybox(&["mount", "-t", "ext4", "/dev/zram0", &place.to_string_lossy()])?;
+        Ok(Freezer { place, frozen: false })
+    }
+
+    /// Freezes it.
+    pub fn freeze(&mut self) -> Outcome {
+        self.frozen = true;
+        busybox(&["fsfreeze", "--freeze", &self.place.to_string_lossy()])
+    }
+
+    /// Thaws it.
+    pub fn thaw(&mut self) -> Outcome {
+        self.frozen = false;
+        busybox(&["fsfreeze", "--unfreeze", &self.place.to_string_lossy()])
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        if self.frozen {
+            // Else nobody could end who writes to it.
+            drop(self.thaw());
+        }
+    }
+}

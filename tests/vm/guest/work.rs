@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::crowd;
 use super::group::Group;
 use super::wait::{self, SOON};
 use crate::guest::{group::MIB, places};
@@ -80,7 +81,10 @@ impl Work {
     /// Waits for its end.
     pub fn end(&mut self, within: Duration) -> Outcome<ExitStatus> {
         let waited = wait::until(&format!("{} (pid {}) ends", self.what, self.child.id()), within, || Ok(!self.running()?));
-        waited.map_err(|why| format!("{why}; {}", self.whereabouts()))?;
+        waited.map_err(|why| {
+            crowd::print();
+            format!("{why}; {}", self.whereabouts())
+        })?;
         self.status.ok_or_else(|| "no exit status".to_owned())
     }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::cpio::Archive;
 use super::kernel::Kernel;
-use super::{kmod, modules, tools};
+use super::{examples, kmod, modules, tools};
 use crate::guest::places;
 use crate::outcome::{Doing, Outcome};
 
@@ -30,7 +30,7 @@ echo o > /proc/sysrq-trigger
 /// Builds the archive for one kernel.
 pub fn build(kernel: &Kernel) -> Outcome<Vec<u8>> {
     let mut archive = Archive::default();
-    for directory in ["/proc", "/sys", "/dev", "/mnt", "/run", "/tmp", "/etc"] {
+    for directory in ["/proc", "/sys", "/dev", "/mnt", "/run", "/tmp", "/etc", "/examples"] {
         archive.directory(Path::new(directory));
     }
     archive.character_device(Path::new("/dev/console"), (5, 1));
@@ -45,6 +45,7 @@ pub fn build(kernel: &Kernel) -> Outcome<Vec<u8>> {
         archive.executable(Path::new(place), &stripped(binary)?);
         libraries.extend(tools::libraries(binary)?);
     }
+    archive.executable(Path::new(places::CACHE), &stripped(&examples::cache()?)?);
     archive.symlink(Path::new("/bin/sh"), "busybox");
     libraries.sort();
     libraries.dedup();

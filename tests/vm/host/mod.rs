@@ -1,6 +1,7 @@
 //! The host's side: kernels, our module built for them, the initramfs, QEMU, and one named test for each scenario and kernel.
 
 mod cpio;
+mod examples;
 mod headers;
 mod initramfs;
 mod kernel;

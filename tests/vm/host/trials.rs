@@ -113,6 +113,8 @@ impl Stage {
             text.push_str("\n--- last lines of the kernel's console:\n");
             text.push_str(&console);
         }
+        // At once: the runner's own list comes at its end, which a run that is cut off never reaches.
+        println!("[{series} {}] failed: {}", scenario.name, text.lines().next().unwrap_or_default());
         Err(text)
     }
 

@@ -68,6 +68,7 @@ impl Vm {
         let console = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("console-{}{}.log", kernel.series, machine.suffix));
         let errors = File::create(directory.path().join("qemu-errors")).doing("make a temporary file")?;
         let accelerator = std::env::var("OOMWARDEN_VM_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".to_owned());
+        let more = std::env::var("OOMWARDEN_VM_CMDLINE").unwrap_or_default();
         let began = Instant::now();
         let child = Command::new(program)
             .args(["-accel", &accelerator, "-display", "none", "-no-reboot", "-nodefaults", "-no-user-config"])
@@ -84,7 +85,7 @@ impl Vm {
             .arg("-initrd")
             .arg(&initrd)
             .arg("-append")
-            .arg(format!("console=ttyS0 quiet panic=-1 transparent_hugepage=never log_buf_len=1M {ROUNDS}{}", rounds()))
+            .arg(format!("console=ttyS0 quiet panic=-1 transparent_hugepage=never log_buf_len=1M {ROUNDS}{} {more}", rounds()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors)

@@ -6,8 +6,9 @@ use nix::sys::signal::Signal;
 
 use super::common::{THRASH, narrow};
 use crate::guest::daemon::{Daemon, rung};
-use crate::guest::group::Group;
+use crate::guest::group::{Group, MIB};
 use crate::guest::pressure::Trigger;
+use crate::guest::system::Freezer;
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
 use crate::outcome::Outcome;
@@ -129,4 +130,77 @@ pub fn sigterm_to_oomwarden_on_the_ladder_ends_it_in_order() -> Outcome {
     let line = daemon.journalled("the interrupted ladder", |line| line["subject"] == "/t/a")?;
     ensure!(rung(&line, "term").is_some() && rung(&line, "kill").is_none(), "the rungs tell another story: {line}");
     Ok(())
+}
+
+/// The fattest waits in the kernel for a frozen file system, where SIGKILL does not reach it: after its deadline the next one dies.
+pub fn victim_that_cannot_die_is_followed_by_the_next() -> Outcome {
+    let policy = "
+version: 1
+rules:
+  - name: fat
+    watch: /t
+    when:
+      - usage: {above: 12MiB}
+    victim:
+      among: /t/*
+      rank: usage
+";
+    let mut freezer = Freezer::new()?;
+    let fat = Group::new("t/fat")?;
+    let mut stuck = Work::start(&fat, &format!("write mib=40 file={}/file", freezer.place.display()))?;
+    fat.wait_usage(40 * MIB)?;
+    freezer.freeze()?;
+    let state = || std::fs::read_to_string(format!("/proc/{}/stat", stuck.pid())).unwrap_or_default();
+    wait::until("the writer waits in the kernel", SOON, || Ok(state().contains(") D ")))?;
+    let (_next, mut next) = (Group::new("t/next")?, Work::holding(&Group::new("t/next")?, 20)?);
+    let daemon = Daemon::start(policy)?;
+    next.must_be_killed()?;
+    let line = daemon.journalled("the second victim", |line| line["outcome"] == "killed" && line["victim"] == "/t/next")?;
+    let rungs: Vec<String> =
+        line["rungs"].as_array().into_iter().flatten().map(|rung| format!("{} {}", rung["name"], rung["outcome"])).collect();
+    ensure!(rungs.iter().any(|rung| rung == "\"verify\" \"deadline\""), "nothing tells of the one that could not die: {rungs:?}");
+    let reason = crate::guest::daemon::candidate(&line, &fat)?["reason"].to_string();
+    ensure!(reason.contains("could not be killed"), "the reason is {reason}");
+    freezer.thaw()?;
+    stuck.must_be_killed()?;
+    daemon.stop()
+}
+
+/// Rules on a group and on the one above it, whose triggers fire at the same moment: one ladder, one kill.
+pub fn nested_rules_at_the_same_moment_are_one_ladder() -> Outcome {
+    let policy = "
+version: 1
+defaults: {cooldown: 1s}
+rules:
+  - name: inner
+    watch: /t/a
+    when:
+      - psi: full 100ms/500ms
+    then:
+      - term: {wait: 500ms}
+      - kill: group
+  - name: outer
+    watch: /t
+    when:
+      - psi: full 100ms/500ms
+    victim:
+      among: /t/*
+    then:
+      - term: {wait: 500ms}
+      - kill: group
+";
+    let daemon = Daemon::start(policy)?;
+    let _t = Group::new("t")?.high(48 * MIB)?.no_swap()?;
+    let b = Group::new("t/b")?;
+    let mut beside = Work::holding(&b, 8)?;
+    let a = narrow("t/a")?;
+    let mut hog = Work::start(&a, "hog mib=96 term=ignore")?;
+    hog.must_be_killed()?;
+    daemon.killed(&a)?;
+    wait::stays("the neighbour lives", Duration::from_millis(1500), || beside.running())?;
+    let lines = daemon.judgements("killed")?;
+    ensure!(lines.len() == 1, "{} kills for one trouble: {lines:?}", lines.len());
+    let kills = daemon.kills("inner")? + daemon.kills("outer")?;
+    ensure!(kills == 1.0, "{kills} kills were counted");
+    daemon.stop()
 }

@@ -8,7 +8,7 @@ use super::MEASURED;
 use super::lms_common::{Counters, EXCITABLE, leave_available, spread};
 use super::lms_daemon_common::handling;
 use crate::guest::facts::{self, Effort};
-use crate::guest::group::Group;
+use crate::guest::group::{Group, MIB};
 use crate::guest::lms::{self, State};
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
@@ -118,5 +118,21 @@ pub fn table_follows_the_groups_and_rests() -> Outcome {
     let rest = effort(Duration::from_secs(5))?;
     println!("{MEASURED}five seconds without a change: {} wake-ups", rest.switches);
     ensure!(rest.switches <= 2, "{} wake-ups while nothing changed", rest.switches);
+    daemon.stop()
+}
+
+/// Nothing tells of a group that merely grows, as long as there is memory; the table learns of it all the same.
+pub fn table_learns_of_a_group_that_grows() -> Outcome {
+    lms::load("hold_ms=2000")?;
+    let daemon = handling(ORDERED)?;
+    let own = 1;
+    table_has(0, own)?;
+    let growing = Group::new("t/a")?;
+    let mut work = Work::start(&growing, "hog mib=14 rate=3 then=hold")?;
+    wait::until("it has begun to grow", SOON, || Ok(growing.usage()? > MIB))?;
+    let took = table_has(1, own)?;
+    ensure!(State::now()?.level() == "ok", "the level told of it: {}", State::now()?);
+    println!("{MEASURED}a group grows until the table says so: {} ms", took.as_millis());
+    work.must_run("nobody is short of memory")?;
     daemon.stop()
 }

@@ -116,14 +116,15 @@ pub fn victim_that_was_enough_is_the_only_one() -> Outcome {
         // What is available afterwards is above the floor and below level kill, or below both.
         let mut cheap = Work::holding(&victim, if round % 2 == 0 { 45 } else { 25 })?;
         let mut precious = Work::holding(&named, 5)?;
-        let _handler = handler(&format!("answer=kill ms=150 adj=-1000 victim={} kill={}", victim.directory().display(), named.id()?))?;
+        let _handler = handler(&format!("answer=kill ms=600 adj=-1000 victim={} kill={}", victim.directory().display(), named.id()?))?;
         let before = Counters::now()?;
         let mut work = Work::start(&greedy, "lms-want more=8")?;
         cheap.must_be_killed()?;
         called(&work, SATISFIED)?;
         left.push(facts::meminfo_mib("MemAvailable")?);
         let calm = || Ok(precious.running()? && work.running()?);
-        wait::stays("everybody else lives", Duration::from_millis(400), calm)?;
+        // Beyond the hold's bound, at which there would be somebody in the table.
+        wait::stays("everybody else lives", Duration::from_millis(800), calm)?;
         ensure!(before.kernel_kills()? == 0 && before.of("table_kills")? == 0, "another victim");
         Ok(())
     })?;

@@ -5,6 +5,8 @@ mod choice;
 mod common;
 mod evidence;
 mod harness;
+mod hook;
+mod journal;
 mod kernel_kills;
 mod kills;
 mod ladder;
@@ -26,6 +28,8 @@ mod refusals;
 mod reload;
 mod speed;
 mod storms;
+mod switches;
+mod warn;
 
 use std::time::Duration;
 
@@ -116,6 +120,26 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             group_made_anew_under_its_name_is_another_group,
             group_made_anew_between_trigger_and_verdict_lives,
             sigterm_to_oomwarden_on_the_ladder_ends_it_in_order,
+            victim_that_cannot_die_is_followed_by_the_next,
+            nested_rules_at_the_same_moment_are_one_ladder,
+        }
+        warn::{
+            cache_that_listens_frees_its_memory_and_lives,
+            cache_that_handles_sigusr1_frees_its_memory_and_lives,
+            process_without_a_handler_is_not_hurt_by_the_warning,
+            warning_that_nobody_hears_keeps_nobody_waiting,
+            who_hears_and_does_nothing_is_killed_after_the_wait,
+            two_hundred_listeners_are_told_though_one_never_reads,
+            group_with_too_many_listeners_keeps_nobody_else_out,
+            listener_that_floods_is_cut_off,
+        }
+        hook::{
+            hook_reads_the_verdict_and_runs_before_the_kill,
+            hook_that_hangs_is_killed_with_its_children,
+            hook_that_crashes_is_on_record_and_the_kill_follows,
+            hook_that_floods_its_output_is_held_to_its_time,
+            helper_that_is_killed_fails_its_hook_and_is_started_anew,
+            each_rung_fails_in_turn_and_the_kill_is_what_remains,
         }
         storms::{
             storm_of_300_groups_hides_nothing,
@@ -135,6 +159,22 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             swapped_symlink_is_a_new_policy,
             bad_policy_changes_nothing,
             half_written_policy_is_not_read,
+        }
+        journal::{
+            full_disk_costs_counted_lines_and_no_later_one,
+            read_only_disk_costs_counted_lines_and_no_later_one,
+            full_file_makes_room_and_loses_nothing,
+            stalled_disk_makes_no_kill_slower_and_loses_no_line: 120,
+        }
+        switches::{
+            pause_in_the_middle_of_a_ladder,
+            pause_survives_a_restart_and_ends_by_itself,
+            paused_leaves_the_module_alone,
+            started_paused_it_takes_a_dead_daemons_table_back,
+            breaker_opens_for_one_subject_only,
+            open_breaker_leaves_the_module_alone,
+            daemon_killed_in_mid_ladder_goes_on_after_a_restart,
+            broken_policy_at_start_falls_back_to_the_last_good_one,
         }
         refusals::{
             bad_policy_at_the_start,
@@ -198,6 +238,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         lms_daemon_table::{
             table_kills_by_importance_then_rank,
             table_follows_the_groups_and_rests,
+            table_learns_of_a_group_that_grows,
         }
         lms_daemon_speed::{
             time_to_memory_back: 600,
@@ -219,6 +260,8 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         speed::{
             speed_of_a_psi_kill: 120,
             speed_of_an_event_kill: 120,
+            speed_of_each_rung_with_10_candidates,
+            speed_of_each_rung_with_500_candidates: 120,
             idle_with_10_groups,
             idle_with_500_groups: 120,
         }

@@ -14,7 +14,8 @@ use crate::outcome::Outcome;
 
 const ROUNDS: usize = 5;
 
-fn median(mut times: Vec<Duration>) -> f64 {
+/// Of some times, in milliseconds.
+pub(super) fn median(mut times: Vec<Duration>) -> f64 {
     times.sort();
     times.get(times.len() / 2).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
 }
@@ -81,7 +82,8 @@ rules:
     daemon.stop()
 }
 
-fn kernel_kills_one_of_five(path: &str, oom_group: bool) -> Outcome<Duration> {
+/// Five processes of which the kernel kills one, and who ends the rest: from the event to the end of all.
+pub(super) fn kernel_kills_one_of_five(path: &str, oom_group: bool) -> Outcome<Duration> {
     let group = Group::new(path)?.max(32 * MIB)?.no_swap()?;
     if oom_group {
         group.set("memory.oom.group", "1")?;
@@ -92,6 +94,78 @@ fn kernel_kills_one_of_five(path: &str, oom_group: bool) -> Outcome<Duration> {
     family.grow()?;
     let killed = events.when("oom_kill", SOON, |count| count > 0)?;
     Ok(empty.when("populated", SOON, |populated| populated == 0)?.saturating_duration_since(killed))
+}
+
+/// Verdict to delivery of a warning, to SIGTERM sent, to cgroup.kill written, with few candidates to judge.
+pub fn speed_of_each_rung_with_10_candidates() -> Outcome {
+    rungs(10)
+}
+
+/// The same with many.
+pub fn speed_of_each_rung_with_500_candidates() -> Outcome {
+    rungs(500)
+}
+
+fn rungs(candidates: usize) -> Outcome {
+    let rule = |name: &str, then: &str| {
+        format!(
+            "  - name: {name}\n    watch: /t/{name}\n    when:\n      - event: high\n    cooldown: 10ms\n    victim: {{among: /t/*}}\n    then:\n{then}      - kill: group\n"
+        )
+    };
+    let (warn, term) = ("      - warn: {wait: 50ms}\n", "      - term: {wait: 50ms}\n");
+    let policy = format!("version: 1\nrules:\n{}{}{}", rule("warn", warn), rule("term", term), rule("kill", ""));
+    let daemon = Daemon::start(&policy)?;
+    let t = Group::new("t/warn").map(|_| Group::at("/sys/fs/cgroup/t"))?;
+    for at in 3..candidates {
+        std::fs::create_dir(t.named(format!("g{at}")).directory()).map_err(|error| format!("mkdir {at}: {error}"))?;
+    }
+    let mut lines = Vec::new();
+    for name in ["warn", "term", "kill"] {
+        let (mut decided, mut reached) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            let group = Group::new(&format!("t/{name}"))?.high(12 * MIB)?.no_swap()?;
+            let mark = format!("{}/{name}{round}", crate::guest::places::FILES);
+            let listener = match name {
+                "warn" => Some(super::warn::listener(&group, "of=1 mib=0", &format!("{name}{round}"))?),
+                _ => None,
+            };
+            let mut work = Work::start(&group, "hog mib=64 term=ignore")?;
+            work.must_be_killed()?;
+            drop(listener);
+            let told = || Ok(daemon.judgements("killed")?.into_iter().filter(|line| line["rule"] == name).nth(round));
+            let line = crate::guest::wait::find("the journal tells of the round", SOON, told)?;
+            let number = |value: &serde_json::Value| value.as_u64().ok_or_else(|| format!("a number is missing: {line}"));
+            let verdict = number(&line["latency_us"]["decide"])?;
+            let at = match name {
+                "warn" => delivered(&mark)?.saturating_sub(micros_of(&line)?),
+                "term" => number(&crate::guest::daemon::rung(&line, "term").ok_or("no term")?["sent_us"])?,
+                _ => number(&line["latency_us"]["kill"])?,
+            };
+            decided.push(Duration::from_micros(verdict));
+            reached.push(Duration::from_micros(at.saturating_sub(verdict)));
+        }
+        let worst = reached.iter().max().map_or(0, Duration::as_micros);
+        lines.push(format!(
+            "{name}_us={:.0} worst_us={worst} notice_to_verdict_us={:.0}",
+            median(reached) * 1000.0,
+            median(decided) * 1000.0
+        ));
+    }
+    println!("{MEASURED}from_the_verdict candidates={candidates} {}", lines.join(" "));
+    daemon.stop()
+}
+
+/// When the first listener was told, microseconds since the epoch.
+fn delivered(mark: &str) -> Outcome<u64> {
+    let text = std::fs::read_to_string(mark).map_err(|error| format!("{mark}: {error}"))?;
+    let line = text.lines().nth(1).ok_or("nobody was told")?;
+    line.split(' ').next().and_then(|micros| micros.parse().ok()).ok_or_else(|| format!("no time in {line:?}"))
+}
+
+/// When the notice of a judgement arrived, microseconds since the epoch: seconds of its day would do, but for midnight.
+fn micros_of(line: &serde_json::Value) -> Outcome<u64> {
+    let time: jiff::Timestamp = line["time"].as_str().and_then(|time| time.parse().ok()).ok_or("no time")?;
+    u64::try_from(time.as_microsecond()).map_err(|error| error.to_string())
 }
 
 /// Nothing happens in 10 groups: what does that cost in 10 s.

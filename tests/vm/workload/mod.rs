@@ -3,6 +3,7 @@
 mod bystanders;
 mod fork;
 mod hog;
+mod listen;
 pub mod lms;
 mod page_cache;
 mod start;
@@ -42,6 +43,8 @@ fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
         "spin" => Ok(bystanders::spin()),
         "read-pressure" => bystanders::read_pressure(&words),
         "thread-in" => bystanders::thread_in(&words),
+        "listen" => listen::listen(&words),
+        "write" => listen::write_for_ever(&words),
         "storm" => storm::run(&words),
         "lms-reader" => lms::reader(&words),
         "lms-handler" => lms::handler(&words),

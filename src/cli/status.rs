@@ -1,0 +1,61 @@
+//! `oomwarden status`: how the running daemon stands.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use hyper::Method;
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use super::failure::Failure;
+use super::{FAILED, output};
+use crate::serve::client::ask;
+use crate::serve::socket::DEFAULT;
+use crate::serve::status::Status;
+
+/// Which daemon is asked.
+#[derive(Debug, Args)]
+pub struct ControlArgs {
+    /// The daemon's control socket
+    #[arg(long, value_name = "PATH", env = "OOMWARDEN_CONTROL", default_value = DEFAULT)]
+    control: PathBuf,
+}
+
+impl ControlArgs {
+    /// Asks it; the answer is JSON.
+    pub(super) fn ask(&self, method: &Method, path: &str) -> Result<Value, Failure> {
+        let answer = ask(&self.control, method, path).map_err(|error| Failure::new(FAILED, error.to_string()))?;
+        serde_json::from_str(&answer).map_err(|error| self.foreign(&error))
+    }
+
+    /// For an answer that is not what was asked for.
+    pub(super) fn foreign(&self, error: &serde_json::Error) -> Failure {
+        let why = format!("{}: the answer is not understood: {error}; is it oomwarden's control socket?", self.control.display());
+        Failure::new(FAILED, why)
+    }
+}
+
+/// Options of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Every watched group, not only the fullest
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    control: ControlArgs,
+    /// One JSON object instead of text; holds everything
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks the daemon and prints its answer.
+#[must_use]
+pub fn run(args: &StatusArgs) -> u8 {
+    let answer = args.control.ask(&Method::GET, "/api/v1/status");
+    let text = |value: &Value| Status::deserialize(value).map(|status| status.text(args.all)).map_err(|error| args.control.foreign(&error));
+    match answer {
+        Err(failure) => failure.report(),
+        Ok(value) if args.json => output::json(&value),
+        Ok(value) => text(&value).map_or_else(|failure| failure.report(), |text| output::text(&text)),
+    }
+}

@@ -1,0 +1,214 @@
+//! Between the server and the warden: orders go one way, how the warden stands goes the other.
+//!
+//! The warden waits for nobody. It takes an order when it was woken for one, and it writes down how it stands only if nobody is reading that
+//! at the moment. Whoever reads copies within the lock and does everything else outside of it. Nothing is allocated on the
+//! warden's side.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use nix::sys::eventfd::EventFd;
+
+use crate::decide::breaker::Open;
+use crate::policy::model::Policy;
+use crate::sense::lms::Report;
+
+/// Open breakers that are named; beyond that they are only counted.
+pub const MOST_BREAKERS: usize = 64;
+/// The longest pause.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the on-call wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// No deed for so long, at most [`LONGEST_PAUSE`]. Replaces a pause that is under way.
+    Pause(Duration),
+    /// Deeds again, at once.
+    Resume,
+}
+
+/// A number to ask after an order by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+/// The kernel module, as the warden deals with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Module {
+    /// What it said last.
+    pub report: Report,
+    /// The warden is its handler: it answers holds and leaves a table.
+    pub handler: bool,
+}
+
+/// How the warden stands.
+#[derive(Debug)]
+pub struct Standing {
+    /// Until when deeds are paused, if they are.
+    pub paused_until: Option<SystemTime>,
+    /// Open breakers, at most [`MOST_BREAKERS`], with the time from `shown` until each closes in [`Open::until`].
+    pub breakers: Vec<Open>,
+    /// How many are open.
+    pub breakers_open: usize,
+    /// When this was shown.
+    pub shown: SystemTime,
+    /// The kernel module, where it is loaded and understood.
+    pub module: Option<Module>,
+    /// Groups in the tree.
+    pub groups: usize,
+    /// Those that are read on a timer, because there was no watch or no descriptor for them.
+    pub timed_groups: usize,
+    /// Groups whose PSI triggers are armed.
+    pub armed: usize,
+    /// Triggers that the kernel refused, and which are read on a timer instead.
+    pub timed_triggers: usize,
+}
+
+impl Default for Standing {
+    fn default() -> Standing {
+        Standing {
+            paused_until: None,
+            breakers: Vec::with_capacity(MOST_BREAKERS),
+            breakers_open: 0,
+            shown: SystemTime::UNIX_EPOCH,
+            module: None,
+            groups: 0,
+            timed_groups: 0,
+            armed: 0,
+            timed_triggers: 0,
+        }
+    }
+}
+
+/// Shared by the server and the warden.
+#[derive(Debug)]
+pub struct Board {
+    mail: Arc<EventFd>,
+    order: Mutex<Option<Order>>,
+    asked: AtomicU64,
+    done: AtomicU64,
+    standing: Mutex<Standing>,
+    policy: Mutex<Option<Arc<Policy>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Whole after every operation, whoever panicked meanwhile.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Board {
+    /// An empty one. `mail` wakes the warden.
+    #[must_use]
+    pub fn new(mail: Arc<EventFd>) -> Board {
+        Board {
+            mail,
+            order: Mutex::new(None),
+            asked: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            standing: Mutex::default(),
+            policy: Mutex::new(None),
+        }
+    }
+
+    /// Leaves an order and wakes the warden. One that was not taken yet is replaced: the last word counts.
+    pub fn order(&self, order: Order) -> Ticket {
+        let mut place = lock(&self.order);
+        *place = Some(order);
+        let ticket = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        drop(place);
+        // The only failure is a counter at its limit: then the warden is being woken already.
+        let _ = self.mail.write(1);
+        Ticket(ticket)
+    }
+
+    /// Whether the warden has done as it was told.
+    #[must_use]
+    pub fn is_done(&self, ticket: Ticket) -> bool {
+        self.done.load(Ordering::SeqCst) >= ticket.0
+    }
+
+    /// For the warden: an order, with what to say when it is done.
+    #[must_use]
+    pub fn take_order(&self) -> Option<(Order, Ticket)> {
+        if self.asked.load(Ordering::SeqCst) == self.done.load(Ordering::SeqCst) {
+            return None;
+        }
+        let mut place = lock(&self.order);
+        let ticket = Ticket(self.asked.load(Ordering::SeqCst));
+        place.take().map(|order| (order, ticket))
+    }
+
+    /// For the warden: it is done.
+    pub fn done(&self, ticket: Ticket) {
+        self.done.store(ticket.0, Ordering::SeqCst);
+    }
+
+    /// For the warden: writes down how it stands. `false` if somebody is reading: try again a little later.
+    pub fn show(&self, write: impl FnOnce(&mut Standing)) -> bool {
+        let Ok(mut standing) = self.standing.try_lock() else { return false };
+        write(&mut standing);
+        true
+    }
+
+    /// How the warden stands.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        // Made outside of the lock, so that the warden never meets somebody who waits for memory in it.
+        let mut copy = Standing::default();
+        let standing = lock(&self.standing);
+        let Standing { paused_until, ref breakers, breakers_open, shown, module, groups, timed_groups, armed, timed_triggers } = *standing;
+        copy.breakers.extend(breakers.iter().take(MOST_BREAKERS).cloned());
+        let breakers = std::mem::take(&mut copy.breakers);
+        drop(standing);
+        Standing { paused_until, breakers, breakers_open, shown, module, groups, timed_groups, armed, timed_triggers }
+    }
+
+    /// The policy in force.
+    pub fn set_policy(&self, policy: &Arc<Policy>) {
+        *lock(&self.policy) = Some(Arc::clone(policy));
+    }
+
+    /// The policy in force, once there is one.
+    #[must_use]
+    pub fn policy(&self) -> Option<Arc<Policy>> {
+        lock(&self.policy).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::eventfd::EfdFlags;
+
+    use super::*;
+
+    fn board() -> (Board, Arc<EventFd>) {
+        let mail = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK).expect("a descriptor"));
+        (Board::new(Arc::clone(&mail)), mail)
+    }
+
+    #[test]
+    fn an_order_wakes_the_warden_and_the_last_word_counts() {
+        let (board, mail) = board();
+        assert_eq!(board.take_order(), None);
+        let first = board.order(Order::Pause(Duration::from_secs(1)));
+        let second = board.order(Order::Resume);
+        assert_eq!(mail.read().ok(), Some(2));
+        let (order, ticket) = board.take_order().expect("an order");
+        assert_eq!((order, board.take_order()), (Order::Resume, None));
+        assert!(!board.is_done(first) && !board.is_done(second));
+        board.done(ticket);
+        assert!(board.is_done(first) && board.is_done(second));
+        let third = board.order(Order::Resume);
+        assert!(!board.is_done(third) && board.take_order().is_some());
+    }
+
+    #[test]
+    fn the_warden_does_not_wait_for_who_reads() {
+        let (board, _) = board();
+        let reading = lock(&board.standing);
+        assert!(!board.show(|_| {}));
+        drop(reading);
+        assert!(board.show(|standing| standing.groups = 7));
+        assert_eq!(board.standing().groups, 7);
+    }
+}

@@ -1,0 +1,251 @@
+//! What keeps the warden from a deed although a verdict stands: a pause, or an open circuit breaker. Then there is no deed whatever, also none
+//! by the kernel module: no hold is taken and no table left for what may not be done.
+//!
+//! Sensing, judging and recording go on. A ladder under way begins no further rung when deeds are paused; a kill that was written can't be
+//! taken back, and its end is waited for and recorded. An open breaker lets a ladder under way go to its end.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::Warden;
+use super::climbs::Means;
+use super::senses::{Census, rule_index};
+use super::signal::answering;
+use crate::cgroup::path::GroupPath;
+use crate::decide::breaker::{Breaker, Open};
+use crate::policy::model::{KillLimit, Policy};
+use crate::record::board::{Board, LONGEST_PAUSE, MOST_BREAKERS, Module, Order};
+use crate::record::model::Outcome;
+
+/// Kills that are remembered for the breaker.
+const REMEMBERED: usize = 1024;
+/// How soon the board is tried again when somebody was reading it.
+const SHOW_AGAIN: Duration = Duration::from_millis(20);
+
+/// Pause and breakers.
+#[derive(Debug)]
+pub struct Switches {
+    board: Arc<Board>,
+    breaker: Breaker,
+    limit: Option<KillLimit>,
+    /// The name of the node, which the module's rules are about.
+    root: GroupPath,
+    paused_until: Option<Duration>,
+    /// Breakers that are known to be open, and a place for the next look at them.
+    open: Vec<Open>,
+    seen: Vec<Open>,
+    /// How many are, also beyond these.
+    number: usize,
+    /// When the next one closes, or that one has opened.
+    breakers_due: Option<Duration>,
+    /// The board is to be written anew.
+    show_due: Option<Duration>,
+}
+
+impl Switches {
+    /// Nothing is paused, every breaker closed.
+    #[must_use]
+    pub fn new(board: Arc<Board>, policy: &Arc<Policy>) -> Switches {
+        board.set_policy(policy);
+        Switches {
+            board,
+            breaker: Breaker::with_capacity(REMEMBERED),
+            limit: policy.limit,
+            root: GroupPath::root(),
+            paused_until: None,
+            open: Vec::with_capacity(MOST_BREAKERS),
+            seen: Vec::with_capacity(MOST_BREAKERS),
+            number: 0,
+            breakers_due: None,
+            show_due: Some(Duration::ZERO),
+        }
+    }
+
+    /// Whether deeds are paused.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.paused_until.is_some()
+    }
+
+    /// Why a verdict of this rule about this subject may not be carried out; `None` if it may.
+    #[must_use]
+    pub fn forbids(&self, now: Duration, rule: u16, subject: &GroupPath) -> Option<Outcome> {
+        if self.is_paused() {
+            return Some(Outcome::Paused);
+        }
+        let limit = self.limit.as_ref()?;
+        self.breaker.open_until(now, limit, rule, subject).map(|_| Outcome::Breaker)
+    }
+
+    /// Whether the rule may answer a hold, and stand behind the module's table.
+    #[must_use]
+    pub fn may_answer(&self, now: Duration, rule: usize) -> bool {
+        self.forbids(now, rule_index(rule), &self.root).is_none()
+    }
+
+    /// A ladder of this rule sent SIGKILL, or its victim is gone by it.
+    pub fn killed(&mut self, now: Duration, rule: u16, subject: &GroupPath) {
+        if let Some(limit) = &self.limit
+            && self.breaker.killed(now, limit, rule, subject)
+        {
+            self.breakers_due = Some(now);
+        }
+    }
+
+    /// What the board shows has changed.
+    pub fn changed(&mut self) {
+        self.show_due = Some(Duration::ZERO);
+    }
+
+    /// Another policy took over.
+    pub fn adopt(&mut self, policy: &Arc<Policy>, renumbered: impl Fn(u16) -> Option<u16> + Copy) {
+        self.board.set_policy(policy);
+        self.limit = policy.limit;
+        self.breaker.renumber(renumbered);
+        self.open.retain_mut(|open| renumbered(open.rule).map(|rule| open.rule = rule).is_some());
+        self.breakers_due = Some(Duration::ZERO);
+        self.changed();
+    }
+
+    /// When something must be done without a notice.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Duration> {
+        [self.paused_until, self.breakers_due, self.show_due].into_iter().flatten().min()
+    }
+
+    /// Looks which breakers are open: how many, and those that there is room for in `seen`.
+    fn look(&mut self, now: Duration) {
+        self.seen.clear();
+        (self.number, self.breakers_due) = (0, None);
+        let Some(limit) = &self.limit else { return };
+        for open in self.breaker.open(now, limit) {
+            self.number += 1;
+            self.breakers_due = Some(self.breakers_due.map_or(open.until, |due| due.min(open.until)));
+            if self.seen.len() < self.seen.capacity() {
+                self.seen.push(open);
+            }
+        }
+    }
+}
+
+/// Whether two are about the same rule and subject.
+fn same(one: &Open, other: &Open) -> bool {
+    one.rule == other.rule && one.subject == other.subject
+}
+
+impl Warden {
+    /// Does as the on-call said.
+    pub(super) fn take_order(&mut self) {
+        let Some((order, ticket)) = self.switches.board.take_order() else { return };
+        match order {
+            Order::Pause(time) => self.pause(time),
+            Order::Resume => self.resume("resumed"),
+        }
+        self.show();
+        self.switches.board.done(ticket);
+    }
+
+    /// No deed from now on for so long.
+    pub(super) fn pause(&mut self, time: Duration) {
+        let (time, now) = (time.min(LONGEST_PAUSE), self.clock.now());
+        self.switches.paused_until = Some(now + time);
+        self.switches.changed();
+        self.senses.hands_off = true;
+        self.counters.set_paused(true);
+        self.leave_module();
+        let Warden { clock, court, senses, history, records, poller, climbs, switches, .. } = self;
+        climbs.halt(&mut Means { clock, court, senses, history, records, poller, switches });
+        tracing::warn!("deeds are paused for {} s: nobody is killed, sensing and recording go on", time.as_secs());
+    }
+
+    fn resume(&mut self, why: &str) {
+        if self.switches.paused_until.take().is_none() {
+            return;
+        }
+        self.switches.changed();
+        self.senses.hands_off = false;
+        self.counters.set_paused(false);
+        tracing::warn!("{why}: verdicts are carried out again");
+        self.senses.ask_oom_groups(&self.policy);
+        self.enlist();
+    }
+
+    /// Lets the kernel go ahead with a hold under way, and stops being the module's handler.
+    pub(super) fn leave_module(&mut self) {
+        if let Some(hold) = self.senses.signal.hold() {
+            self.senses.signal.pass(hold);
+        }
+        self.senses.signal.retire();
+        self.switches.changed();
+    }
+
+    /// Ends a pause whose time is over, notices breakers that opened or closed, and shows how things stand.
+    pub(super) fn mind_switches(&mut self) {
+        let now = self.clock.now();
+        if self.switches.paused_until.is_some_and(|until| until <= now) {
+            self.resume("the pause is over");
+        }
+        if self.switches.breakers_due.is_some_and(|due| due <= now) {
+            self.breakers_changed(now);
+        }
+        if self.switches.show_due.is_some_and(|due| due <= now) {
+            self.show();
+        }
+    }
+
+    fn breakers_changed(&mut self, now: Duration) {
+        self.switches.look(now);
+        self.counters.set_breakers(self.switches.number);
+        let (mut opened, mut closed) = (false, false);
+        let Switches { open, seen, limit, .. } = &mut self.switches;
+        let policy = &self.policy;
+        let answers = |one: &Open| one.subject.is_root() && answering(policy).any(|rule| rule_index(rule) == one.rule);
+        let name = |rule: u16| policy.rules.get(usize::from(rule)).map_or("?", |rule| &*rule.name);
+        for one in seen.iter().filter(|one| !open.iter().any(|other| same(one, other))) {
+            opened |= answers(one);
+            let (kills, per) = limit.map_or((0, 0), |limit| (limit.kills, limit.per.as_secs()));
+            let (rule, subject, rest) = (name(one.rule), &one.subject, one.until.saturating_sub(now).as_secs());
+            tracing::warn!(
+                "the breaker of rule {rule} for {subject} opens: {kills} kills within {per} s; the rule only observes there for the next {rest} s"
+            );
+        }
+        for one in open.iter().filter(|one| !seen.iter().any(|other| same(one, other))) {
+            closed |= answers(one);
+            tracing::warn!("the breaker of rule {} for {} closes: its verdicts are carried out again", name(one.rule), one.subject);
+        }
+        std::mem::swap(open, seen);
+        self.switches.changed();
+        if opened || closed {
+            let some_may = answering(&self.policy).any(|rule| self.switches.may_answer(now, rule));
+            match (self.senses.signal.is_enlisted(), some_may) {
+                // Whoever stands in it for the rule's sake must not be killed by it any more.
+                (true, true) if opened => self.senses.signal.withdraw_table(now),
+                (true, true) => self.senses.signal.table_outdated(now),
+                (true, false) => self.leave_module(),
+                (false, _) => self.enlist(),
+            }
+        }
+    }
+
+    /// Writes down how things stand, for the server.
+    fn show(&mut self) {
+        let now = self.clock.now();
+        let Warden { switches, senses, .. } = self;
+        let Switches { board, open, number, paused_until, .. } = &*switches;
+        let module = senses.signal.report().map(|report| Module { report: *report, handler: senses.signal.is_enlisted() });
+        let Census { groups, timed_groups, armed, timed_triggers } = senses.census();
+        let shown = board.show(|standing| {
+            standing.shown = SystemTime::now();
+            standing.paused_until = paused_until.map(|until| standing.shown + until.saturating_sub(now));
+            standing.breakers_open = *number;
+            standing.breakers.clear();
+            for one in open.iter().take(standing.breakers.capacity()) {
+                standing.breakers.push(Open { until: one.until.saturating_sub(now), ..one.clone() });
+            }
+            standing.module = module;
+            (standing.groups, standing.timed_groups) = (groups, timed_groups);
+            (standing.armed, standing.timed_triggers) = (armed, timed_triggers);
+        });
+        switches.show_due = if shown { None } else { Some(now + SHOW_AGAIN) };
+    }
+}

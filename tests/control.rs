@@ -1,0 +1,412 @@
+//! The control socket over real sockets: who is answered, what is answered, and whoever one would rather not have there.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "helpers of a test may stop at the first surprise")]
+
+mod stand_in;
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use assert_cmd::Command;
+use oomwarden::record::board::Board;
+use oomwarden::record::counters::Counters;
+use oomwarden::record::pulse::Pulse;
+use oomwarden::record::recent::Recent;
+use oomwarden::serve::{ControlSocket, Desk, Limits, Server, ServerHandle};
+use oomwarden::state::StateDir;
+use oomwarden::state::pause::{self, Keeper};
+use serde_json::Value;
+use stand_in::{Machine, change, group, wait};
+
+const POLICY: &str = "
+version: 1
+limits: {kills: 1 per 1h}
+rules:
+  - name: finish
+    watch: /t/*
+    when:
+      - event: oom_kill
+";
+
+/// A warden at work on /t/a and /t/<b>, and a server that it answers.
+struct Fixture {
+    machine: Machine,
+    server: ServerHandle,
+    socket: PathBuf,
+    state: StateDir,
+    _dirs: [tempfile::TempDir; 2],
+}
+
+fn start(limits: Limits, api: bool) -> Fixture {
+    let (tree, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    group(tree.path(), "t", 1000);
+    group(tree.path(), "t/a", 1_000_000);
+    group(tree.path(), "t/<b>", 2_000_000);
+    let machine = Machine::start(tree.path(), POLICY, || {});
+    let socket = run.path().join("control.sock");
+    let state = StateDir::new(run.path());
+    let pauses = Some(Arc::new(Keeper::new(state.clone())));
+    let desk = Desk { board: Some(Arc::clone(&machine.board)), recent: Some(Arc::clone(&machine.recent)), pauses };
+    let server = Server::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+    let server = server.with_control(Some(ControlSocket::bind(&socket).unwrap())).with_desk(desk).with_api(api);
+    let server = server.spawn(Arc::clone(&machine.counters), Arc::clone(&machine.pulse), limits).unwrap();
+    wait("the groups are published", || !machine.counters.published().groups().is_empty());
+    Fixture { machine, server, socket, state, _dirs: [tree, run] }
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+}
+
+fn converse(mut stream: impl Read + Write, bytes: &[u8]) -> Option<Answer> {
+    // The server may have had enough before all is sent.
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split_whitespace().nth(1)?.parse().ok()?;
+    Some(Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() })
+}
+
+fn request(method: &str, path: &str, body: &str) -> Vec<u8> {
+    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{length}\r\n{body}").into_bytes()
+}
+
+impl Fixture {
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.socket).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+        converse(self.connect(), &request(method, path, body)).expect("an answer")
+    }
+
+    fn ask_address(&self, method: &str, path: &str) -> Answer {
+        let stream = TcpStream::connect(self.server.local_addrs()[0]).unwrap();
+        converse(stream, &request(method, path, "")).expect("an answer")
+    }
+
+    fn status(&self) -> Value {
+        self.ask("GET", "/api/v1/status", "").json()
+    }
+
+    fn oom_kill(&self, group: &str, count: u32) {
+        let file = self.machine.root.join(group).join("memory.events.local");
+        change(&file, &format!("low 0\nhigh 0\nmax 0\noom 0\noom_kill {count}\n"));
+    }
+
+    /// Has /t/a killed and verified.
+    fn kill_a(&self) {
+        self.oom_kill("t/a", 1);
+        wait("the kill", || self.machine.killed("t/a"));
+        change(&self.machine.root.join("t/a/cgroup.events"), "populated 0\n");
+        wait("the journal's line", || !self.machine.recent.last(1).is_empty());
+    }
+
+    fn end(self) {
+        self.server.shutdown();
+        assert!(!self.socket.exists(), "the socket's file is taken away");
+        self.machine.stop();
+    }
+}
+
+#[test]
+fn everything_is_answered_at_the_control_socket() {
+    let fixture = start(Limits::default(), false);
+    for (path, part) in [
+        ("/metrics", "oomwarden_paused 0"),
+        ("/-/healthy", "healthy"),
+        ("/-/ready", "ready"),
+        ("/api/v1/status", "\"ready\":true"),
+        ("/api/v1/kills", "[]"),
+        ("/", "Watched groups"),
+    ] {
+        let answer = fixture.ask("GET", path, "");
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+        assert!(answer.body.contains(part), "{path}: {}", answer.body);
+        let head = fixture.ask("HEAD", path, "");
+        assert_eq!((head.status, head.body.as_str()), (200, ""), "{path}");
+    }
+    for (method, path, status, part) in [
+        ("GET", "/nowhere", 404, "no such page"),
+        ("GET", "/api/v1/pause", 405, "done by POST"),
+        ("POST", "/api/v1/status", 405, "GET and HEAD"),
+        ("POST", "/", 405, "/api/v1/pause"),
+        ("DELETE", "/api/v1/pause", 405, "GET and HEAD"),
+        ("GET", "/api/v1/kills?limit=0", 400, "1 to 256"),
+        ("GET", "/api/v1/kills?limit=257", 400, "1 to 256"),
+        ("GET", "/api/v1/kills?limit=x", 400, "1 to 256"),
+        ("GET", "/api/v1/kills?limt=5", 400, "`limit`"),
+        ("POST", "/api/v1/resume?now=1", 400, "neither"),
+        ("POST", "/api/v1/pause?for=10", 400, "no unit"),
+        ("POST", "/api/v1/pause?for=25h", 400, "24h"),
+        ("POST", "/api/v1/pause?for=0s", 400, "1s to 24h"),
+        ("POST", "/api/v1/pause?four=1m", 400, "`for`"),
+        ("POST", "/api/v1/pause?for=1m&for=2m", 400, "given once"),
+        ("POST", "/api/v1/pause?for=%31m", 400, "not an amount"),
+    ] {
+        let answer = fixture.ask(method, path, "");
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.body);
+        assert!(answer.body.contains(part), "{method} {path}: {}", answer.body);
+        assert_eq!(answer.body.lines().count(), 1, "one line why: {}", answer.body);
+    }
+    assert!(fixture.status()["paused"].is_null());
+    fixture.end();
+}
+
+#[test]
+fn at_an_address_there_are_no_names_and_no_switch() {
+    let fixture = start(Limits::default(), false);
+    fixture.kill_a();
+    for path in ["/api/v1/status", "/api/v1/kills"] {
+        let answer = fixture.ask_address("GET", path);
+        assert_eq!(answer.status, 404, "{}", answer.body);
+        assert!(answer.body.contains("--listen-api") && !answer.body.contains("/t/a"), "{}", answer.body);
+    }
+    let page = fixture.ask_address("GET", "/");
+    assert!(page.status == 200 && !page.body.contains("/t/") && !page.body.contains("finish"), "{}", page.body);
+    for path in ["/api/v1/pause", "/api/v1/resume"] {
+        assert_eq!(fixture.ask_address("POST", path).status, 405);
+        assert_eq!(fixture.ask_address("GET", path).status, 404);
+    }
+    assert!(fixture.status()["paused"].is_null());
+    fixture.end();
+}
+
+#[test]
+fn with_listen_api_names_are_told_and_nothing_can_be_switched() {
+    let fixture = start(Limits::default(), true);
+    fixture.kill_a();
+    for path in ["/api/v1/status", "/api/v1/kills", "/"] {
+        let answer = fixture.ask_address("GET", path);
+        assert!(answer.status == 200 && answer.body.contains("/t/a"), "{path}: {}", answer.body);
+    }
+    assert_eq!(fixture.ask_address("POST", "/api/v1/pause").status, 405);
+    assert!(fixture.status()["paused"].is_null());
+    fixture.end();
+}
+
+#[test]
+fn pause_and_resume_are_obeyed_before_they_are_answered_and_written_down() {
+    let fixture = start(Limits::default(), false);
+    let left = || pause::left(&fixture.state, SystemTime::now()).unwrap();
+    for (query, body, least) in [("", "", 590), ("?for=1h", "", 3590), ("", "{\"for\": \"2m\"}", 110), ("?for=90s", " \n", 80)] {
+        let answer = fixture.ask("POST", &format!("/api/v1/pause{query}"), body);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let done = answer.json();
+        assert!(done["paused_until"].is_string() && done["note"].is_null(), "{done}");
+        assert!(fixture.machine.metrics().contains("oomwarden_paused 1"), "before the answer");
+        let remaining = fixture.status()["paused"]["remaining_seconds"].as_u64().unwrap();
+        assert!((least..least + 11).contains(&remaining), "{remaining}");
+        assert!(left().is_some_and(|left| (least..least + 11).contains(&left.as_secs())), "{:?}", left());
+    }
+    for (query, body) in [("?for=1m", "{\"for\": \"1m\"}"), ("", "{\"four\": \"1m\"}"), ("", "1m"), ("", "{\"for\": 5}")] {
+        let answer = fixture.ask("POST", &format!("/api/v1/pause{query}"), body);
+        assert_eq!((answer.status, answer.body.lines().count()), (400, 1), "{}", answer.body);
+    }
+    let answer = fixture.ask("POST", "/api/v1/pause", &"x".repeat(5000));
+    assert_eq!(answer.status, 413, "{}", answer.body);
+    assert!(fixture.machine.metrics().contains("oomwarden_paused 1"), "nothing of that resumed it");
+    let done = fixture.ask("POST", "/api/v1/resume", "").json();
+    assert!(done["paused_until"].is_null() && done["note"].is_null(), "{done}");
+    assert!(fixture.machine.metrics().contains("oomwarden_paused 0"));
+    assert!(fixture.status()["paused"].is_null() && left().is_none());
+    fixture.end();
+}
+
+#[test]
+fn a_pause_that_can_not_be_written_down_is_obeyed_and_says_so() {
+    let fixture = start(Limits::default(), false);
+    // A directory in the file's place: nothing can be renamed over it, whoever asks.
+    fs::create_dir(fixture.state.path_of(pause::NAME)).unwrap();
+    let done = fixture.ask("POST", "/api/v1/pause", "").json();
+    let note = done["note"].as_str().unwrap();
+    assert!(note.contains("would not survive a restart") && note.contains(pause::NAME), "{note}");
+    assert!(fixture.machine.metrics().contains("oomwarden_paused 1"));
+    fixture.end();
+}
+
+#[test]
+fn status_and_kills_tell_what_was_done() {
+    let fixture = start(Limits::default(), false);
+    fixture.kill_a();
+    wait("the breaker is told", || fixture.status()["breakers"].as_array().is_some_and(|open| open.len() == 1));
+    let status = fixture.status();
+    assert_eq!(status["breakers"][0]["subject"], "/t/a");
+    assert_eq!(status["rules"][0]["kills"], 1);
+    assert_eq!((&status["last"][0]["outcome"], &status["last"][0]["victim"]), (&"killed".into(), &"/t/a".into()));
+    let groups: Vec<&str> = status["subjects"].as_array().unwrap().iter().map(|group| group["group"].as_str().unwrap()).collect();
+    assert!(groups.contains(&"/t/a") && groups.contains(&"/t/<b>"), "{groups:?}");
+    assert_eq!((&status["groups"]["total"], &status["module"]), (&4.into(), &Value::Null));
+    fixture.oom_kill("t/<b>", 1);
+    wait("the other's kill", || fixture.machine.killed("t/<b>"));
+    change(&fixture.machine.root.join("t/<b>/cgroup.events"), "populated 0\n");
+    wait("the second line", || fixture.machine.recent.last(9).len() == 2);
+    let kills = fixture.ask("GET", "/api/v1/kills", "").json();
+    let victims: Vec<&str> = kills.as_array().unwrap().iter().map(|line| line["victim"].as_str().unwrap()).collect();
+    assert_eq!(victims, ["/t/<b>", "/t/a"], "the newest first");
+    assert!(kills[0]["candidates"].is_array(), "whole lines of the journal");
+    assert_eq!(fixture.ask("GET", "/api/v1/kills?limit=1", "").json().as_array().unwrap().len(), 1);
+    let page = fixture.ask("GET", "/", "");
+    assert!(page.body.contains("<td>/t/&lt;b&gt;</td>") && !page.body.contains("<b>"), "{}", page.body);
+    assert!(page.head.contains("content-security-policy: default-src 'none'"), "{}", page.head);
+    fixture.end();
+}
+
+/// Garbage, half requests, and more clients than there are places: each is cut off, and who asks properly is answered.
+#[test]
+fn garbage_floods_and_half_requests_keep_nobody_from_pausing() {
+    let limits = Limits {
+        header: Duration::from_millis(300),
+        connection: Duration::from_millis(600),
+        crowded: Duration::from_millis(200),
+        connections: 4,
+        ..Limits::default()
+    };
+    let fixture = start(limits, false);
+    // Half of an order takes nobody's turn: this one waits for its body as long as it may.
+    let mut slow = fixture.connect();
+    slow.write_all(b"POST /api/v1/pause HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{").unwrap();
+    for garbage in [
+        &b"\x00\xff\x80garbage\r\n\r\n"[..],
+        b"POST /api/v1/pause HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+        b"POST /api/v1/pause HTTP/9.9\r\n\r\n",
+        b"POST /api/v1/pause HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        &[b'A'; 100_000],
+    ] {
+        let answer = converse(fixture.connect(), garbage);
+        assert!(answer.is_none_or(|answer| (400..500).contains(&answer.status)));
+    }
+    // Half a header, and half a body: kept open, with nothing more to come.
+    let mut half: Vec<UnixStream> = Vec::new();
+    for start in [&b"POST /api/v1/pause HT"[..], b"POST /api/v1/pause HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"for\""] {
+        for _ in 0..10 {
+            let mut stream = fixture.connect();
+            let _ = stream.write_all(start);
+            half.push(stream);
+        }
+    }
+    // Where all places are taken an honest one may be cut off too, on a slow machine, and asks again.
+    let pause = request("POST", "/api/v1/pause?for=5m", "");
+    wait("an answer", || converse(fixture.connect(), &pause).is_some_and(|answer| answer.status == 200));
+    let is_cut = |stream: &mut UnixStream| {
+        let mut rest = Vec::new();
+        !matches!(stream.read_to_end(&mut rest), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    };
+    assert!(half.iter_mut().all(is_cut), "half requests are cut off");
+    assert!(fixture.status()["paused"]["remaining_seconds"].as_u64().is_some_and(|left| left > 250));
+    fixture.end();
+}
+
+/// Whoever takes all places at an address keeps nobody from the control socket.
+#[test]
+fn a_crowd_at_an_address_is_not_in_the_way_of_the_control_socket() {
+    let limits = Limits { connections: 2, crowded: Duration::from_secs(3600), ..Limits::default() };
+    let fixture = start(limits, false);
+    let crowd: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(fixture.server.local_addrs()[0]).unwrap()).collect();
+    assert_eq!(fixture.ask("POST", "/api/v1/pause", "").status, 200);
+    drop(crowd);
+    fixture.end();
+}
+
+#[test]
+fn a_warden_that_does_not_answer_is_told_of_and_nothing_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mail = Arc::new(nix::sys::eventfd::EventFd::from_flags(nix::sys::eventfd::EfdFlags::EFD_NONBLOCK).unwrap());
+    let board = Arc::new(Board::new(mail));
+    let state = StateDir::new(dir.path());
+    let desk = Desk { board: Some(board), recent: Some(Arc::new(Recent::default())), pauses: Some(Arc::new(Keeper::new(state.clone()))) };
+    let socket = dir.path().join("control.sock");
+    let server = Server::bind(&[]).unwrap().with_control(Some(ControlSocket::bind(&socket).unwrap())).with_desk(desk);
+    let (counters, pulse) = (Arc::new(Counters::new().unwrap()), Arc::new(Pulse::new().unwrap()));
+    let server = server.spawn(counters, pulse, Limits::default()).unwrap();
+    let answer = converse(UnixStream::connect(&socket).unwrap(), &request("POST", "/api/v1/pause", "")).expect("an answer");
+    assert!(answer.status == 504 && answer.body.contains("has not obeyed yet"), "{}", answer.body);
+    assert!(pause::left(&state, SystemTime::now()).unwrap().is_some(), "kept all the same: a restart is the likely next step");
+    server.shutdown();
+}
+
+fn oomwarden(args: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oomwarden"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OOMWARDEN_")) {
+        command.env_remove(name);
+    }
+    let output = command.args(args).env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").timeout(Duration::from_secs(60)).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_commands_say_what_the_daemon_does() {
+    let fixture = start(Limits::default(), false);
+    fixture.kill_a();
+    let control = fixture.socket.to_str().unwrap();
+    let (code, out, messages) = oomwarden(&["pause", "15m", "--control", control]);
+    assert_eq!((code, messages.as_str()), (Some(0), ""));
+    assert!(out.starts_with("deeds are paused until ") && out.ends_with("(15m 0s); `oomwarden resume` ends that\n"), "{out}");
+    let (code, out, _) = oomwarden(&["status", "--control", control]);
+    assert_eq!(code, Some(0));
+    for part in ["deeds are PAUSED until", "finish", "/t/<b>", "killed", "kernel module: not loaded"] {
+        assert!(out.contains(part), "{part} is not in\n{out}");
+    }
+    assert!(!out.contains('\u{1b}'), "a pipe is no terminal");
+    let (_, out, _) = oomwarden(&["status", "--json", "--control", control]);
+    let status: Value = serde_json::from_str(&out).unwrap();
+    assert!(status["paused"]["remaining_seconds"].as_u64().is_some_and(|left| left > 800));
+    assert_eq!(oomwarden(&["resume", "--control", control]), (Some(0), "verdicts are carried out again\n".to_owned(), String::new()));
+    let (_, out, _) = oomwarden(&["pause", "--json", "--control", control]);
+    assert!(serde_json::from_str::<Value>(&out).unwrap()["paused_until"].is_string());
+    for (time, why) in [("10", "no unit"), ("25h", "24h"), ("soon", "not an amount")] {
+        let (code, out, messages) = oomwarden(&["pause", time, "--control", control]);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{messages}");
+        assert!(messages.contains(why), "{messages}");
+    }
+    fixture.end();
+}
+
+#[test]
+fn without_a_daemon_the_commands_say_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let nobody = dir.path().join("nobody.sock");
+    let dead = dir.path().join("dead.sock");
+    drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let foreign = dir.path().join("foreign.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&foreign).unwrap();
+    let rude = std::thread::spawn(move || {
+        for _ in 0..3 {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.write_all(b"220 mail.example.org ESMTP\r\n");
+        }
+    });
+    let said = |path: &Path, part: &str| {
+        for args in [&["status"][..], &["pause"], &["resume"]] {
+            let (code, out, messages) = oomwarden(&[args, &["--control", path.to_str().unwrap()]].concat());
+            assert_eq!((code, out.as_str()), (Some(1), ""), "{messages}");
+            assert!(messages.contains(part) && messages.contains(path.to_str().unwrap()), "{messages}");
+            assert_eq!(messages.lines().count(), 1, "{messages}");
+        }
+    };
+    said(&nobody, "is it running");
+    said(&dead, "is it running");
+    said(&file, "is it running");
+    said(&foreign, "control socket?");
+    rude.join().unwrap();
+}
