@@ -41,8 +41,8 @@ use crate::warden::{Setup, Warden};
 /// Records that may be open or wait to be written at a time.
 const RECORDS: usize = 24;
 /// Descriptors of the daemon itself: standard ones, epoll, timers, signals, /proc, inotify, the journal, the server's own, the
-/// pressure socket's, the helper's, the kernel's log and count.
-const OWN_DESCRIPTORS: usize = 48;
+/// pressure socket's, the helper's, the control socket, the kernel's log and count.
+const OWN_DESCRIPTORS: usize = 49;
 /// Descriptors at the most: the kernel keeps some memory for each file that is held.
 const MOST_DESCRIPTORS: u64 = 16_384;
 /// How long the end waits for records and log lines to be written.

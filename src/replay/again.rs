@@ -117,8 +117,10 @@ fn judge(policy: &Policy, moment: &Moment<'_>, line: &JudgementLine, subject: u3
 
 fn differences(line: &JudgementLine, judged: &Judged, moment: &Moment<'_>, is_same: bool) -> Vec<Difference> {
     let mut differences = Vec::new();
-    let recorded = match (&*line.outcome, &line.victim) {
-        ("no_victim", _) | (_, None) => Would::NoVictim,
+    // The last victim of a ladder that ran out of victims is in the line, too, and has no rank any more.
+    let victim = line.candidates.iter().find(|candidate| candidate.rank == Some(1)).map(|candidate| &*candidate.group);
+    let recorded = match (&*line.outcome, victim) {
+        (_, None) => Would::NoVictim,
         // A run that only observes, by the same policy, is no difference of policies.
         ("observed", _) if !(is_same && judged.would == Would::Kill) => Would::Observe,
         _ => Would::Kill,
@@ -126,7 +128,7 @@ fn differences(line: &JudgementLine, judged: &Judged, moment: &Moment<'_>, is_sa
     if recorded != judged.would {
         differences.push(Difference::Outcome);
     }
-    if line.victim.is_some() && judged.victim.is_some() && line.victim != judged.victim {
+    if victim.is_some() && judged.victim.is_some() && victim != judged.victim.as_deref() {
         differences.push(Difference::Victim);
     }
     if recorded != Would::NoVictim && judged.victim.is_some() {

@@ -195,6 +195,21 @@ fn a_name_that_was_asked_for_spares_its_group_again() {
 }
 
 #[test]
+fn who_was_tried_in_vain_is_not_tried_again() {
+    let policy = Arc::new(loaded(POLICY).policy);
+    let mut facts = tree(&policy, &[("fat", 300)]);
+    let notice = Notice::Available(500 * MIB, Duration::from_secs(3));
+    let line = line(&policy, 1, 0, notice, &mut facts, ProcessFacts::default()).expect("a line").to_string();
+    // The ladder could not kill it, and there was no other: it stays named as the victim.
+    let failed = line
+        .replace(r#""outcome":"killed""#, r#""outcome":"failed""#)
+        .replace(r#""rank":1,"#, r#""rank":null,"strike":"failed","#);
+    assert!(failed.contains(r#""victim":"/t/fat""#), "{failed}");
+    let report = replayed(POLICY, &failed);
+    assert_eq!((report.judgements[0].now.would, report.differing), (Would::NoVictim, 0), "{:?}", report.judgements[0].differs);
+}
+
+#[test]
 fn a_run_that_only_observes_is_no_difference_of_policies() {
     let observed = node_line().replace(r#""outcome":"killed""#, r#""outcome":"observed""#);
     assert_eq!(replayed(POLICY, &observed).differing, 0);

@@ -53,6 +53,9 @@ use crate::state::pause;
 /// before they move to the heap. What is never touched costs address space only.
 const STACK_BYTES: usize = 1024 * 1024;
 
+/// Places for connections at the control socket, at most.
+const CONTROL_PLACES: usize = 4;
+
 /// Bounds on what a client may take. The defaults are for use, other values for tests.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -218,17 +221,18 @@ impl Server {
         let site = Arc::new(Site::new(counters, pulse, limits, Instant::now(), self.desk, self.api));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(ServeError::Start)?;
         // Its file goes when the thread ends.
-        let control = self.control;
+        let mut control = self.control;
         let (acceptor, at_control) = {
             let _inside = runtime.enter();
-            let at_control = match &control {
-                Some(socket) => {
-                    let listener = socket.listener.try_clone().map_err(ServeError::Start)?;
-                    Some(Acceptor::at_control(listener, limits).map_err(ServeError::Start)?)
-                }
+            // Out of the same share of descriptors.
+            let places = if control.is_some() { (limits.connections / 2).min(CONTROL_PLACES) } else { 0 };
+            let elsewhere = Limits { connections: limits.connections - places, ..limits };
+            let limits = Limits { connections: places, ..limits };
+            let at_control = match control.as_mut().and_then(ControlSocket::listener) {
+                Some(listener) => Some(Acceptor::at_control(listener, limits).map_err(ServeError::Start)?),
                 None => None,
             };
-            (Acceptor::at_addresses(self.listeners, limits).map_err(ServeError::Start)?, at_control)
+            (Acceptor::at_addresses(self.listeners, elsewhere).map_err(ServeError::Start)?, at_control)
         };
         let (stop, stopped) = oneshot::channel();
         let work = move || {

@@ -47,7 +47,7 @@ pub enum ControlError {
 /// The listening socket. Dropping it takes its file away, unless that is another's by now.
 #[derive(Debug)]
 pub struct ControlSocket {
-    pub(super) listener: UnixListener,
+    listener: Option<UnixListener>,
     path: PathBuf,
     identity: (u64, u64),
 }
@@ -90,12 +90,17 @@ impl ControlSocket {
             Ok(identity)
         };
         match finish() {
-            Ok(identity) => Ok(ControlSocket { listener, path: path.to_owned(), identity }),
+            Ok(identity) => Ok(ControlSocket { listener: Some(listener), path: path.to_owned(), identity }),
             Err(error) => {
                 let _ = fs::remove_file(&unfinished);
                 Err(failed(error))
             }
         }
+    }
+
+    /// The listener itself, for whoever accepts; once.
+    pub(super) fn listener(&mut self) -> Option<UnixListener> {
+        self.listener.take()
     }
 
     /// Where it listens.

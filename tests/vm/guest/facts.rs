@@ -58,6 +58,13 @@ pub fn kernel_thread(name: &str) -> Outcome<u32> {
     pids.into_iter().find(is_it).ok_or_else(|| format!("there is no kernel thread {name}"))
 }
 
+/// What of a process's memory is in huge pages, of which one byte takes two MiB.
+pub fn huge_kib(pid: u32) -> Outcome<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).doing("read smaps_rollup")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("AnonHugePages:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).ok_or_else(|| format!("no huge pages in {text:?}"))
+}
+
 /// Resident memory of a process in KiB.
 pub fn resident_kib(pid: u32) -> Outcome<u64> {
     keyed(format!("/proc/{pid}/status"), "VmRSS:")

@@ -64,7 +64,8 @@ impl Freezer {
     /// Makes and mounts it.
     pub fn new() -> Outcome<Freezer> {
         std::fs::write("/sys/block/zram0/disksize", "16M").doing("give zram0 a size")?;
-        busybox(&["mke2fs", "/dev/zram0"])?;
+        // Blocks may not be smaller than the device's own.
+        busybox(&["mke2fs", "-b", "4096", "/dev/zram0"])?;
         let place = Path::new(places::MOUNT).join("frozen");
         std::fs::create_dir_all(&place).doing(format_args!("create {}", place.display()))?;
         busybox(&["mount", "-t", "ext4", "/dev/zram0", &place.to_string_lossy()])?;

@@ -112,7 +112,7 @@ fn rungs(candidates: usize) -> Outcome {
             "  - name: {name}\n    watch: /t/{name}\n    when:\n      - event: high\n    cooldown: 10ms\n    victim: {{among: /t/*}}\n    then:\n{then}      - kill: group\n"
         )
     };
-    let (warn, term) = ("      - warn: {wait: 50ms}\n", "      - term: {wait: 50ms}\n");
+    let (warn, term) = ("      - warn: {wait: 1500ms}\n", "      - term: {wait: 50ms}\n");
     let policy = format!("version: 1\nrules:\n{}{}{}", rule("warn", warn), rule("term", term), rule("kill", ""));
     let daemon = Daemon::start(&policy)?;
     let t = Group::new("t/warn").map(|_| Group::at("/sys/fs/cgroup/t"))?;
@@ -199,9 +199,10 @@ fn idle(groups: usize) -> Outcome {
     std::thread::sleep(Duration::from_secs(10));
     let effort = Effort::of(pid)?.since(before);
     let resident = facts::resident_kib(pid)?;
+    let huge = facts::huge_kib(pid)?;
     let build = if cfg!(debug_assertions) { "debug" } else { "release" };
     println!(
-        "{MEASURED}idle groups={groups} seconds=10 wakeups={} cpu_ticks={} resident_kib={resident} threads={} build={build}",
+        "{MEASURED}idle groups={groups} seconds=10 wakeups={} cpu_ticks={} resident_kib={resident} huge_pages_kib={huge} threads={} build={build}",
         effort.switches,
         effort.ticks,
         std::fs::read_dir(format!("/proc/{pid}/task")).map(Iterator::count).unwrap_or(0),

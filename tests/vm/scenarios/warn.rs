@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::MEASURED;
 use super::common::{THRASH, narrow};
 use crate::guest::daemon::{Daemon, rung};
 use crate::guest::group::{Group, MIB};
@@ -145,7 +146,7 @@ rules:
         let warn = rung(&line, "warn").ok_or_else(|| format!("no warning: {line}"))?;
         ensure!(warn["listeners"] == 200, "not all were told: {warn}");
         println!(
-            "telling 200 listeners took {} us",
+            "{MEASURED}telling_200_listeners_us={}",
             warn["sent_us"].as_u64().unwrap_or(0).saturating_sub(warn["at_us"].as_u64().unwrap_or(0))
         );
     }
