@@ -8,8 +8,9 @@ use std::ffi::c_void;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
+use procfs::process::MMPermissions;
 use rustix::io::Errno;
-use rustix::mm::{MlockFlags, mlock, mlock_with};
+use rustix::mm::{Advice, MlockFlags, madvise, mlock, mlock_with};
 
 /// Frees the memory of a dying process at once, from our own context (process_mrelease(2), Linux 5.15).
 ///
@@ -142,7 +143,8 @@ pub fn lock(buffer: &mut [u8]) -> io::Result<()> {
 }
 
 /// Keeps pages of this program's own file resident once they have been used (mlock2(2), MLOCK_ONFAULT), so that under a
-/// shortage the kill path's code need not be read from disk again. Pages never used cost nothing.
+/// shortage the kill path's code need not be read from disk again. Pages never used cost nothing: what only the start needed is
+/// given back first (madvise(2), MADV_DONTNEED), and read again by whoever calls it after all.
 ///
 /// # Errors
 /// As [`lock_stack`]; also when /proc/self/maps can't be read.
@@ -155,6 +157,12 @@ pub fn lock_program_on_use() -> io::Result<()> {
         let (begin, end) = map.address;
         let length = usize::try_from(end.saturating_sub(begin)).map_err(io::Error::other)?;
         let begin = usize::try_from(begin).map_err(io::Error::other)? as *mut c_void;
+        // Code, and the file's head with what is read beside it: never written to, unlike what the linker makes read-only later.
+        let is_pristine = map.perms.contains(MMPermissions::EXECUTE) || map.offset == 0;
+        if is_pristine && !map.perms.contains(MMPermissions::WRITE) {
+            // SAFETY: nobody has written to these pages, so each comes back from the file as it was. Locked ones are refused (EINVAL).
+            let _ = unsafe { madvise(begin, length, Advice::LinuxDontNeed) };
+        }
         // SAFETY: the range is a mapping of this process that stays for its lifetime (the program or a library that is
         // never unloaded); locking changes no content.
         unsafe { mlock_with(begin, length, MlockFlags::ONFAULT) }?;

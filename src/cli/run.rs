@@ -218,7 +218,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let log = logging::start(args.log_format, args.log_level, colours).map_err(|error| failed(FAILED)(format!("log: {error}")))?;
     let door = outside::open_door(args.pressure_socket.as_deref(), &args.cgroup_root)?;
     let descriptors = descriptors(args.psi_groups.max(1), &policy, door.is_some());
-    prepare_self();
+    be_spared();
 
     let counters = Arc::new(Counters::new().map_err(|error| failed(FAILED)(format!("metrics: {error}")))?);
     let policies = Arc::new(state::policy::Keeper::new(state.clone()));
@@ -254,6 +254,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         true => None,
         false => Some(outside::hooks(helper, records.clone(), context, mailbox.mail()).map_err(|error| failed(FAILED)(error.to_string()))?),
     };
+    lock_memory();
     let warden = Warden::new(Setup {
         root,
         policy: Arc::clone(&policy),
@@ -419,10 +420,14 @@ fn may_act(root: &Root) -> bool {
 }
 
 /// Keeps the daemon itself alive and resident when the node starves.
-fn prepare_self() {
+fn be_spared() {
     if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
         tracing::info!("oom_score_adj stays as it is: {error} (the kernel may choose oomwarden itself; CAP_SYS_RESOURCE prevents it)");
     }
+}
+
+/// Once all that only the start needs has been done.
+fn lock_memory() {
     let locked = crate::sys::lock_stack().and_then(|()| crate::sys::lock_program_on_use());
     if let Err(error) = locked {
         tracing::info!("memory is not locked: {error} (reactions may be slower when the node starves; CAP_IPC_LOCK prevents it)");

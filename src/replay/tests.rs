@@ -201,9 +201,8 @@ fn who_was_tried_in_vain_is_not_tried_again() {
     let notice = Notice::Available(500 * MIB, Duration::from_secs(3));
     let line = line(&policy, 1, 0, notice, &mut facts, ProcessFacts::default()).expect("a line").to_string();
     // The ladder could not kill it, and there was no other: it stays named as the victim.
-    let failed = line
-        .replace(r#""outcome":"killed""#, r#""outcome":"failed""#)
-        .replace(r#""rank":1,"#, r#""rank":null,"strike":"failed","#);
+    let failed =
+        line.replace(r#""outcome":"killed""#, r#""outcome":"failed""#).replace(r#""rank":1,"#, r#""rank":null,"strike":"failed","#);
     assert!(failed.contains(r#""victim":"/t/fat""#), "{failed}");
     let report = replayed(POLICY, &failed);
     assert_eq!((report.judgements[0].now.would, report.differing), (Would::NoVictim, 0), "{:?}", report.judgements[0].differs);
