@@ -117,7 +117,8 @@ pub fn table_follows_the_groups_and_rests() -> Outcome {
     wait::until("oomwarden rests", SOON, || Ok(effort(Duration::from_secs(1))?.switches == 0))?;
     let rest = effort(Duration::from_secs(5))?;
     println!("{MEASURED}five seconds without a change: {} wake-ups", rest.switches);
-    ensure!(rest.switches <= 2, "{} wake-ups while nothing changed", rest.switches);
+    // It is looked at after one second, two and four; a look may be interrupted.
+    ensure!(rest.switches <= 6, "{} wake-ups while nothing changed", rest.switches);
     daemon.stop()
 }
 
