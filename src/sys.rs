@@ -167,6 +167,30 @@ fn is_library(path: &std::path::Path) -> bool {
     path.file_name().is_some_and(|name| name.as_encoded_bytes().windows(3).any(|part| part == b".so"))
 }
 
+/// Copies the end of the kernel's log into `buffer`, nothing is taken out of it; gives how many bytes (syslog(2),
+/// SYSLOG_ACTION_READ_ALL).
+///
+/// # Errors
+/// EPERM without CAP_SYSLOG where kernel.dmesg_restrict is set; ENOSYS for a kernel without printk.
+pub fn read_kernel_log(buffer: &mut [u8]) -> io::Result<usize> {
+    const READ_ALL: i32 = 3;
+    let length = i32::try_from(buffer.len()).unwrap_or(i32::MAX);
+    // SAFETY: the call writes at most `length` bytes into a live slice at least that long.
+    let result = unsafe { libc::klogctl(READ_ALL, buffer.as_mut_ptr().cast(), length) };
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// How large the kernel's log is (SYSLOG_ACTION_SIZE_BUFFER).
+///
+/// # Errors
+/// As [`read_kernel_log`].
+pub fn kernel_log_size() -> io::Result<usize> {
+    const SIZE_BUFFER: i32 = 10;
+    // SAFETY: this action takes no buffer.
+    let result = unsafe { libc::klogctl(SIZE_BUFFER, std::ptr::null_mut(), 0) };
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,6 +29,7 @@ use crate::record::pool::Pool as Records;
 use crate::record::pulse::Pulse;
 use crate::record::recent::Recent;
 use crate::record::recorder::Recorder;
+use crate::record::witness::Witness;
 use crate::sense::lms;
 use crate::serve::{ControlAddr, ControlSocket, Desk, Limits, ListenAddr, Server, socket};
 use crate::state::{self, StateDir};
@@ -40,8 +41,8 @@ use crate::warden::{Setup, Warden};
 /// Records that may be open or wait to be written at a time.
 const RECORDS: usize = 24;
 /// Descriptors of the daemon itself: standard ones, epoll, timers, signals, /proc, inotify, the journal, the server's own, the
-/// pressure socket's, the helper's, the control socket.
-const OWN_DESCRIPTORS: usize = 45;
+/// pressure socket's, the helper's, the control socket, the kernel's log and count.
+const OWN_DESCRIPTORS: usize = 49;
 /// Descriptors at the most: the kernel keeps some memory for each file that is held.
 const MOST_DESCRIPTORS: u64 = 16_384;
 /// How long the end waits for records and log lines to be written.
@@ -239,6 +240,13 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let context = Context::of_this_process(None);
     let recorder = Recorder::spawn(&records, journal, context.clone(), counters.journal_dropped(), Arc::clone(&recent))
         .map_err(|error| failed(FAILED)(error.to_string()))?;
+    let witness = match Witness::start(Arc::clone(&root), records.clone(), Arc::clone(&counters), descriptors.notices) {
+        Ok(witness) => Some(witness),
+        Err(error) => {
+            tracing::warn!("what the kernel's own OOM killer does is not recorded: {error}");
+            None
+        }
+    };
     let mailbox = Mailbox::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?;
     let board = Arc::new(Board::new(mailbox.mail()));
     let listeners = outside::serve(door, descriptors.listeners, &counters).map_err(|error| failed(FAILED)(error.to_string()))?;
@@ -300,6 +308,9 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     // Nothing to tell where no service manager listens.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     server.shutdown();
+    if let Some(witness) = witness {
+        witness.shutdown();
+    }
     if let Some(listeners) = listeners {
         listeners.close();
     }
@@ -368,6 +379,8 @@ fn lock_state(directory: &Path) -> Result<Flock<File>, Failure> {
 struct Descriptors {
     groups: usize,
     psi_groups: usize,
+    /// For the witness, where the kernel's log gives no notice.
+    notices: usize,
     listeners: usize,
 }
 
@@ -379,11 +392,12 @@ fn descriptors(psi_groups: usize, policy: &Policy, with_listeners: bool) -> Desc
     let wanted = hard.min(MOST_DESCRIPTORS).max(soft);
     let limit = if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() { wanted } else { soft };
     let limit = usize::try_from(limit.min(MOST_DESCRIPTORS)).unwrap_or(256);
+    let notices = (limit / 128).min(64);
     let listeners = match with_listeners {
         true => (if limit >= 1024 { limit / 8 } else { limit / 16 }).clamp(1, listeners::MOST),
         false => 0,
     };
-    let spare = limit.saturating_sub(OWN_DESCRIPTORS + limit / 8 + listeners);
+    let spare = limit.saturating_sub(OWN_DESCRIPTORS + limit / 8 + listeners + notices);
     // A group may have as many triggers as the policy has different ones.
     let mut kinds: Vec<Psi> = Vec::new();
     for when in policy.rules.iter().flat_map(|rule| &rule.when) {
@@ -395,7 +409,7 @@ fn descriptors(psi_groups: usize, policy: &Policy, with_listeners: bool) -> Desc
     let each = kinds.len().max(1);
     let psi_groups = psi_groups.min(spare / 4 / each).max(1);
     let rest = (spare / 4).min(256);
-    Descriptors { groups: spare.saturating_sub(psi_groups * each + rest), psi_groups, listeners }
+    Descriptors { groups: spare.saturating_sub(psi_groups * each + rest), psi_groups, notices, listeners }
 }
 
 /// Whether we may end processes here at all: as root, with CAP_KILL, or in a subtree that was delegated to us.

@@ -50,6 +50,17 @@ pub(super) fn cap_ipc_lock(machine: &Machine) -> Finding {
     capability(machine, CAP_IPC_LOCK, "memory is locked only as far as rlimit-memlock allows", "grant it, or raise that limit")
 }
 
+/// kernel.dmesg_restrict and CAP_SYSLOG: what the kernel says of its own OOM kills.
+pub(super) fn kernel_log(machine: &Machine) -> Finding {
+    match (machine.system.probes.kernel_log)(&machine.system.proc) {
+        Ok(way) => Finding::ok(format!("readable by {way}")),
+        Err(error) => Finding::degraded(
+            format!("not readable: {error}; the kernel's own OOM kills are counted, and recorded without the process"),
+            "grant CAP_SYSLOG (and, for /dev/kmsg, the device), or set kernel.dmesg_restrict=0",
+        ),
+    }
+}
+
 /// A limit in words.
 fn words(limit: u64, number: impl Fn(u64) -> String) -> String {
     if limit == u64::MAX { "unlimited".to_owned() } else { number(limit) }

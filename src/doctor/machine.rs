@@ -9,6 +9,7 @@ use procfs::process::{MountInfo, MountInfos, Status};
 use rustix::fs::{Access, AtFlags, CWD};
 
 use crate::cgroup::path::GroupPath;
+use crate::sense::kernel_log::KernelLog;
 
 /// More groups than this are not counted.
 const MOST_GROUPS: usize = 100_000;
@@ -24,6 +25,8 @@ pub struct Probes {
     pub may_write: fn(&Path) -> io::Result<()>,
     /// Opens a pidfd of ourselves.
     pub pidfd: fn() -> io::Result<()>,
+    /// Opens the kernel's log, and says by which way; given /proc.
+    pub kernel_log: fn(&Path) -> io::Result<&'static str>,
     /// Whether a directory has one of these extended attributes.
     pub marks: fn(&Path, &[&str]) -> bool,
 }
@@ -47,7 +50,7 @@ impl System {
     /// This machine.
     #[must_use]
     pub fn here(cgroup_root: PathBuf) -> System {
-        let probes = Probes { is_cgroup2, arm_trigger, may_write, pidfd, marks };
+        let probes = Probes { is_cgroup2, arm_trigger, may_write, pidfd, kernel_log, marks };
         System { root: PathBuf::from("/"), proc: PathBuf::from("/proc"), cgroup_root, pid: std::process::id(), probes }
     }
 }
@@ -194,6 +197,10 @@ fn may_write(path: &Path) -> io::Result<()> {
 fn pidfd() -> io::Result<()> {
     rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
     Ok(())
+}
+
+fn kernel_log(_proc: &Path) -> io::Result<&'static str> {
+    Ok(KernelLog::open()?.way())
 }
 
 fn marks(path: &Path, names: &[&str]) -> bool {

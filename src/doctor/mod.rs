@@ -129,6 +129,7 @@ pub const CHECKS: &[Check] = &[
     ("cap-kill", Needs::Nothing, limits::cap_kill),
     ("cap-sys-resource", Needs::Nothing, limits::cap_sys_resource),
     ("cap-ipc-lock", Needs::Nothing, limits::cap_ipc_lock),
+    ("kernel-log", Needs::Nothing, limits::kernel_log),
     ("rlimit-nofile", Needs::Nothing, limits::open_files),
     ("rlimit-memlock", Needs::Nothing, limits::locked_memory),
     ("inotify", Needs::Nothing, limits::inotify),

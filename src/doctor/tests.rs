@@ -120,6 +120,10 @@ impl Fake {
                 }
             },
             pidfd: || Ok(()),
+            kernel_log: |proc| match fs::read_to_string(proc.join("kmsg.errno")) {
+                Ok(errno) => Err(io::Error::from_raw_os_error(errno.parse().unwrap())),
+                Err(_) => Ok("/dev/kmsg"),
+            },
             marks: |path, names| names.iter().any(|name| path.join(name).exists()),
         };
         examine(&System { root: self.path("root"), proc: self.path("proc"), cgroup_root: self.path("cgroup"), pid: PID, probes })
@@ -370,6 +374,15 @@ fn the_kernel_module() {
     fake.expect("lms", Status::Degraded, "modprobe oomwarden_lms");
     fs::create_dir(fake.path("proc/oom_notifier")).unwrap();
     fake.expect("lms", Status::Degraded, "can't be read");
+}
+
+#[test]
+fn a_kernel_log_that_may_not_be_read_is_said() {
+    let fake = Fake::fit();
+    fake.expect("kernel-log", Status::Ok, "readable by /dev/kmsg");
+    fake.write("proc/kmsg.errno", "1");
+    fake.expect("kernel-log", Status::Degraded, "Operation not permitted");
+    fake.expect("kernel-log", Status::Degraded, "CAP_SYSLOG");
 }
 
 #[test]

@@ -6,9 +6,10 @@
 //! A rule's counters exist at 0 from the start, so that `increase()` sees the first kill. They outlive reloads: a rule
 //! of the same name goes on counting, one that is gone keeps its sums. Only the info series follow the policy.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nix::sys::eventfd::EventFd;
 use prometheus::core::Collector;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -21,6 +22,7 @@ use super::process::ProcessCollector;
 use super::rules::{FailureReason, Phase, RuleCounters};
 use super::words;
 use crate::policy::model::{Mode, Policy, Rule};
+use crate::sense::kernel_log::parse::Scope;
 use crate::sense::lms::Report;
 
 /// Upper bounds of the reaction histogram, seconds: a judgement takes microseconds, a death up to its deadline.
@@ -88,6 +90,9 @@ pub struct Counters {
     reload_successful: IntGauge,
     reload_time: Gauge,
     lms: LmsMetrics,
+    kernel_kills: [IntCounter; Scope::ALL.len()],
+    /// Whoever counts the kernel's kills is asked to look by this, when somebody wants to know.
+    kernel_counts: OnceLock<Arc<EventFd>>,
 }
 
 impl Counters {
@@ -118,7 +123,15 @@ impl Counters {
         )?;
         registry.register(Box::new(phases.clone()))?;
         let r = &registry;
+        let kernel_kills = int_counters(
+            r,
+            "oomwarden_kernel_oom_kills_total",
+            "Processes that the kernel's own OOM killer ended: by a group's limit (memcg), or because the machine was out of memory (global).",
+            &["scope"],
+        )?;
         let counters = Counters {
+            kernel_kills: Scope::ALL.map(|scope| kernel_kills.with_label_values(&[scope.word()])),
+            kernel_counts: OnceLock::new(),
             policy_info: int_gauge_vec(r, "oomwarden_policy_info", "The policy in force, by its fingerprint; the value is 1.", &["hash"])?,
             rule_info: int_gauge_vec(
                 r,
@@ -276,6 +289,17 @@ impl Counters {
         self.lms.set(report);
     }
 
+    /// The kernel's own OOM killer ended so many processes.
+    pub fn kernel_killed(&self, scope: Scope, processes: u64) {
+        self.kernel_kills[scope as usize].inc_by(processes);
+    }
+
+    /// `wake` is written to at each scrape: where nothing gives notice of the kernel's kills, they are looked for then.
+    pub fn on_scrape(&self, wake: Arc<EventFd>) {
+        // Set once, by the only one who counts.
+        let _ = self.kernel_counts.set(wake);
+    }
+
     /// The counter of lost records, for the pool and the recorder.
     #[must_use]
     pub fn journal_dropped(&self) -> IntCounter {
@@ -293,6 +317,10 @@ impl Counters {
     /// # Errors
     /// Metrics that can't be encoded: an error in the program.
     pub fn encode(&self) -> prometheus::Result<String> {
+        if let Some(wake) = self.kernel_counts.get() {
+            // Fails only at its limit: then it is awake already.
+            let _ = wake.write(1);
+        }
         let families = {
             let _whole_policy = self.policy_gate();
             self.registry.gather()

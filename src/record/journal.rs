@@ -112,7 +112,7 @@ struct CandidateLine {
 
 /// Filled from the cluster's metadata, where there is a cluster.
 #[derive(Serialize, Default)]
-struct IdentityLine {
+pub(super) struct IdentityLine {
     namespace: Option<String>,
     pod: Option<String>,
     pod_uid: Option<String>,

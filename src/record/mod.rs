@@ -5,6 +5,7 @@
 //! handles resolved beforehand ([`rules`]); whoever scrapes reads them, with the [`groups`] that the warden published,
 //! the [`process`]'s own numbers and what the kernel module (`lms`) said last. The [`pulse`] tells the server that the warden still turns.
 //!
+//! What the kernel itself kills is put together by the [`kernel_kills`]' book on the [`witness`]' thread, and goes the same way.
 //! The last lines of the journal are kept in memory ([`recent`]), and the [`board`] is where the server leaves orders for the warden and finds
 //! how it stands.
 //!
@@ -16,6 +17,7 @@ pub mod facts;
 pub mod file;
 pub mod groups;
 pub mod journal;
+pub mod kernel_kills;
 mod lms;
 pub mod model;
 pub mod pool;
@@ -26,4 +28,5 @@ pub mod recorder;
 pub mod rules;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod witness;
 pub mod words;

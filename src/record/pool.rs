@@ -12,11 +12,24 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use prometheus::IntCounter;
 
+use super::kernel_kills::KernelKill;
 use super::model::{Blank, JudgementRecord};
 
 /// How many slots a daemon needs: ladders that are open at a time, and records that wait while the disk is slow. Each costs
 /// about 140 bytes for every group that may be a candidate, in memory that is really there.
 pub const SLOTS: usize = 16;
+
+/// Kills by the kernel that wait to be written, at most.
+const KERNEL_KILLS: usize = 512;
+
+/// What the recorder is given.
+#[derive(Debug)]
+pub enum Record {
+    /// A judgement; its slot goes back by [`Pool::release`].
+    Judgement(Box<JudgementRecord>),
+    /// A kill by the kernel.
+    KernelKill(KernelKill),
+}
 
 /// The pool of slots; clones share it.
 #[derive(Clone, Debug)]
@@ -39,6 +52,7 @@ struct Shared {
 struct State {
     free: Vec<Box<JudgementRecord>>,
     queued: VecDeque<Box<JudgementRecord>>,
+    kernel_kills: VecDeque<KernelKill>,
     closed: bool,
 }
 
@@ -50,7 +64,7 @@ impl Pool {
         let blank = Blank::default();
         let free = (0..slots).map(|_| blank.slot(candidates)).collect();
         Pool(Arc::new(Shared {
-            state: Mutex::new(State { free, queued: VecDeque::with_capacity(slots), closed: false }),
+            state: Mutex::new(State { free, queued: VecDeque::with_capacity(slots), kernel_kills: VecDeque::new(), closed: false }),
             changed: Condvar::new(),
             next_id: AtomicU64::new(1),
             candidates: AtomicUsize::new(candidates),
@@ -96,6 +110,19 @@ impl Pool {
         self.0.changed.notify_one();
     }
 
+    /// Queues a kill by the kernel; beyond a bound the oldest is lost, and counted. Allocates: not for the warden, who has
+    /// nothing to do with these.
+    pub fn submit_kernel_kill(&self, kill: KernelKill) {
+        let mut state = self.lock();
+        if state.kernel_kills.len() == KERNEL_KILLS {
+            state.kernel_kills.pop_front();
+            self.0.dropped.inc();
+        }
+        state.kernel_kills.push_back(kill);
+        drop(state);
+        self.0.changed.notify_one();
+    }
+
     /// Gives a slot back unrecorded and uncounted.
     pub fn discard(&self, slot: Box<JudgementRecord>) {
         self.release(slot);
@@ -119,11 +146,14 @@ impl Pool {
 
     /// For the recorder: the next record; waits for one. `None` once the pool is closed and the queue is empty.
     #[must_use]
-    pub fn next(&self) -> Option<Box<JudgementRecord>> {
+    pub fn next(&self) -> Option<Record> {
         let mut state = self.lock();
         loop {
             if let Some(slot) = state.queued.pop_front() {
-                return Some(slot);
+                return Some(Record::Judgement(slot));
+            }
+            if let Some(kill) = state.kernel_kills.pop_front() {
+                return Some(Record::KernelKill(kill));
             }
             if state.closed {
                 return None;
@@ -142,7 +172,8 @@ impl Pool {
     /// Whether nothing waits to be recorded.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.lock().queued.is_empty()
+        let state = self.lock();
+        state.queued.is_empty() && state.kernel_kills.is_empty()
     }
 
     /// No more records will come; the recorder ends when the queue is empty.
@@ -161,11 +192,19 @@ fn oldest(queued: &mut VecDeque<Box<JudgementRecord>>) -> Option<Box<JudgementRe
 #[cfg(test)]
 mod tests {
     use super::super::model::Outcome;
+    use super::super::testing;
     use super::*;
 
     fn pool(slots: usize) -> (Pool, IntCounter) {
         let dropped = IntCounter::new("dropped_total", "for the test").expect("a sound name");
         (Pool::new(slots, 4, dropped.clone()), dropped)
+    }
+
+    fn next(pool: &Pool) -> Option<Box<JudgementRecord>> {
+        match pool.next() {
+            Some(Record::Judgement(slot)) => Some(slot),
+            Some(Record::KernelKill(_)) | None => None,
+        }
     }
 
     fn submit(pool: &Pool, outcome: Outcome) -> u64 {
@@ -182,7 +221,7 @@ mod tests {
         for _ in 0..10 {
             let ids = [submit(&pool, Outcome::Killed), submit(&pool, Outcome::NoVictim)];
             for id in ids {
-                let slot = pool.next().expect("queued");
+                let slot = next(&pool).expect("queued");
                 assert_eq!(slot.id, id);
                 pool.release(slot);
             }
@@ -196,7 +235,7 @@ mod tests {
         let (pool, dropped) = pool(3);
         let ids: Vec<u64> = (0..5).map(|_| submit(&pool, Outcome::Killed)).collect();
         assert_eq!(dropped.get(), 2);
-        let left: Vec<u64> = (0..3).filter_map(|_| pool.next()).map(|slot| slot.id).collect();
+        let left: Vec<u64> = (0..3).filter_map(|_| next(&pool)).map(|slot| slot.id).collect();
         assert_eq!(left, ids[2..]);
     }
 
@@ -207,7 +246,7 @@ mod tests {
         submit(&pool, Outcome::NotConfirmed);
         let later = submit(&pool, Outcome::Failed);
         assert_eq!(dropped.get(), 0);
-        assert_eq!([pool.next(), pool.next()].map(|slot| slot.map(|slot| slot.id)), [Some(killed), Some(later)]);
+        assert_eq!([next(&pool), next(&pool)].map(|slot| slot.map(|slot| slot.id)), [Some(killed), Some(later)]);
     }
 
     #[test]
@@ -229,6 +268,22 @@ mod tests {
         pool.reserve(50);
         pool.discard(held);
         assert!((0..3).filter_map(|_| pool.take()).all(|slot| slot.candidates.capacity() >= 100));
+    }
+
+    #[test]
+    fn kills_by_the_kernel_wait_in_order_and_beyond_a_bound_the_oldest_is_lost() {
+        let (pool, dropped) = pool(1);
+        for processes in 0..KERNEL_KILLS as u64 + 2 {
+            pool.submit_kernel_kill(KernelKill { processes, ..testing::kernel_kill() });
+        }
+        assert_eq!(dropped.get(), 2);
+        pool.close();
+        let mut expected = 2..;
+        while let Some(Record::KernelKill(kill)) = pool.next() {
+            assert_eq!(Some(kill.processes), expected.next());
+        }
+        assert_eq!(expected.next(), Some(KERNEL_KILLS as u64 + 2));
+        assert!(pool.is_drained());
     }
 
     #[test]

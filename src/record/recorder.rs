@@ -12,8 +12,9 @@ use prometheus::IntCounter;
 
 use super::file::{Destination, JournalError, JournalFile, JournalTo};
 use super::journal::{self, Context};
+use super::kernel_kills::{KernelKill, line};
 use super::model::{JudgementRecord, Outcome};
-use super::pool::Pool;
+use super::pool::{Pool, Record};
 use super::recent::Recent;
 use super::words;
 
@@ -64,13 +65,18 @@ impl Recorder {
         let file = JournalFile::open(to)?;
         let ended = Arc::new(Ended::default());
         let guard = EndGuard(Arc::clone(&ended));
-        let mut writer = Writer { file, context, dropped, recent, complaint: None, lost: 0 };
+        let mut writer = Writer { file, context, dropped, recent, complaint: None, lost: 0, kernel_kills: 0 };
         let records = pool.clone();
         let work = move || {
             let _guard = guard;
             while let Some(record) = records.next() {
-                writer.record(&record);
-                records.release(record);
+                match record {
+                    Record::Judgement(record) => {
+                        writer.record(&record);
+                        records.release(record);
+                    }
+                    Record::KernelKill(kill) => writer.record_kernel_kill(&kill),
+                }
                 if records.is_drained() {
                     writer.file.flush();
                 }
@@ -109,6 +115,8 @@ struct Writer {
     complaint: Option<Instant>,
     /// Lines lost since the last complaint.
     lost: u64,
+    /// Kills by the kernel so far; their ids.
+    kernel_kills: u64,
 }
 
 impl Writer {
@@ -117,6 +125,13 @@ impl Writer {
         if record.is_for_the_journal() {
             self.keep(journal::line(record, &self.context).map_err(io::Error::from));
         }
+    }
+
+    fn record_kernel_kill(&mut self, kill: &KernelKill) {
+        self.kernel_kills += 1;
+        let id = format_args!("{}-k{}", self.context.run, self.kernel_kills);
+        tracing::warn!(%id, "{}", line::LogLine(kill));
+        self.keep(line::json(kill, self.kernel_kills, &self.context).map_err(io::Error::from));
     }
 
     /// A finished line goes to memory first: the journal may stall.

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::kernel_kills::KernelKill;
 use super::model::{Blank, JudgementRecord, Latency, Outcome, RecordedCandidate, RungName, RungOutcome, RungRecord};
 use crate::cgroup::path::GroupPath;
 use crate::decide::facts::{GroupId, NodeFacts};
 use crate::decide::verdict::{Evidence, Notice, Standing, Strike};
 use crate::policy::globs::Globs;
 use crate::policy::model::*;
+use crate::sense::kernel_log::parse::Scope;
 use crate::units::{Bytes, Share};
 
 pub const MIB: u64 = 1 << 20;
@@ -117,4 +119,21 @@ pub fn killed() -> Box<JudgementRecord> {
     let micros = |micros| Some(Duration::from_micros(micros));
     record.latency = Latency { notice: micros(20), decide: micros(200), kill: micros(450), empty: micros(12_450) };
     record
+}
+
+/// A process that the kernel killed, as counters tell it.
+pub fn kernel_kill() -> KernelKill {
+    KernelKill {
+        time: SystemTime::UNIX_EPOCH,
+        scope: Scope::Memcg,
+        constraint: None,
+        oom_memcg: None,
+        group: Some(path(b"/a")),
+        below: false,
+        victim: None,
+        whole: Some(false),
+        whole_group: None,
+        processes: 1,
+        counted: 1,
+    }
 }

@@ -83,9 +83,9 @@ pub struct KernelLine {
     /// When.
     pub time: String,
     /// The group that lost a process.
-    pub victim: Option<String>,
+    pub group: Option<String>,
     /// The group whose limit it was.
-    pub subject: Option<String>,
+    pub oom_memcg: Option<String>,
 }
 
 /// A moment.

@@ -127,7 +127,7 @@ impl Report {
                     });
                 }),
                 Entry::KernelOom(line) => {
-                    self.kernel_oom.push(KernelOom { place: place.clone(), time: line.time, group: line.victim.or(line.subject) });
+                    self.kernel_oom.push(KernelOom { place: place.clone(), time: line.time, group: line.group.or(line.oom_memcg) });
                     Ok(())
                 }
                 Entry::Sample(line) => {

@@ -17,7 +17,9 @@ use crate::policy::model::{EntrySet, EventKind, Policy, Trigger};
 use crate::policy::{Loaded, Source, load};
 use crate::record::facts::{MOST_GROUPS, class_of};
 use crate::record::journal::{self, Context};
+use crate::record::kernel_kills::line;
 use crate::record::model::{Blank, Outcome};
+use crate::record::testing::kernel_kill;
 
 const MIB: u64 = 1 << 20;
 
@@ -240,7 +242,7 @@ fn lines_that_cannot_be_used_are_named_and_the_others_judged() {
         "[1,2]\n".into(),
         "{\"a\":1}\n".into(),
         "{\"v\":2,\"kind\":\"judgement\"}\n".into(),
-        "{\"v\":1,\"kind\":\"kernel_oom\",\"time\":\"2023-11-14T22:13:20.123456Z\",\"victim\":\"/t/x\"}\n".into(),
+        line::json(&kernel_kill(), 1, &Context { node: "n".into(), run: "r".into() }).expect("a line") + "\n",
         "{\"v\":1,\"kind\":\"of_tomorrow\"}\n".into(),
         "{\"v\":1,\"kind\":\"judgement\",\"subject\":\"/\"}\n".into(),
         good.replace("\"group\":\"/t/fat\",\"high_bytes\"", "\"group\":\"t\",\"high_bytes\""),
@@ -251,6 +253,7 @@ fn lines_that_cannot_be_used_are_named_and_the_others_judged() {
     .concat();
     let report = replayed(POLICY, &text);
     assert_eq!((report.judgements.len(), report.kernel_oom.len(), report.passed_over), (2, 1, 1));
+    assert_eq!(report.kernel_oom[0].group.as_deref(), Some("/a"));
     let problems: Vec<(&str, &str)> =
         report.problems.iter().map(|bad| (&*bad.place, bad.message.split(':').next().unwrap_or_default())).collect();
     let foreign = "not a line of a journal or a recording";

@@ -201,7 +201,8 @@ pub struct Deed {
     pub victim: Option<String>,
     /// Where the kernel killed.
     pub group: Option<String>,
-    /// Processes that died.
+    /// Processes that died; a kill by the kernel has them as `processes`.
+    #[serde(alias = "processes")]
     pub processes_killed: Option<u64>,
     /// What the victim gave back.
     pub freed_bytes: Option<u64>,

@@ -67,3 +67,18 @@ fn without_a_journal_nothing_is_lost() {
     let refused = Recorder::spawn(&pool, JournalTo::File("/nowhere/at/all".into()), context(), counters.journal_dropped(), Arc::default());
     assert!(matches!(refused, Err(RecorderError::Journal(_))));
 }
+
+#[test]
+fn a_kill_by_the_kernel_goes_the_same_way() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("journal");
+    let counters = Counters::new().expect("sound names");
+    let pool = Pool::new(2, 4, counters.journal_dropped());
+    let recorder =
+        Recorder::spawn(&pool, JournalTo::File(path.clone()), context(), counters.journal_dropped(), Arc::default()).expect("started");
+    pool.submit_kernel_kill(testing::kernel_kill());
+    assert!(recorder.shutdown(LONG));
+    let text = std::fs::read_to_string(&path).expect("read");
+    let line: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!((&line["kind"], &line["id"]), (&"kernel_oom".into(), &"run-k1".into()));
+}

@@ -137,3 +137,11 @@ fn text_of_others_can_not_upset_the_terminal() {
     assert!(text.contains(r"\x1b[2J") && text.contains(r"a\x0ab\x1b]0;x\x07"), "{text}");
     assert!(!text.contains(['\u{1b}', '\u{7}', '\u{202e}']));
 }
+
+#[test]
+fn a_kill_by_the_kernel_has_its_group_and_processes() {
+    let context = crate::record::journal::Context { node: "n".into(), run: "r".into() };
+    let line = crate::record::kernel_kills::line::json(&crate::record::testing::kernel_kill(), 1, &context).expect("a line");
+    let deed: Deed = serde_json::from_str(&line).expect("a deed");
+    assert_eq!((deed.kind.as_str(), deed.group.as_deref(), deed.processes_killed), ("kernel_oom", Some("/a"), Some(1)));
+}

@@ -14,8 +14,12 @@ pub fn busybox(arguments: &[&str]) -> Outcome {
 }
 
 /// Settings under /proc/sys that scenarios may change.
-pub const SETTINGS: [&str; 3] =
-    ["/proc/sys/fs/inotify/max_user_watches", "/proc/sys/fs/inotify/max_queued_events", "/proc/sys/vm/swappiness"];
+pub const SETTINGS: [&str; 4] = [
+    "/proc/sys/fs/inotify/max_user_watches",
+    "/proc/sys/fs/inotify/max_queued_events",
+    "/proc/sys/vm/swappiness",
+    "/proc/sys/kernel/dmesg_restrict",
+];
 
 /// Sets one of them until the scenario's end.
 pub fn set(setting: &str, value: &str) -> Outcome {

@@ -7,6 +7,7 @@ mod evidence;
 mod harness;
 mod hook;
 mod journal;
+mod kernel_kills;
 mod kills;
 mod ladder;
 mod lms_common;
@@ -85,6 +86,16 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             two_rules_for_one_group_are_one_kill,
             observe_does_everything_but_the_deed,
             kernel_oom_group_is_set_where_the_policy_asks,
+        }
+        kernel_kills::{
+            one_process_at_its_groups_limit,
+            whole_group_by_memory_oom_group,
+            machine_out_of_memory,
+            forged_names_fool_nobody,
+            line_that_a_program_wrote_is_no_kill,
+            storm_of_200_kills_is_counted_exactly: 120,
+            without_the_right_to_the_log_counters_tell,
+            syslog_serves_where_kmsg_does_not,
         }
         choice::{
             excluded_group_inside_the_fattest_lives_and_its_sibling_dies,

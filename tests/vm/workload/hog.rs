@@ -105,6 +105,18 @@ pub fn herd(words: &Words) -> Outcome<ExitCode> {
     Ok(bystanders::sleep())
 }
 
+/// `of=` processes, one after the other, of which each fills `mib=` (more than its group has) and is waited for; then sleeps.
+pub fn victims(words: &Words) -> Outcome<ExitCode> {
+    let own = std::env::current_exe().doing("find the own binary")?;
+    let mib = words.number("mib", 64)?;
+    for _ in 0..words.number("of", 10)? {
+        let mut command = std::process::Command::new(&own);
+        command.args(["--workload", "hog", &format!("mib={mib}"), "then=exit", "adj=1000"]);
+        command.status().doing("run a child")?;
+    }
+    Ok(bystanders::sleep())
+}
+
 /// One MiB of which half of each page is noise, so that zram gets it to about half; `number` makes its pages differ from others'.
 fn chunk(number: u64) -> Vec<u8> {
     static NOISE: OnceLock<Vec<u8>> = OnceLock::new();

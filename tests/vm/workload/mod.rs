@@ -35,6 +35,7 @@ fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
         "tmpfs" => hog::fill_tmpfs(&words),
         "grow-one-of" => hog::grow_one_of(&words),
         "herd" => hog::herd(&words),
+        "victims" => hog::victims(&words),
         "page-cache" => page_cache::run(&words),
         "relay" => fork::relay(&words),
         "sleep" => Ok(bystanders::sleep()),

@@ -1,5 +1,5 @@
 //! What every workload understands: `join=DIRECTORY` (a group), `comm=NAME`, `adj=N` (oom_score_adj), `nofile=N`, `uid=N`,
-//! `node=N` (memory from that NUMA node only).
+//! `node=N` (memory from that NUMA node only), `without=syslog` (never CAP_SYSLOG).
 //!
 //! Joining is the process's own first act, so what it allocates later is charged where it belongs, and nobody needs to fork
 //! by hand.
@@ -83,6 +83,9 @@ pub fn prepare(words: &Words) -> Outcome {
     }
     if words.raw("node").is_some() {
         sys::bind_memory(words.number("node", 0)? as u32).doing("bind memory to a node")?;
+    }
+    if words.text("without") == "syslog" {
+        rustix::thread::remove_capability_from_bounding_set(rustix::thread::CapabilitySet::SYSLOG).doing("give CAP_SYSLOG up")?;
     }
     if words.raw("uid").is_some() {
         let id = words.number("uid", 0)? as u32;
