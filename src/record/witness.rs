@@ -273,7 +273,7 @@ impl Look {
             if self.tops.held.len() >= self.tops.most {
                 break;
             }
-            if self.tops.held.iter().any(|held| held.id == top.id) || top.hold(File::Events).is_err() {
+            if self.tops.held.iter().any(|held| held.id == top.id) || top.hold(File::Events, None).is_err() {
                 continue;
             }
             let notice = EpollEvent::new(EpollFlags::EPOLLPRI | EpollFlags::EPOLLET, TOPS);
