@@ -66,7 +66,7 @@ fn broken_and_foreign_files_are_a_clear_line_and_an_exit_code() {
     let (code, out, said) = replay(cut.as_bytes(), &[]);
     assert_eq!((code, &*said), (Some(1), "oomwarden: file:2: half a line: whoever wrote it was cut off; the lines before it are sound\n"));
     assert!(out.contains("kill /t/a"), "the sound line is judged all the same: {out}");
-    let kernel = r#"{"v":1,"kind":"kernel_oom","time":"2023-11-14T22:13:20.123456Z","victim":"/t/x"}"#;
+    let kernel = r#"{"v":1,"kind":"kernel_oom","time":"2023-11-14T22:13:20.123456Z","group":"/t/x"}"#;
     let (code, out, said) = replay(kernel.as_bytes(), &["--exit-code"]);
     assert_eq!((code, &*said), (Some(0), ""));
     assert!(out.contains("kills by the kernel, which no policy decided:\n  2023-11-14T22:13:20Z  /t/x  file:1"), "{out}");
