@@ -17,8 +17,9 @@ use super::onlooker::Onlooker;
 use super::plan::{CandidatePlan, mode_word, subject_plan};
 use crate::cgroup::path::GroupPath;
 use crate::policy::globs::Globs;
-use crate::policy::model::{AmongGroups, GroupClass, Policy, Rule, Victim};
+use crate::policy::model::{AmongGroups, GroupClass, KillWhat, Policy, Rule, Rung, Victim};
 use crate::policy::places::LineOf;
+use crate::record::words;
 use crate::sense::tree::Slot;
 
 pub use numbers::{Limits, Numbers, Process};
@@ -103,6 +104,8 @@ pub struct RuleRelation {
     pub watches: Option<Cover>,
     /// How the group, or one above it that it would die with, may be its victim.
     pub victim: Option<MayDie>,
+    /// What is done to a victim, in order: `warn (SIGUSR1, 1s)`, `term (3s)`, `kill group`. Empty where the group may not be one.
+    pub then: Vec<String>,
     /// Where the group stands among the candidates right now, if it is there and the rule has a subject.
     pub standing: Option<CandidatePlan>,
     /// The subject of that judgement.
@@ -222,15 +225,25 @@ fn relation(asked: &Asked, index: usize, line: &[GroupPath]) -> Option<RuleRelat
     let place = asked.places.rules.get(index);
     let watches = covered(&rule.watch, line, place);
     let victim = may_die(rule, line, watches.as_ref(), place);
+    let then = if victim.is_some() { rule.ladder.iter().map(rung).collect() } else { Vec::new() };
     (watches.is_some() || victim.is_some()).then(|| RuleRelation {
         rule: rule.name.to_string(),
         place: place.cloned(),
         mode: mode_word(rule.mode),
         watches,
         victim,
+        then,
         standing: None,
         standing_for: None,
     })
+}
+
+fn rung(rung: &Rung) -> String {
+    match rung {
+        Rung::Kill(KillWhat::Group) => "kill group".to_owned(),
+        Rung::Kill(KillWhat::Process) => "kill process".to_owned(),
+        before => words::rung_before_the_kill(before).unwrap_or_default(),
+    }
 }
 
 fn may_die(rule: &Rule, line: &[GroupPath], watches: Option<&Cover>, place: Option<&LineOf>) -> Option<MayDie> {

@@ -74,6 +74,18 @@ fn what_follows_from_a_name() {
 }
 
 #[test]
+fn the_whole_ladder_is_told() {
+    let then =
+        "then: [{warn: {signal: SIGUSR1, wait: 1s}}, {hook: {exec: [/bin/save], timeout: 500ms}}, {term: {wait: 3s}}, {kill: process}]";
+    let policy = format!("rules:\n  - {{name: r, watch: /t/*, when: [event: oom_kill], {then}}}\n");
+    let a = by_name(&policy, "/t/a");
+    assert_eq!(a.rules[0].then, ["warn (SIGUSR1, 1s)", "hook /bin/save (500ms)", "term (3s)", "kill process"]);
+    assert!(plain(&a.text()).contains("warn (SIGUSR1, 1s), hook /bin/save (500ms), term (3s), kill process"), "{}", a.text());
+    // Who may not die by a rule has no ladder.
+    assert!(by_name(POLICY, "/u/v").rules[0].then.is_empty());
+}
+
+#[test]
 fn a_group_that_is_not_there_is_explained_by_its_name() {
     let tree = StandIn::new();
     tree.group("t", 0);
@@ -124,7 +136,7 @@ fn a_group_that_is_there_has_numbers_and_a_standing() {
         "charged      59MiB   against limits: memory.current 60MiB less easily reclaimed file cache\n",
         "contains    excluded  /t/web/keep\n",
         "oom_group   yes       test.yaml:14: /t/*; memory.oom.group is 0 now\n",
-        "subject (test.yaml:11)  enforce  yes: /t/*     as the subject            contains /t/web/keep, which must live\n",
+        "subject (test.yaml:11)  enforce  yes: /t/*     as the subject            kill group  contains /t/web/keep, which must live\n",
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }

@@ -106,8 +106,8 @@ impl Explanation {
         }
         out.push('\n');
         let headings: &[&str] = match self.exists {
-            Some(true) => &["rule", "mode", "watches", "victim", "right now"],
-            _ => &["rule", "mode", "watches", "victim"],
+            Some(true) => &["rule", "mode", "watches", "victim", "then", "right now"],
+            _ => &["rule", "mode", "watches", "victim", "then"],
         };
         let mut table = Columns::headed(0, headings);
         for rule in &self.rules {
@@ -219,7 +219,7 @@ impl RuleRelation {
         })
     }
 
-    fn row(&self) -> [String; 4] {
+    fn row(&self) -> [String; 5] {
         let at = |cover: &Cover| if cover.inherited { format!("above it: {}", cover.matched) } else { format!("yes: {}", cover.glob) };
         let watches = self.watches.as_ref().map_or_else(|| "no".to_owned(), at);
         let victim = match &self.victim {
@@ -230,7 +230,8 @@ impl RuleRelation {
             Some(may_die) if may_die.cover.inherited => format!("with {}", may_die.cover.matched),
             Some(may_die) => format!("among {}", may_die.cover.glob),
         };
-        [format!("{} ({})", self.rule, self.place_text()), self.mode.to_owned(), watches, victim]
+        let then = if self.then.is_empty() { "-".to_owned() } else { self.then.join(", ") };
+        [format!("{} ({})", self.rule, self.place_text()), self.mode.to_owned(), watches, victim, then]
     }
 
     fn now(&self) -> String {

@@ -68,13 +68,12 @@ impl Setup {
         let said = in_files("oomwarden.log");
         let log = File::options().create(true).append(true).open(&said).doing("open the log")?;
         let own = std::env::current_exe().unwrap_or_else(|_| places::SELF.into());
-        let program = if Path::new(places::OOMWARDEN).exists() { places::OOMWARDEN } else { env!("CARGO_BIN_EXE_oomwarden") };
         let child = Command::new(own)
             .args(["--workload", "enter"])
             .arg(join)
             .args(self.enter.split_whitespace())
             .arg("--")
-            .args([program, "run", "--cgroup-root", &self.cgroup_root, "--listen", &self.listen])
+            .args([program(), "run", "--cgroup-root", &self.cgroup_root, "--listen", &self.listen])
             .arg("--policy")
             .arg(policy_file)
             .arg("--journal")
@@ -221,6 +220,20 @@ impl Drop for Daemon {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// The program, here or in the virtual machine.
+fn program() -> &'static str {
+    if Path::new(places::OOMWARDEN).exists() { places::OOMWARDEN } else { env!("CARGO_BIN_EXE_oomwarden") }
+}
+
+/// What the program prints when one of its other commands is run, which must go well and without complaint.
+pub fn ask(args: &[&str]) -> Outcome<String> {
+    let output = Command::new(program()).args(args).output().doing(format_args!("run oomwarden {args:?}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "oomwarden {args:?} ends with {}: {said}", output.status);
+    ensure!(said.is_empty(), "oomwarden {args:?} complains: {said}");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The rung called `name` in a journal line.

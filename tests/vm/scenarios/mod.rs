@@ -24,6 +24,7 @@ mod lms_hold;
 mod lms_levels;
 mod lms_table;
 mod node;
+mod preview;
 mod refusals;
 mod reload;
 mod speed;
@@ -175,6 +176,11 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             open_breaker_leaves_the_module_alone,
             daemon_killed_in_mid_ladder_goes_on_after_a_restart,
             broken_policy_at_start_falls_back_to_the_last_good_one,
+        }
+        preview::{
+            plan_and_explain_tell_without_a_daemon,
+            recording_answers_for_any_policy,
+            journal_is_judged_again,
         }
         refusals::{
             bad_policy_at_the_start,

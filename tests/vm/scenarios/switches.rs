@@ -1,7 +1,6 @@
 //! The on-call's switches: pause, circuit breaker, and what is left of both, and of the policy, over a restart.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -10,7 +9,7 @@ use serde_json::Value;
 use super::common::{THRASH, hog, narrow};
 use super::lms_common::{Counters, EXCITABLE};
 use super::lms_daemon_common::NODE_OOM;
-use crate::guest::daemon::{Daemon, Setup, rung};
+use crate::guest::daemon::{Daemon, Setup, ask, rung};
 use crate::guest::group::Group;
 use crate::guest::lms::{self, State};
 use crate::guest::places;
@@ -30,16 +29,6 @@ rules:
       - term: {wait: 5m}
       - kill: group
 ";
-
-/// What the program prints when it is asked at the control socket.
-fn ask(args: &[&str]) -> Outcome<String> {
-    let program = if Path::new(places::OOMWARDEN).exists() { places::OOMWARDEN } else { env!("CARGO_BIN_EXE_oomwarden") };
-    let output = Command::new(program).args(args).output().doing(format_args!("run oomwarden {args:?}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "oomwarden {args:?} ends with {}: {said}", output.status);
-    ensure!(said.is_empty(), "oomwarden {args:?} complains: {said}");
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
 
 fn status() -> Outcome<Value> {
     serde_json::from_str(&ask(&["status", "--json"])?).doing("understand the status")

@@ -1,5 +1,5 @@
 //! What every workload understands: `join=DIRECTORY` (a group), `comm=NAME`, `adj=N` (oom_score_adj), `nofile=N`, `uid=N`,
-//! `node=N` (memory from that NUMA node only), `without=syslog` (never CAP_SYSLOG).
+//! `node=N` (memory from that NUMA node only), `without=syslog` (no right to the kernel's log).
 //!
 //! Joining is the process's own first act, so what it allocates later is charged where it belongs, and nobody needs to fork
 //! by hand.
@@ -12,6 +12,7 @@ use std::process::{Command, ExitCode};
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
+use rustix::thread::{CapabilitySet, remove_capability_from_bounding_set};
 
 use crate::outcome::{Doing, Outcome};
 use crate::sys;
@@ -85,7 +86,10 @@ pub fn prepare(words: &Words) -> Outcome {
         sys::bind_memory(words.number("node", 0)? as u32).doing("bind memory to a node")?;
     }
     if words.text("without") == "syslog" {
-        rustix::thread::remove_capability_from_bounding_set(rustix::thread::CapabilitySet::SYSLOG).doing("give CAP_SYSLOG up")?;
+        // Either opens the log to kernels that remember how it once was (6.1).
+        for capability in [CapabilitySet::SYSLOG, CapabilitySet::SYS_ADMIN] {
+            remove_capability_from_bounding_set(capability).doing("give CAP_SYSLOG up")?;
+        }
     }
     if words.raw("uid").is_some() {
         let id = words.number("uid", 0)? as u32;
