@@ -3,34 +3,71 @@
 use std::fs::read_to_string;
 use std::time::Duration;
 
-/// Prints memory and each process of user space, with kernel threads that are at work: group, state, resident memory, place in the kernel.
+use super::kernel_log::KernelLog;
+
+const MEMORY: [&str; 12] = [
+    "MemFree:",
+    "MemAvailable:",
+    "Active(anon):",
+    "Inactive(anon):",
+    "Unevictable:",
+    "Shmem:",
+    "Slab:",
+    "KernelStack:",
+    "PageTables:",
+    "Percpu:",
+    "SwapFree:",
+    "Writeback:",
+];
+
+/// What grows while memory is sought.
+const SOUGHT: [&str; 10] = [
+    "pgfault",
+    "allocstall_normal",
+    "allocstall_movable",
+    "pgscan_kswapd",
+    "pgscan_direct",
+    "pgsteal_direct",
+    "pswpout",
+    "pswpin",
+    "compact_stall",
+    "oom_kill",
+];
+
+/// Interrupts of processors: ticks, and what they ask of one another.
+const INTERRUPTS: [&str; 4] = ["LOC:", "RES:", "CAL:", "TLB:"];
+
+/// Prints memory and each process of user space, with kernel threads that are at work: group, state, resident memory, processor and its time, place
+/// in the kernel. What can be at work is looked at twice: a processor without ticks is not let run by its hypervisor, or lost a wake-up.
 pub fn print() {
-    let kept = [
-        "MemFree:",
-        "MemAvailable:",
-        "Active(anon):",
-        "Inactive(anon):",
-        "Unevictable:",
-        "Shmem:",
-        "Slab:",
-        "KernelStack:",
-        "PageTables:",
-        "Percpu:",
-    ];
-    let memory = read_to_string("/proc/meminfo").unwrap_or_default();
-    let memory: Vec<&str> = memory.lines().filter(|line| kept.iter().any(|key| line.starts_with(key))).collect();
-    println!("{}", memory.join(", "));
-    // Timer interrupts twice: a processor that gets none is not scheduled by its hypervisor, or lost a wake-up.
-    for _ in 0..2 {
-        let interrupts = read_to_string("/proc/interrupts").unwrap_or_default();
-        let kept = ["LOC:", "RES:", "CAL:", "TLB:"];
-        let interrupts: Vec<&str> = interrupts.lines().map(str::trim).filter(|line| kept.iter().any(|key| line.starts_with(key))).collect();
-        println!("{}", interrupts.join(", "));
-        let processors = read_to_string("/proc/stat").unwrap_or_default();
-        let processors: Vec<&str> = processors.lines().filter(|line| line.starts_with("cpu")).collect();
-        println!("{}", processors.join(", "));
-        std::thread::sleep(Duration::from_millis(100));
+    println!("{}", kept("/proc/meminfo", &MEMORY));
+    for look in 0..2 {
+        if look > 0 {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        println!("{}", kept("/proc/interrupts", &INTERRUPTS));
+        println!("{}", kept("/proc/stat", &["cpu"]));
+        println!("{}", kept("/proc/vmstat", &SOUGHT));
+        println!("{}", kept("/proc/pressure/memory", &["some", "full"]));
+        processes();
     }
+    let Ok(mut log) = KernelLog::from_now() else { return };
+    // Stacks of what runs, of what is blocked, and free memory by zone.
+    for what in ["l", "w", "m"] {
+        drop(std::fs::write("/proc/sysrq-trigger", what));
+    }
+    for line in log.lines().unwrap_or_default() {
+        println!("kernel: {line}");
+    }
+}
+
+fn kept(file: &str, keys: &[&str]) -> String {
+    let text = read_to_string(file).unwrap_or_default();
+    let lines = text.lines().map(str::trim).filter(|line| keys.iter().any(|key| line.starts_with(key)));
+    lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", ")
+}
+
+fn processes() {
     let Ok(entries) = std::fs::read_dir("/proc") else { return };
     for pid in entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok()) {
         let read = |file: &str| read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
@@ -43,7 +80,17 @@ pub fn print() {
         if resident.is_empty() && !state.starts_with(['R', 'D', 'Z']) {
             continue;
         }
+        // Behind the name, which may hold anything: fields 14, 15 and 39 of proc_pid_stat(5).
+        let stat = read("stat");
+        let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3).copied().unwrap_or_default();
+        let ran = format!("on {} for {}+{} ticks", field(39), field(14), field(15));
         let stack: Vec<String> = read("stack").lines().take(12).map(|line| line.trim_start_matches("[<0>] ").to_owned()).collect();
-        println!("{pid} {} {} {state} {resident} adj {} {stack:?}", value("Name:"), read("cgroup").trim(), read("oom_score_adj").trim());
+        println!(
+            "{pid} {} {} {state} {resident} {ran} adj {} {stack:?}",
+            value("Name:"),
+            read("cgroup").trim(),
+            read("oom_score_adj").trim()
+        );
     }
 }

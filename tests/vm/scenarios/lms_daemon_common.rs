@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::lms_common::{Counters, EXCITABLE, fresh, short_of_memory};
+use crate::guest::crowd;
 use crate::guest::daemon::Daemon;
 use crate::guest::group::Group;
 use crate::guest::lms::{self, Notifier, State};
@@ -85,7 +86,10 @@ pub fn hold_begins(before: &Counters) -> Outcome<State> {
         if before.of("holds")? > 0 {
             return Ok(state);
         }
-        ensure!(notifier.notice(SOON)?, "no hold begins: {}; {state}", before.story());
+        if !notifier.notice(SOON)? {
+            crowd::print();
+            return Err(format!("no hold begins: {}; {state}", before.story()));
+        }
     }
 }
 
