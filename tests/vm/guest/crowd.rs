@@ -34,9 +34,6 @@ const SOUGHT: [&str; 10] = [
     "oom_kill",
 ];
 
-/// Interrupts of processors: ticks, and what they ask of one another.
-const INTERRUPTS: [&str; 4] = ["LOC:", "RES:", "CAL:", "TLB:"];
-
 /// Prints memory and each process of user space, with kernel threads that are at work: group, state, resident memory, processor and its time, place
 /// in the kernel. What can be at work is looked at twice: a processor without ticks is not let run by its hypervisor, or lost a wake-up.
 pub fn print() {
@@ -45,7 +42,7 @@ pub fn print() {
         if look > 0 {
             std::thread::sleep(Duration::from_millis(200));
         }
-        println!("{}", kept("/proc/interrupts", &INTERRUPTS));
+        println!("{}", interrupts());
         println!("{}", kept("/proc/stat", &["cpu"]));
         println!("{}", kept("/proc/vmstat", &SOUGHT));
         println!("{}", kept("/proc/pressure/memory", &["some", "full"]));
@@ -59,6 +56,13 @@ pub fn print() {
     for line in log.lines().unwrap_or_default() {
         println!("kernel: {line}");
     }
+}
+
+/// Those that ever came.
+fn interrupts() -> String {
+    let text = read_to_string("/proc/interrupts").unwrap_or_default();
+    let came = |line: &&str| line.split_whitespace().skip(1).map_while(|count| count.parse().ok()).any(|count: u64| count > 0);
+    text.lines().filter(came).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", ")
 }
 
 fn kept(file: &str, keys: &[&str]) -> String {
