@@ -140,6 +140,36 @@ fn an_excluded_group_that_the_tree_has_not_been_told_of_is_not_taken_along() {
     machine.stop();
 }
 
+#[test]
+fn nobody_is_to_be_killed_only_after_a_look_for_groups_that_the_tree_has_not_been_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    group(root, "t", 1000);
+    fs::write(root.join("cgroup.stat"), "nr_descendants 1\n").unwrap();
+    let policy = "
+version: 1
+rules:
+  - name: choose
+    watch: /t
+    when:
+      - event: oom
+    victim: {among: /t/*}
+";
+    let machine = Machine::start(root, policy, || {});
+    // Moved in, as above: it came a moment ago.
+    let elsewhere = tempfile::tempdir_in(root.parent().unwrap()).unwrap();
+    group(elsewhere.path(), "fat", 3_000_000);
+    fs::rename(elsewhere.path().join("fat"), root.join("t/fat")).unwrap();
+    fs::write(root.join("cgroup.stat"), "nr_descendants 2\n").unwrap();
+    change(&root.join("t/memory.events.local"), "low 0\nhigh 0\nmax 0\noom 1\n");
+    wait("the verdict", || machine.killed("t/fat") || !machine.lines().is_empty());
+    assert!(machine.killed("t/fat"), "{:?}", machine.lines());
+    // Where everything is known and there is nobody, that is said at once and once.
+    fs::write(root.join("t/fat/cgroup.events"), "populated 0\n").unwrap();
+    wait("the end of the ladder", || machine.lines().len() == 1);
+    machine.stop();
+}
+
 /// A real process, listed in a group that is not.
 fn sleeper() -> std::process::Child {
     std::process::Command::new("sleep").arg("1000").stdin(std::process::Stdio::null()).spawn().unwrap()

@@ -1,7 +1,7 @@
 //! A closer look before a kill, where the tree may lack something: the scout takes it, and the verdict waits for that.
 //!
-//! Two things can be missing. The kernel counts other groups below the victim than the tree has: one that came a moment ago may
-//! have to live. Or something would have to be opened while the node is out of memory, and the warden, which may be the one who
+//! Two things can be missing. The kernel counts other groups than the tree has: below the victim one that came a moment ago may
+//! have to live, and where nobody is to be killed one that came a moment ago may be the one who has to go. Or something would have to be opened while the node is out of memory, and the warden, which may be the one who
 //! has to end that, must not wait for an open. Either way nobody dies on half a look, and nobody else dies instead: what waits
 //! is judged anew on what there is then. It is judged on one closer look, not on a second: who makes groups all the time is
 //! not out of reach.
@@ -12,7 +12,8 @@ use super::court::Ruling;
 use super::{Pending, Warden, breaks_group, senses};
 use crate::cgroup::GroupId;
 use crate::decide::verdict::Notice;
-use crate::sense::tree::Slot;
+use crate::policy::model::{AmongGroups, Policy, Victim};
+use crate::sense::tree::{Slot, Tree};
 
 /// Stall and levels that were noticed longer ago than this are no fresh evidence: what lasts is noticed again.
 const STALE: Duration = Duration::from_millis(500);
@@ -77,16 +78,21 @@ impl Closer {
 }
 
 impl Warden {
-    /// The judgement, on a tree that has all that the kernel has below the victim; [`Word::Postponed`] until the scout has
+    /// The judgement, on a tree that has all that the kernel has below the victim, or wherever one might be; [`Word::Postponed`] until the scout has
     /// looked. `None`: the subject is gone.
     pub(super) fn rule_on(&mut self, rule: u16, slot: Slot, subject: GroupId, notice: &Notice, begun: Duration) -> Option<Word> {
         let Warden { court, senses, climbs, closer, policy, .. } = self;
         let ruling = court.judge(policy, usize::from(rule), slot, notice, &[], begun, senses, climbs)?;
-        let victim = match ruling {
-            Ruling::Kill { victim, .. } => Some((victim, senses.tree.get(victim)?.group.id)),
-            Ruling::NotConfirmed | Ruling::NoVictim => None,
+        let top = match ruling {
+            Ruling::Kill { victim, .. } => Some(victim),
+            Ruling::NoVictim => stage(policy, rule, slot),
+            Ruling::NotConfirmed => None,
         };
-        let surprising = victim.filter(|(slot, id)| !closer.looked.contains(id) && !senses.knows_all_below(*slot));
+        let top = match top {
+            Some(slot) => Some((slot, senses.tree.get(slot)?.group.id)),
+            None => None,
+        };
+        let surprising = top.filter(|(slot, id)| !closer.looked.contains(id) && !senses.knows_all_below(*slot));
         let unheld = !court.unheld.is_empty() && !closer.looked.contains(&subject);
         if surprising.is_none() && !unheld {
             return Some(Word::Given(ruling));
@@ -111,7 +117,7 @@ impl Warden {
             };
             if self.closer.done(group, resumed) {
                 self.senses.signal.answer_again();
-                if let Some(root) = self.senses.tree.get(crate::sense::tree::Tree::ROOT) {
+                if let Some(root) = self.senses.tree.get(Tree::ROOT) {
                     self.closer.looked.push(root.group.id);
                 }
             }
@@ -121,6 +127,17 @@ impl Warden {
     /// A look is good for the turn in which it is done.
     pub(super) fn forget_looks(&mut self) {
         self.closer.looked.clear();
+    }
+}
+
+/// The group below which all candidates of a rule stand, where they are others than its subject.
+fn stage(policy: &Policy, rule: u16, subject: Slot) -> Option<Slot> {
+    match &policy.rules.get(usize::from(rule))?.victim {
+        Victim::Subject => None,
+        Victim::Among(among) => match among.groups {
+            AmongGroups::Globs(_) => Some(Tree::ROOT),
+            AmongGroups::Leaves => Some(subject),
+        },
     }
 }
 

@@ -13,9 +13,11 @@ use nix::unistd::Pid;
 
 use super::child::FAILED;
 use super::clean::Baseline;
+use super::crowd::Standstill;
 use super::kernel_log::KernelLog;
 use super::places;
 use crate::outcome::{Doing, Outcome};
+use crate::scenarios::MEASURED;
 
 /// The line to the host; shared with the heartbeat.
 #[derive(Clone)]
@@ -49,8 +51,12 @@ fn serve() -> Outcome {
     let baseline = Baseline::take()?;
     let beating = host.clone();
     std::thread::spawn(move || {
+        let mut standstill = Standstill::default();
         loop {
             beating.say("beat");
+            if let Some(text) = standstill.look() {
+                beating.say(&format!("say {MEASURED}standstill: {text}"));
+            }
             std::thread::sleep(Duration::from_secs(1));
         }
     });

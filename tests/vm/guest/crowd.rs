@@ -1,5 +1,6 @@
 //! Where everybody is, for the message of a scenario that waited in vain.
 
+use std::collections::HashMap;
 use std::fs::read_to_string;
 use std::time::Duration;
 
@@ -48,13 +49,47 @@ pub fn print() {
         println!("{}", kept("/proc/pressure/memory", &["some", "full"]));
         processes();
     }
-    let Ok(mut log) = KernelLog::from_now() else { return };
     // Stacks of what runs, of what is blocked, and free memory by zone.
-    for what in ["l", "w", "m"] {
-        drop(std::fs::write("/proc/sysrq-trigger", what));
-    }
-    for line in log.lines().unwrap_or_default() {
+    for line in asked_of_the_kernel(&["l", "w", "m"]) {
         println!("kernel: {line}");
+    }
+}
+
+/// What the kernel writes to its log when these keys of sysrq are pressed.
+fn asked_of_the_kernel(keys: &[&str]) -> Vec<String> {
+    let Ok(mut log) = KernelLog::from_now() else { return Vec::new() };
+    for key in keys {
+        drop(std::fs::write("/proc/sysrq-trigger", key));
+    }
+    log.lines().unwrap_or_default()
+}
+
+/// Processors that let nobody run: a thread that goes before all others (migration) has waited there for two looks in a row.
+#[derive(Default)]
+pub struct Standstill {
+    /// Threads that waited at the last look, and for how many.
+    waiting: HashMap<u32, u32>,
+}
+
+impl Standstill {
+    /// Looks, and tells of a standstill once, with where the processors are. To be called once a second.
+    pub fn look(&mut self) -> Option<String> {
+        let entries = std::fs::read_dir("/proc").ok()?;
+        let before = std::mem::take(&mut self.waiting);
+        let mut told = None;
+        for pid in entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok()).take_while(|pid| *pid < 100) {
+            let stat = read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            if !stat.contains("(migration/") || !stat.contains(") R") {
+                continue;
+            }
+            let looks = before.get(&pid).copied().unwrap_or(0) + 1;
+            self.waiting.insert(pid, looks);
+            if looks == 3 {
+                let name = stat.split_whitespace().nth(1).unwrap_or_default();
+                told = Some(format!("{name} has not run for two seconds: {}", asked_of_the_kernel(&["l"]).join(" | ")));
+            }
+        }
+        told
     }
 }
 

@@ -229,11 +229,18 @@ fn program() -> &'static str {
 
 /// What the program prints when one of its other commands is run, which must go well and without complaint.
 pub fn ask(args: &[&str]) -> Outcome<String> {
-    let output = Command::new(program()).args(args).output().doing(format_args!("run oomwarden {args:?}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "oomwarden {args:?} ends with {}: {said}", output.status);
+    let (out, said) = told(args)?;
     ensure!(said.is_empty(), "oomwarden {args:?} complains: {said}");
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(out)
+}
+
+/// The same with what it says to standard error.
+pub fn told(args: &[&str]) -> Outcome<(String, String)> {
+    let output = Command::new(program()).args(args).output().doing(format_args!("run oomwarden {args:?}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let said = text(&output.stderr);
+    ensure!(output.status.success(), "oomwarden {args:?} ends with {}: {said}", output.status);
+    Ok((text(&output.stdout), said))
 }
 
 /// The rung called `name` in a journal line.

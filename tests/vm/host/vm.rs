@@ -27,7 +27,7 @@ const HEARTBEAT: Duration = Duration::from_secs(45);
 const CLEANING: Duration = Duration::from_secs(60);
 
 /// How often a repeated scenario repeats itself where nothing else is said: what fits into CI's time.
-const USUAL_ROUNDS: u32 = 10;
+const USUAL_ROUNDS: u32 = 5;
 
 fn rounds() -> u32 {
     std::env::var("OOMWARDEN_VM_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(USUAL_ROUNDS)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::common::{THRASH, hog, narrow, neighbour};
-use crate::guest::daemon::{self, Daemon, ask};
+use crate::guest::daemon::{self, Daemon, ask, told};
 use crate::guest::group::{Group, MIB};
 use crate::guest::places;
 use crate::guest::work::Work;
@@ -91,7 +91,7 @@ pub fn recording_answers_for_any_policy() -> Outcome {
     let mut people = people()?;
     let (policy, recording) = (file("full.yaml", FULL)?, Path::new(places::FILES).join("recording"));
     let recording = recording.to_string_lossy();
-    ask(&["record", "--for", "1s", "--interval", "200ms", "--output", &recording])?;
+    told(&["record", "--for", "1s", "--interval", "200ms", "--output", &recording])?;
     let report = json(&["replay", &recording, "--policy", &policy, "--json"])?;
     ensure!(report["moments"].as_u64().is_some_and(|moments| moments >= 2) && report["problems"] == Value::Array(Vec::new()), "{report}");
     let verdict = &report["judgements"][0];
