@@ -26,6 +26,11 @@ const HEARTBEAT: Duration = Duration::from_secs(45);
 /// What the agent may need to end and clean up beyond a scenario's own limit.
 const CLEANING: Duration = Duration::from_secs(60);
 
+/// Software emulation with little room for translated code. QEMU walks a list of all that was ever translated from a page of memory whenever
+/// somebody writes to it; with the usual room of 1 GiB there was so much after some minutes that clearing one page, used anew as the last of
+/// the free ones, took a second, and the processor stood still for twenty.
+const TCG: &str = "tcg,thread=multi,tb-size=64";
+
 /// How often a repeated scenario repeats itself where nothing else is said: what fits into CI's time.
 const USUAL_ROUNDS: u32 = 5;
 
@@ -67,7 +72,7 @@ impl Vm {
         // Kept after the run, beside what cargo builds, for whoever wants to see more than its end.
         let console = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("console-{}{}.log", kernel.series, machine.suffix));
         let errors = File::create(directory.path().join("qemu-errors")).doing("make a temporary file")?;
-        let accelerator = std::env::var("OOMWARDEN_VM_ACCEL").unwrap_or_else(|_| "tcg,thread=multi".to_owned());
+        let accelerator = std::env::var("OOMWARDEN_VM_ACCEL").unwrap_or_else(|_| TCG.to_owned());
         let more = std::env::var("OOMWARDEN_VM_CMDLINE").unwrap_or_default();
         let began = Instant::now();
         let child = Command::new(program)

@@ -88,8 +88,18 @@ fn kernel_is_alone(group: &str) -> Outcome {
 
 /// It says what it would do, and leaves the module alone.
 pub fn observe_leaves_the_module_alone() -> Outcome {
+    leaves_the_module_alone(&policy("observe"))
+}
+
+/// Each rule may observe by itself.
+pub fn rules_that_observe_leave_the_module_alone() -> Outcome {
+    leaves_the_module_alone(&policy("enforce").replace("    watch: /\n", "    watch: /\n    mode: observe\n"))
+}
+
+fn leaves_the_module_alone(policy: &str) -> Outcome {
+    ensure!(policy.contains("mode: observe"), "somebody would act: {policy}");
     lms::load(EXCITABLE)?;
-    let daemon = Daemon::start(&policy("observe"))?;
+    let daemon = Daemon::start(policy)?;
     let (fat, _spared) = (Group::new("t/fat")?, Group::new("t/spared")?);
     let mut living = Work::holding(&fat, 40)?;
     let ballast = leave_available(35)?;

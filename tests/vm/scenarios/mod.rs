@@ -233,6 +233,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             stopped_oomwardens_table_decides: 300,
             oomwarden_killed_in_a_hold_leaves_its_table: 300,
             observe_leaves_the_module_alone,
+            rules_that_observe_leave_the_module_alone,
             table_and_handler_go_with_enforce,
             fifty_times_loaded_and_unloaded_under_oomwarden: 120,
         }
