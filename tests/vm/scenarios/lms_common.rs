@@ -27,13 +27,27 @@ pub fn asleep_in_poll(work: &Work) -> Outcome {
     wait::until("the reader is asleep", SOON, || Ok(std::fs::read_to_string(&wchan).doing("ask where it sleeps")?.contains("poll")))
 }
 
-/// Holds memory so that only so many MiB stay available. Nobody's victim, and not to be swapped out.
-pub fn leave_available(mib: u64) -> Outcome<Work> {
+/// Processes that hold memory until this is dropped.
+pub struct Ballast(Vec<Work>);
+
+/// Holds memory so that only so many MiB stay available, or a few more. Nobody's victim, and not to be swapped out.
+///
+/// What ended before gives its memory back bit by bit, so that more may be available than was at the first look.
+pub fn leave_available(mib: u64) -> Outcome<Ballast> {
+    const FEW: u64 = 5;
     let group = Group::new("ballast")?.no_swap()?;
-    let hold = facts::meminfo_mib("MemAvailable")?.saturating_sub(mib);
-    let work = Work::start(&group, &format!("hog mib={hold} then=hold adj=-1000"))?;
-    group.wait_usage(hold * MIB)?;
-    Ok(work)
+    let mut ballast = Ballast(Vec::new());
+    wait::until(&format!("no more than {mib} MiB are available"), 2 * SOON, || {
+        let more = facts::meminfo_mib("MemAvailable")?.saturating_sub(mib);
+        if more <= FEW {
+            return Ok(true);
+        }
+        let before = group.usage()?;
+        ballast.0.push(Work::start(&group, &format!("hog mib={more} then=hold adj=-1000"))?);
+        group.wait_usage(before + more * MIB)?;
+        Ok(false)
+    })?;
+    Ok(ballast)
 }
 
 /// Kernel kills and the module's counters, before something and after.
