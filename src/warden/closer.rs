@@ -18,6 +18,9 @@ use crate::sense::tree::{Slot, Tree};
 /// Stall and levels that were noticed longer ago than this are no fresh evidence: what lasts is noticed again.
 const STALE: Duration = Duration::from_millis(500);
 
+/// For how many rules and subjects it is remembered that a look came too late: many subjects come and go.
+const TOO_LATE: usize = 64;
+
 /// What comes of looking at a notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Word {
@@ -38,6 +41,8 @@ pub(super) struct Closer {
     asked: Option<GroupId>,
     /// Groups that were looked at closely, and subjects whose judgement waited for that, in this turn.
     looked: Vec<GroupId>,
+    /// Rules and subjects whose evidence was no longer fresh when the look was done.
+    too_late: Vec<(u16, GroupId)>,
 }
 
 impl Closer {
@@ -53,23 +58,41 @@ impl Closer {
         self.hold = self.asked.take();
     }
 
+    /// Another policy has other rules.
+    pub(super) fn policy_replaced(&mut self) {
+        self.too_late.clear();
+    }
+
     /// Lets those go for which `keeps` says no.
     pub(super) fn retain(&mut self, mut keeps: impl FnMut(&mut Pending) -> bool) {
         self.waiting.retain_mut(|(_, pending)| keeps(pending));
+    }
+
+    /// Whether the last look for this rule and subject came too late to be used; asked once.
+    fn take_too_late(&mut self, rule: u16, subject: GroupId) -> bool {
+        let before = self.too_late.len();
+        self.too_late.retain(|other| *other != (rule, subject));
+        self.too_late.len() < before
     }
 
     fn awaits(&self, group: GroupId) -> bool {
         self.hold == Some(group) || self.waiting.iter().any(|(on, _)| *on == group)
     }
 
-    /// The look at `group` is done: what waited for it goes to `resumed`. Whether the answer to a hold did.
-    fn done(&mut self, group: GroupId, mut resumed: impl FnMut(Pending)) -> bool {
+    /// The look at `group` is done: what waited for it goes to `resumed`, which says whether it is still fresh. Whether the answer to a
+    /// hold did.
+    fn done(&mut self, group: GroupId, mut resumed: impl FnMut(Pending) -> bool) -> bool {
         self.looked.push(group);
-        let looked = &mut self.looked;
-        self.waiting.retain(|(on, pending)| {
+        let Closer { waiting, looked, too_late, .. } = self;
+        waiting.retain(|(on, pending)| {
             if *on == group {
                 looked.push(pending.subject);
-                resumed(*pending);
+                let whose = (pending.rule, pending.subject);
+                too_late.retain(|other| *other != whose);
+                if !resumed(*pending) {
+                    too_late.truncate(TOO_LATE - 1);
+                    too_late.push(whose);
+                }
             }
             *on != group
         });
@@ -94,7 +117,9 @@ impl Warden {
         };
         let surprising = top.filter(|(slot, id)| !closer.looked.contains(id) && !senses.knows_all_below(*slot));
         let unheld = !court.unheld.is_empty() && !closer.looked.contains(&subject);
-        if surprising.is_none() && !unheld {
+        // Looks that always come too late must not keep it from being said that there is nobody.
+        let never = ruling == Ruling::NoVictim && (surprising.is_some() || unheld) && closer.take_too_late(rule, subject);
+        if (surprising.is_none() && !unheld) || never {
             return Some(Word::Given(ruling));
         }
         let on = surprising.map_or(subject, |(_, id)| id);
@@ -111,9 +136,11 @@ impl Warden {
         while let Some(group) = self.senses.tree.take_inspected() {
             let pending = &mut self.pending;
             let resumed = |one: Pending| {
-                if breaks_group(&one.notice) || now.saturating_sub(one.arrived) < STALE {
+                let fresh = breaks_group(&one.notice) || now.saturating_sub(one.arrived) < STALE;
+                if fresh {
                     senses::push(pending, one);
                 }
+                fresh
             };
             if self.closer.done(group, resumed) {
                 self.senses.signal.answer_again();
@@ -161,18 +188,42 @@ mod tests {
         closer.asked = Some(GroupId(8));
         closer.postpone(pending(2, 1));
         let mut resumed = Vec::new();
-        assert!(!closer.done(GroupId(9), |one| resumed.push((one.subject, one.notice))), "no hold waited");
+        assert!(
+            !closer.done(GroupId(9), |one| {
+                resumed.push((one.subject, one.notice));
+                true
+            }),
+            "no hold waited"
+        );
         assert_eq!(resumed, [(GroupId(1), Notice::Event(EventKind::OomKill, 0, 3))]);
         assert_eq!(closer.looked, [GroupId(9), GroupId(1)], "victim and subject");
         assert!(closer.awaits(GroupId(8)) && !closer.awaits(GroupId(9)));
     }
 
     #[test]
+    fn a_look_that_came_too_late_is_remembered_until_it_is_asked_for_or_another_came_in_time() {
+        let mut closer = Closer::default();
+        let mut look = |fresh: bool| {
+            closer.asked = Some(GroupId(9));
+            closer.postpone(pending(1, 1));
+            closer.done(GroupId(9), |_| fresh);
+            closer.take_too_late(0, GroupId(1))
+        };
+        assert!(look(false) && !look(true));
+        for fresh in [false, false, true] {
+            closer.asked = Some(GroupId(9));
+            closer.postpone(pending(1, 1));
+            closer.done(GroupId(9), |_| fresh);
+        }
+        assert!(!closer.take_too_late(0, GroupId(1)), "the last one was in time");
+    }
+
+    #[test]
     fn only_the_look_that_it_waits_for_brings_a_hold_back() {
         let mut closer = Closer { asked: Some(GroupId(9)), ..Closer::default() };
         closer.postpone_hold();
-        assert!(!closer.done(GroupId(8), |_| {}));
+        assert!(!closer.done(GroupId(8), |_| true));
         assert!(closer.awaits(GroupId(9)));
-        assert!(closer.done(GroupId(9), |_| {}) && !closer.done(GroupId(9), |_| {}));
+        assert!(closer.done(GroupId(9), |_| true) && !closer.done(GroupId(9), |_| true));
     }
 }

@@ -370,6 +370,7 @@ impl Warden {
         let renumber = |pending: &mut Pending| renumbered(pending.rule).map(|rule| pending.rule = rule).is_some();
         self.pending.retain_mut(renumber);
         self.closer.retain(renumber);
+        self.closer.policy_replaced();
         self.senses.adopt(policy, now, &self.poller);
         self.tree_changed(now);
         self.enlist();
