@@ -22,7 +22,7 @@ use crate::cgroup::group::{File, Group, JUDGED, ReadBuf};
 use crate::cgroup::parse::{self, Events, Kind};
 use crate::cgroup::path::GroupPath;
 use crate::cgroup::root::Root;
-use crate::policy::model::{EntrySet, GroupClass, Policy, Trigger};
+use crate::policy::model::{AmongGroups, EntrySet, GroupClass, Policy, Trigger, Victim};
 
 /// Files of an ancestor of what is judged: its limits.
 const LIMITS: [File; 3] = [File::Max, File::High, File::Current];
@@ -36,8 +36,10 @@ pub struct Standing {
     pub covered: EntrySet,
     /// A rule rests on its counters.
     pub noticed: bool,
-    /// A judgement may read it.
+    /// A judgement may read it: a subject, or who may die with one, or may be named to die, or is below such a group.
     pub judged: bool,
+    /// It, or an ancestor, is named to die by a rule about others than its subject.
+    pub named: bool,
     /// It, or an ancestor, may be named by a rule that answers holds: what is held of it is read once before it is needed.
     pub warm: bool,
 }
@@ -51,11 +53,20 @@ impl Standing {
         let noticed = |rule: usize| {
             policy.rules.get(rule).is_some_and(|rule| rule.when.iter().any(|when| matches!(when, Trigger::Psi(_) | Trigger::Event(_))))
         };
+        let named = above.is_some_and(|above| above.named) || !class.among.is_empty();
+        // A rule that names whom to kill reads nobody else below its subject (`Court::gather_from`).
+        let takes_what_it_covers = |rule: usize| {
+            policy.rules.get(rule).is_some_and(|rule| match &rule.victim {
+                Victim::Subject => true,
+                Victim::Among(among) => matches!(among.groups, AmongGroups::Leaves),
+            })
+        };
         Standing {
             class,
             covered,
             noticed: covered.iter().any(noticed),
-            judged: !covered.is_empty() || !class.among.is_empty(),
+            judged: named || !class.subject_of.is_empty() || covered.iter().any(takes_what_it_covers),
+            named,
             warm: above.is_some_and(|above| above.warm) || class.among.iter().any(|rule| warm.contains(rule)),
         }
     }

@@ -261,7 +261,7 @@ impl Tree {
         let above = parent.and_then(|parent| self.get(parent));
         // By the policy of now, whichever it was looked at with.
         let standing = Standing::of(&self.policy, &group.path, above.map(Node::standing).as_ref(), &self.warm);
-        let Standing { class, covered, noticed, judged, warm } = standing;
+        let Standing { class, covered, noticed, judged, named, warm } = standing;
         let (id, path) = (group.id, group.path.clone());
         let next = above.and_then(|node| node.first_child);
         self.arrivals += 1;
@@ -279,6 +279,7 @@ impl Tree {
             noticed,
             counted: noticed && events.is_some(),
             judged,
+            named,
             warm,
             has_memory,
             threaded: false,
@@ -397,8 +398,9 @@ impl Tree {
         let above = node.parent.and_then(|parent| self.get(parent)).map(Node::standing);
         let standing = Standing::of(&self.policy, &node.group.path, above.as_ref(), &self.warm);
         if let Some(node) = self.get_mut(slot) {
-            let Standing { class, covered, noticed, judged, warm } = standing;
-            (node.class, node.covered, node.noticed, node.judged, node.warm) = (class, covered, noticed, judged, warm);
+            let Standing { class, covered, noticed, judged, named, warm } = standing;
+            (node.class, node.covered, node.noticed) = (class, covered, noticed);
+            (node.judged, node.named, node.warm) = (judged, named, warm);
             // Who was not counted so far is once its counters were read: what happened before is not ours to judge.
             node.counted &= noticed;
         }

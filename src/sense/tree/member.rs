@@ -46,6 +46,7 @@ pub struct Node {
     pub counted: bool,
     /// A judgement may read it.
     pub judged: bool,
+    pub(super) named: bool,
     pub(super) warm: bool,
     /// It has memory files.
     pub has_memory: bool,
@@ -64,8 +65,8 @@ pub struct Node {
 impl Node {
     /// What the policy makes of it.
     pub(super) fn standing(&self) -> Standing {
-        let Node { class, covered, noticed, judged, warm, .. } = *self;
-        Standing { class, covered, noticed, judged, warm }
+        let Node { class, covered, noticed, judged, named, warm, .. } = *self;
+        Standing { class, covered, noticed, judged, named, warm }
     }
 }
 

@@ -352,6 +352,35 @@ fn who_is_counted_by_another_policy_is_read_before_anything_is_compared() {
 }
 
 #[test]
+fn descriptors_are_for_those_whom_a_judgement_reads() {
+    let text = "
+version: 1
+rules:
+  - {name: node, watch: /, when: [lms: oom], victim: {among: /t/*}}
+  - {name: below, watch: /s/*, when: [event: oom]}
+  - {name: leaves, watch: /l, when: [event: oom], victim: {among: leaves}}
+";
+    let source = crate::policy::Source::new("test", text);
+    let policy = crate::policy::load(&[source]).unwrap().policy;
+    let judged = |path: &str| {
+        let mut standing: Option<Standing> = None;
+        let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
+        for path in std::iter::once("/").chain(ends.map(|end| &path[..end])) {
+            let path = GroupPath::from_bytes(path.as_bytes());
+            standing = Some(Standing::of(&policy, &path, standing.as_ref(), &EntrySet::EMPTY));
+        }
+        standing.unwrap().judged
+    };
+    // The subject itself, who may die, and what dies with them.
+    for path in ["/", "/t/a", "/t/a/b", "/s/a", "/s/a/b", "/l", "/l/a/b"] {
+        assert!(judged(path), "{path}");
+    }
+    for path in ["/t", "/s", "/other", "/other/a/b"] {
+        assert!(!judged(path), "{path}");
+    }
+}
+
+#[test]
 fn while_memory_is_short_a_new_group_is_held_whole_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut tree = start(dir.path());

@@ -114,13 +114,17 @@ pub fn short_of_memory(number: u32, mut round: impl FnMut(u32) -> Outcome) -> Ou
     Ok(())
 }
 
-/// Takes the groups of a round away: what is watched, and the buffers of their files, must not grow with the rounds.
+/// Takes the groups of a round away: what is watched, and what is held of it, must not grow with the rounds.
 fn remove_empty() -> Outcome {
-    let Ok(entries) = std::fs::read_dir(Group::new("t")?.directory()) else { return Ok(()) };
-    for entry in entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir()) {
-        // Somebody may still be in it.
-        drop(std::fs::remove_dir(entry.path()));
+    fn remove(directory: &std::path::Path) {
+        let Ok(entries) = std::fs::read_dir(directory) else { return };
+        for entry in entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir()) {
+            remove(&entry.path());
+            // Somebody may still be in it.
+            drop(std::fs::remove_dir(entry.path()));
+        }
     }
+    remove(Group::new("t")?.directory());
     Ok(())
 }
 
