@@ -14,7 +14,8 @@ use rustix::io::{Errno, write};
 
 use super::lms::{Lms, Table};
 use super::poller::Key;
-use super::psi::{attempts, text};
+use super::psi::{attempts, stall_total, text};
+use crate::cgroup::buffer::ReadBuf;
 use crate::cgroup::group::{File, Group};
 use crate::policy::model::Psi;
 
@@ -34,8 +35,8 @@ pub enum Errand {
 /// What became of an errand.
 #[derive(Debug)]
 pub enum Reply {
-    /// A trigger is armed.
-    Armed(Key, OwnedFd),
+    /// A trigger is armed; the group's stall total then, microseconds.
+    Armed(Key, OwnedFd, Option<u64>),
     /// It could not be.
     Refused(Key),
     /// The table was written, or not.
@@ -76,12 +77,14 @@ impl Clerk {
 
 fn work(inbox: &Receiver<Errand>, outbox: &Sender<Reply>, mail: &EventFd) {
     let mut told = Told::default();
+    let mut buffer = ReadBuf::new();
     for errand in inbox {
         let reply = match errand {
             Errand::Arm(key, group, psi) => match arm(&group, psi) {
                 Ok((fd, armed)) => {
                     told.widened(psi, armed);
-                    Reply::Armed(key, fd)
+                    let total = stall_total(&fd, psi.kind, &mut buffer);
+                    Reply::Armed(key, fd, total)
                 }
                 Err(errno) => {
                     told.refused(&group, errno);

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use super::poller::Key;
 use crate::cgroup::GroupId;
+use crate::cgroup::buffer::ReadBuf;
+use crate::cgroup::parse::{self, Pressure};
 use crate::policy::model::{Psi, PsiKind};
 
 /// Windows that unprivileged users may ask for are multiples of this.
@@ -45,6 +47,20 @@ pub fn text(psi: Psi) -> String {
     format!("{kind} {} {}\0", psi.stall.as_micros(), psi.window.as_micros())
 }
 
+/// A stall total, microseconds.
+#[must_use]
+pub const fn total_us(pressure: &Pressure, kind: PsiKind) -> Option<u64> {
+    match kind {
+        PsiKind::Some => pressure.some_us,
+        PsiKind::Full => pressure.full_us,
+    }
+}
+
+/// The stall total of the group whose pressure file this is, microseconds; exact, unlike what triggers go by.
+pub fn stall_total(file: &OwnedFd, kind: PsiKind, buffer: &mut ReadBuf) -> Option<u64> {
+    total_us(&parse::pressure(buffer.pread(file).ok()?).ok()?, kind)
+}
+
 /// How one trigger stands.
 #[derive(Debug)]
 enum State {
@@ -73,6 +89,8 @@ pub struct Entry {
     state: State,
     troubled: Duration,
     asked: Duration,
+    /// The group's stall total when it was armed, until stall beyond that has been seen.
+    unproven: Option<u64>,
 }
 
 /// All triggers.
@@ -178,7 +196,7 @@ impl Pool {
 
     /// Makes room for a trigger that the clerk is to arm; its key goes along with the errand.
     pub fn ask(&mut self, group: GroupId, psi: Psi, now: Duration) -> Key {
-        let entry = Entry { group, psi, state: State::Asked, troubled: now, asked: now };
+        let entry = Entry { group, psi, state: State::Asked, troubled: now, asked: now, unproven: None };
         let slot = self.entries.iter().position(Option::is_none).unwrap_or_else(|| {
             self.entries.push(None);
             self.generations.push(0);
@@ -188,12 +206,13 @@ impl Pool {
         self.key(u32::try_from(slot).unwrap_or(u32::MAX))
     }
 
-    /// The clerk armed a trigger: `register` puts it to use. A descriptor that nobody wants any more comes back, to be closed.
+    /// The clerk armed a trigger when the group's stall total was `total_us`: `register` puts it to use. A descriptor that nobody wants any more comes back, to be closed.
     #[must_use]
-    pub fn armed_now(&mut self, key: Key, fd: OwnedFd, register: impl FnOnce(&OwnedFd) -> bool) -> Option<OwnedFd> {
+    pub fn armed_now(&mut self, key: Key, fd: OwnedFd, total_us: Option<u64>, register: impl FnOnce(&OwnedFd) -> bool) -> Option<OwnedFd> {
         match self.entry_mut(key) {
             Some(entry) if register(&fd) => {
                 entry.state = State::Armed(fd);
+                entry.unproven = total_us;
                 None
             }
             Some(entry) => {
@@ -202,6 +221,19 @@ impl Pool {
             }
             None => Some(fd),
         }
+    }
+
+    /// Whether a trigger that fired tells of stall since it was armed. The kernel counts what it had not yet added up then as the new trigger's own,
+    /// which may be all the stall that a victim caused which is gone by now. `total` reads the group's total.
+    pub fn is_fresh(&mut self, key: Key, total: impl FnOnce(&OwnedFd, PsiKind) -> Option<u64>) -> bool {
+        let Some(entry) = self.entry_mut(key) else { return false };
+        let (State::Armed(fd), Some(before)) = (&entry.state, entry.unproven) else { return true };
+        let threshold = u64::try_from(entry.psi.stall.as_micros()).unwrap_or(u64::MAX);
+        let fresh = total(fd, entry.psi.kind).is_none_or(|now| now.saturating_sub(before) >= threshold);
+        if fresh {
+            entry.unproven = None;
+        }
+        fresh
     }
 
     /// The next trigger on a timer that is to be tried again, if its last trial is long enough ago.

@@ -28,7 +28,7 @@ use crate::sense::lms::Table;
 use crate::sense::node::Node;
 use crate::sense::poller::{Key, Poller, Token};
 use crate::sense::process::Processes;
-use crate::sense::psi::Pool;
+use crate::sense::psi::{Pool, stall_total, total_us};
 use crate::sense::tree::{Change, Slot, Touched, Tree};
 use crate::sense::trend::Trends;
 
@@ -333,9 +333,9 @@ impl Senses {
     pub fn clerk_replies(&mut self, now: Duration, poller: &Poller) {
         while let Some(reply) = self.clerk.reply() {
             match reply {
-                Reply::Armed(key, fd) => {
+                Reply::Armed(key, fd, total) => {
                     let register = |fd: &OwnedFd| poller.add_notice(fd, Token::Psi(key)).is_ok();
-                    if let Some(unwanted) = self.pool.armed_now(key, fd, register) {
+                    if let Some(unwanted) = self.pool.armed_now(key, fd, total, register) {
                         self.clerk.send(Errand::Close(unwanted));
                     }
                 }
@@ -488,7 +488,11 @@ impl Senses {
             return;
         }
         self.pool.touch(group, now);
-        self.stalled(group, psi, now, policy, rules, pending);
+        let buffer = &mut self.buffer;
+        // What lasts is told again, a window later.
+        if self.pool.is_fresh(key, |fd, kind| stall_total(fd, kind, buffer)) {
+            self.stalled(group, psi, now, policy, rules, pending);
+        }
     }
 
     fn stalled(&mut self, group: GroupId, psi: Psi, now: Duration, policy: &Policy, rules: &[RuleCounters], pending: &mut Vec<Pending>) {
@@ -530,10 +534,7 @@ impl Senses {
             let total = |group: GroupId, kind: PsiKind| {
                 let node = tree.get(tree.slot_of(group)?)?;
                 let pressure = node.group.read(File::Pressure, buffer, parse::pressure).ok()??;
-                match kind {
-                    PsiKind::Some => pressure.some_us,
-                    PsiKind::Full => pressure.full_us,
-                }
+                total_us(&pressure, kind)
             };
             pool.tick(now, total, |group, psi| fired.push((group, psi)));
             for (group, psi) in fired {

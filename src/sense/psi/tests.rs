@@ -35,12 +35,12 @@ fn a_trigger_armed_for_a_group_that_left_comes_back() {
     let key = pool.ask(group(1), psi(100, 500), NOW);
     assert_eq!((pool.asked(), pool.armed()), (1, 0));
     pool.take(|entry| entry.group == group(1), |_| panic!("nothing was armed"));
-    assert!(pool.armed_now(key, fd(), |_| true).is_some());
+    assert!(pool.armed_now(key, fd(), None, |_| true).is_some());
     // The slot's next owner is not mistaken for the old one.
     let other = pool.ask(group(2), psi(100, 500), NOW);
     assert_eq!(other.slot, key.slot);
-    assert!(pool.armed_now(key, fd(), |_| true).is_some());
-    assert!(pool.armed_now(other, fd(), |_| true).is_none());
+    assert!(pool.armed_now(key, fd(), None, |_| true).is_some());
+    assert!(pool.armed_now(other, fd(), None, |_| true).is_none());
     assert_eq!(pool.armed(), 1);
     let mut closed = 0;
     pool.take(|_| true, |_| closed += 1);
@@ -88,4 +88,20 @@ fn on_a_timer_stall_within_the_window_fires_and_older_stall_does_not() {
     assert_eq!(at(750, 5_150_000), 0, "60 ms in the next");
     assert_eq!(at(900, 5_200_000), 1, "110 ms within it");
     assert_eq!(at(1000, 5_200_000), 0);
+}
+
+#[test]
+fn stall_from_before_a_trigger_was_armed_is_none_of_its_own() {
+    let mut pool = Pool::new(2);
+    let psi = Psi { kind: PsiKind::Some, stall: Duration::from_millis(50), window: Duration::from_millis(500) };
+    let key = pool.ask(GroupId(1), psi, Duration::ZERO);
+    assert!(pool.armed_now(key, fd(), Some(1_000_000), |_| true).is_none());
+    assert!(!pool.is_fresh(key, |_, _| Some(1_049_999)), "the kernel counts in what it had not yet added up");
+    assert!(pool.is_fresh(key, |_, _| Some(1_050_000)));
+    assert!(pool.is_fresh(key, |_, _| panic!("proven once")));
+    let unread = pool.ask(GroupId(2), psi, Duration::ZERO);
+    assert!(pool.armed_now(unread, fd(), Some(7), |_| true).is_none());
+    assert!(pool.is_fresh(unread, |_, _| None), "what can't be read makes nobody deaf");
+    pool.take(|_| true, drop);
+    assert!(!pool.is_fresh(key, |_, _| None), "taken down meanwhile");
 }
