@@ -57,18 +57,26 @@ impl Finder {
         Ok(Finder { pid, file, last: Vec::with_capacity(4096), own: Own::Unknown, seen: 0 })
     }
 
-    /// Whether the last answer still holds for an unchanged path: inside, as long as that group is there; outside, as long
-    /// as no group has come in which we are.
+    /// Whether the last answer still holds for an unchanged path: inside, as long as that group is there; outside, as long as no group has
+    /// come in which we are. Where nothing may be opened, one that can't be read is left for later: whoever is moved has another path.
     fn is_settled(&mut self, tree: &Tree, buffer: &mut ReadBuf) -> bool {
         match self.own {
             Own::Inside(id) => tree.slot_of(id).is_some(),
             Own::Outside => {
-                let mut new = tree.slots().filter_map(|slot| tree.get(slot)).filter(|node| node.arrival > self.seen);
-                let outside = new.all(|node| holds(&node.group, self.pid, buffer) == Some(false) || node.threaded);
-                if outside {
+                let mut left = false;
+                for node in tree.slots().filter_map(|slot| tree.get(slot)).filter(|node| node.arrival > self.seen) {
+                    match holds(&node.group, self.pid, buffer) {
+                        Some(true) => return false,
+                        Some(false) => {}
+                        None if node.threaded => {}
+                        None if buffer.may_open() => return false,
+                        None => left = true,
+                    }
+                }
+                if !left {
                     self.seen = tree.arrivals();
                 }
-                outside
+                true
             }
             Own::Unknown => false,
         }
@@ -137,3 +145,6 @@ fn look(tree: &Tree, named: Option<&GroupPath>, pid: i32, buffer: &mut ReadBuf) 
     }
     if doubt { Own::Unknown } else { Own::Outside }
 }
+
+#[cfg(test)]
+mod tests;
