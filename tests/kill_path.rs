@@ -7,7 +7,7 @@ mod stand_in;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use stand_in::{Machine, change, group, wait};
+use stand_in::{Machine, change, group, out_of_memory, wait};
 
 /// Two subjects with rules on both, one with a descendant; the fatter dies.
 const POLICY: &str = "
@@ -53,7 +53,7 @@ fn from_notice_to_verified_end_nothing_is_allocated() {
     machine.turn();
     let before = SEEN.load(Ordering::SeqCst);
 
-    change(&root.join("t/memory.events.local"), "low 0\nhigh 0\nmax 0\noom 1\n");
+    out_of_memory(root);
     wait("the fat one's kill", || machine.killed("t/fat"));
     assert!(!machine.killed("t/thin") && !machine.killed("t/spared"));
     change(&root.join("t/fat/cgroup.events"), "populated 0\n");

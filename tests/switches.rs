@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use oomwarden::record::board::Order;
-use stand_in::{Machine, change, group, wait};
+use stand_in::{CHOOSE, Machine, change, group, out_of_memory, wait};
 
 const FINISH: &str = "
 version: 1
@@ -122,17 +122,8 @@ fn paused_a_victim_that_does_not_die_is_no_reason_to_turn_to_another() {
     for (name, anon) in [("t/a", 3_000_000), ("t/b", 2_000_000)] {
         group(root, name, anon);
     }
-    let policy = "
-version: 1
-rules:
-  - name: choose
-    watch: /t
-    when:
-      - event: oom
-    victim: {among: /t/*}
-";
-    let machine = Machine::start(root, policy, || {});
-    change(&root.join("t/memory.events.local"), "low 0\nhigh 0\nmax 0\noom 1\n");
+    let machine = Machine::start(root, CHOOSE, || {});
+    out_of_memory(root);
     wait("the kill", || machine.killed("t/a"));
     obey(&machine, Order::Pause(Duration::from_secs(60)));
     // It never gets empty: the verification runs into its deadline.

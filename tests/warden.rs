@@ -6,7 +6,7 @@ mod stand_in;
 use std::fs;
 use std::time::Duration;
 
-use stand_in::{Machine, change, group, wait};
+use stand_in::{CHOOSE, Machine, change, group, out_of_memory, wait};
 
 const FINISH: &str = "
 version: 1
@@ -103,17 +103,8 @@ fn a_victim_whose_group_is_removed_at_once_is_gone_and_nobody_else_is_killed() {
     for (name, anon) in [("t/a", 3_000_000), ("t/b", 2_000_000)] {
         group(root, name, anon);
     }
-    let policy = "
-version: 1
-rules:
-  - name: choose
-    watch: /t
-    when:
-      - event: oom
-    victim: {among: /t/*}
-";
-    let machine = Machine::start(root, policy, || {});
-    change(&root.join("t/memory.events.local"), "low 0\nhigh 0\nmax 0\noom 1\n");
+    let machine = Machine::start(root, CHOOSE, || {});
+    out_of_memory(root);
     wait("the kill", || machine.killed("t/a"));
     fs::remove_dir_all(root.join("t/a")).unwrap();
     // An ordinary directory's held files stay readable; the kernel's answer ENODEV. The removal itself must do.
@@ -146,22 +137,13 @@ fn nobody_is_to_be_killed_only_after_a_look_for_groups_that_the_tree_has_not_bee
     let root = dir.path();
     group(root, "t", 1000);
     fs::write(root.join("cgroup.stat"), "nr_descendants 1\n").unwrap();
-    let policy = "
-version: 1
-rules:
-  - name: choose
-    watch: /t
-    when:
-      - event: oom
-    victim: {among: /t/*}
-";
-    let machine = Machine::start(root, policy, || {});
+    let machine = Machine::start(root, CHOOSE, || {});
     // Moved in, as above: it came a moment ago.
     let elsewhere = tempfile::tempdir_in(root.parent().unwrap()).unwrap();
     group(elsewhere.path(), "fat", 3_000_000);
     fs::rename(elsewhere.path().join("fat"), root.join("t/fat")).unwrap();
     fs::write(root.join("cgroup.stat"), "nr_descendants 2\n").unwrap();
-    change(&root.join("t/memory.events.local"), "low 0\nhigh 0\nmax 0\noom 1\n");
+    out_of_memory(root);
     wait("the verdict", || machine.killed("t/fat") || !machine.lines().is_empty());
     assert!(machine.killed("t/fat"), "{:?}", machine.lines());
     // Where everything is known and there is nobody, that is said at once and once.

@@ -5,6 +5,7 @@
 //! from a trigger. With rules that rest on events and PSI there is no turn while nothing happens.
 //!
 //! - [`senses`]: everything held open, and what a notice means: which rule, which subject.
+//! - [`stall`]: PSI triggers, and what it means when one fires.
 //! - [`levels`]: what is sampled because the kernel has no notice for it.
 //! - [`court`]: facts gathered for a judgement, and the judgement.
 //! - [`closer`]: a closer look before a kill, where the tree may lack something.
@@ -28,6 +29,7 @@ pub mod reach;
 pub mod reload;
 pub mod senses;
 pub mod signal;
+mod stall;
 pub mod switches;
 
 use std::io;

@@ -28,7 +28,7 @@ use crate::sense::lms::Table;
 use crate::sense::node::Node;
 use crate::sense::poller::{Key, Poller, Token};
 use crate::sense::process::Processes;
-use crate::sense::psi::{Pool, stall_total, total_us};
+use crate::sense::psi::{Pool, total_us};
 use crate::sense::tree::{Change, Slot, Touched, Tree};
 use crate::sense::trend::Trends;
 
@@ -45,8 +45,8 @@ pub struct Senses {
     /// The groups.
     pub tree: Tree,
     /// PSI triggers.
-    pool: Pool,
-    clerk: Clerk,
+    pub(super) pool: Pool,
+    pub(super) clerk: Clerk,
     node: Node,
     /// The kernel module's low memory signal.
     pub signal: Signal,
@@ -58,8 +58,8 @@ pub struct Senses {
     pub buffer: ReadBuf,
     changes: Vec<Change>,
     pub(super) samples: Vec<Sample>,
-    renewed: Vec<(GroupId, Psi)>,
-    troubled: Vec<GroupId>,
+    pub(super) renewed: Vec<(GroupId, Psi)>,
+    pub(super) troubled: Vec<GroupId>,
     timer_due: Option<Duration>,
     pub(super) trend_due: Option<Duration>,
     publish_due: Option<Duration>,
@@ -265,48 +265,6 @@ impl Senses {
         }
     }
 
-    /// Asks for a group's triggers: while there is room, or, for one in trouble, in the place of the least troubled.
-    fn arm(&mut self, slot: Slot, now: Duration, policy: &Policy, troubled: bool, poller: &Poller) {
-        let Some(node) = self.tree.get(slot) else { return };
-        let (group, subject_of) = (Arc::clone(&node.group), node.class.subject_of);
-        let wanted = |rule: usize| policy.rules.get(rule).map(|rule| &rule.when[..]).unwrap_or_default();
-        let mut specs = subject_of.iter().flat_map(wanted).filter_map(|when| match when {
-            Trigger::Psi(psi) => Some(*psi),
-            _ => None,
-        });
-        let Some(first) = specs.next() else { return };
-        if self.pool.has(group.id) {
-            self.pool.touch(group.id, now);
-            return;
-        }
-        if !self.pool.has_room() {
-            match self.pool.least_troubled(now) {
-                Some(least) if troubled => self.drop_triggers(poller, |entry| entry == least),
-                _ => return,
-            }
-        }
-        self.ask(&group, first, now);
-        for psi in specs {
-            self.ask(&group, psi, now);
-        }
-    }
-
-    fn ask(&mut self, group: &Arc<crate::cgroup::group::Group>, psi: Psi, now: Duration) {
-        if !self.pool.knows(group.id, psi) {
-            let key = self.pool.ask(group.id, psi, now);
-            self.clerk.send(Errand::Arm(key, Arc::clone(group), psi));
-        }
-    }
-
-    fn drop_triggers(&mut self, poller: &Poller, doomed: impl Fn(GroupId) -> bool) {
-        let clerk = &self.clerk;
-        let close = |fd: OwnedFd| {
-            poller.remove(&fd);
-            clerk.send(Errand::Close(fd));
-        };
-        self.pool.take(|entry| doomed(entry.group), close);
-    }
-
     /// Makes the kernel module's table anew, if it is time: `fill` is given the empty one.
     /// Where that says `false` the old one stays.
     pub fn renew_table(&mut self, now: Duration, fill: impl FnOnce(&mut Table, &mut Senses) -> bool) {
@@ -345,32 +303,6 @@ impl Senses {
                 }
                 Reply::Table(table, result) => self.signal.table_written(table, result, now),
             }
-        }
-    }
-
-    /// Makes the triggers in a scope anew, so that only stall that accrues from now on counts.
-    pub fn renew_triggers(&mut self, scope: GroupId, now: Duration, poller: &Poller) {
-        let mut renewed = std::mem::take(&mut self.renewed);
-        renewed.clear();
-        let tree = &self.tree;
-        let inside = |group: GroupId| below(tree, group, scope);
-        renewed.extend(self.pool.all().filter(|(group, _)| inside(*group)));
-        // Closing one waits for the kernel's readers, so the new ones are armed first.
-        let mut old = Vec::with_capacity(renewed.len());
-        let close = |fd: OwnedFd| {
-            poller.remove(&fd);
-            old.push(fd);
-        };
-        self.pool.take(|entry| inside(entry.group), close);
-        for (id, psi) in &renewed {
-            if let Some(node) = self.tree.slot_of(*id).and_then(|slot| self.tree.get(slot)) {
-                let key = self.pool.ask(*id, *psi, now);
-                self.clerk.send(Errand::Arm(key, Arc::clone(&node.group), *psi));
-            }
-        }
-        self.renewed = renewed;
-        for fd in old {
-            self.clerk.send(Errand::Close(fd));
         }
     }
 
@@ -450,64 +382,6 @@ impl Senses {
                         counters.trigger_event(index);
                     }
                     push(pending, Pending { rule: rule_index(rule), subject, notice, arrived: now, weight: (0, 0) });
-                }
-            }
-        }
-    }
-
-    /// Gives groups that told of trouble their triggers.
-    pub fn arm_troubled(&mut self, now: Duration, policy: &Policy, poller: &Poller) {
-        let mut troubled = std::mem::take(&mut self.troubled);
-        for subject in troubled.drain(..) {
-            if let Some(slot) = self.tree.slot_of(subject) {
-                self.arm(slot, now, policy, true, poller);
-            }
-        }
-        self.troubled = troubled;
-    }
-
-    /// A trigger fired, or died.
-    #[expect(clippy::too_many_arguments, reason = "what a notice concerns; a struct of borrows would only rename them")]
-    pub fn fired(
-        &mut self,
-        key: Key,
-        dead: bool,
-        now: Duration,
-        policy: &Policy,
-        rules: &[RuleCounters],
-        poller: &Poller,
-        pending: &mut Vec<Pending>,
-    ) {
-        let Some((group, psi)) = self.pool.find(key).map(|entry| (entry.group, entry.psi)) else { return };
-        if dead {
-            // The group is gone, or its owner switched pressure off: the clerk finds out and says so once.
-            self.drop_triggers(poller, |entry| entry == group);
-            if let Some(slot) = self.tree.slot_of(group) {
-                self.arm(slot, now, policy, false, poller);
-            }
-            return;
-        }
-        self.pool.touch(group, now);
-        let buffer = &mut self.buffer;
-        // What lasts is told again, a window later.
-        if self.pool.is_fresh(key, |fd, kind| stall_total(fd, kind, buffer)) {
-            self.stalled(group, psi, now, policy, rules, pending);
-        }
-    }
-
-    fn stalled(&mut self, group: GroupId, psi: Psi, now: Duration, policy: &Policy, rules: &[RuleCounters], pending: &mut Vec<Pending>) {
-        let Some(node) = self.tree.slot_of(group).and_then(|slot| self.tree.get(slot)) else { return };
-        for rule in node.class.subject_of.iter() {
-            let Some(the_rule) = policy.rules.get(rule) else { continue };
-            for (index, when) in the_rule.when.iter().enumerate() {
-                if *when == Trigger::Psi(psi) {
-                    if let Some(counters) = rules.get(rule) {
-                        counters.trigger_event(index);
-                    }
-                    push(
-                        pending,
-                        Pending { rule: rule_index(rule), subject: group, notice: Notice::Psi(psi), arrived: now, weight: (0, 0) },
-                    );
                 }
             }
         }

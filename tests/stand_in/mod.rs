@@ -26,6 +26,22 @@ use oomwarden::warden::reach::Reach;
 use oomwarden::warden::reload::{self, Mailbox};
 use oomwarden::warden::{Setup, Warden};
 
+/// Whoever is fattest below /t goes when /t runs into its limit, as [`out_of_memory`] says it did.
+pub const CHOOSE: &str = "
+version: 1
+rules:
+  - name: choose
+    watch: /t
+    when:
+      - event: oom
+    victim: {among: /t/*}
+";
+
+/// The group /t has run into its limit.
+pub fn out_of_memory(root: &Path) {
+    change(&root.join("t/memory.events.local"), "low 0\nhigh 0\nmax 0\noom 1\n");
+}
+
 /// Makes a group, or puts one back to how it began.
 pub fn group(root: &Path, path: &str, anon: u64) {
     let dir = root.join(path);

@@ -1,0 +1,153 @@
+//! Stall: who has PSI triggers, and what it means when one fires.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Pending;
+use super::senses::{Senses, below, push, rule_index};
+use crate::cgroup::GroupId;
+use crate::cgroup::group::Group;
+use crate::decide::verdict::Notice;
+use crate::policy::model::{Policy, Psi, Trigger};
+use crate::record::rules::RuleCounters;
+use crate::sense::clerk::Errand;
+use crate::sense::poller::{Key, Poller};
+use crate::sense::psi::stall_total;
+use crate::sense::tree::Slot;
+
+impl Senses {
+    /// Asks for a group's triggers: while there is room, or, for one in trouble, in the place of the least troubled.
+    pub(super) fn arm(&mut self, slot: Slot, now: Duration, policy: &Policy, troubled: bool, poller: &Poller) {
+        let Some(node) = self.tree.get(slot) else { return };
+        let (group, subject_of) = (Arc::clone(&node.group), node.class.subject_of);
+        let wanted = |rule: usize| policy.rules.get(rule).map(|rule| &rule.when[..]).unwrap_or_default();
+        let mut specs = subject_of.iter().flat_map(wanted).filter_map(|when| match when {
+            Trigger::Psi(psi) => Some(*psi),
+            _ => None,
+        });
+        let Some(first) = specs.next() else { return };
+        if self.pool.has(group.id) {
+            self.pool.touch(group.id, now);
+            return;
+        }
+        if !self.pool.has_room() {
+            match self.pool.least_troubled(now) {
+                Some(least) if troubled => self.drop_triggers(poller, |entry| entry == least),
+                _ => return,
+            }
+        }
+        self.ask(&group, first, now);
+        for psi in specs {
+            self.ask(&group, psi, now);
+        }
+    }
+
+    fn ask(&mut self, group: &Arc<Group>, psi: Psi, now: Duration) {
+        if !self.pool.knows(group.id, psi) {
+            let key = self.pool.ask(group.id, psi, now);
+            self.clerk.send(Errand::Arm(key, Arc::clone(group), psi));
+        }
+    }
+
+    pub(super) fn drop_triggers(&mut self, poller: &Poller, doomed: impl Fn(GroupId) -> bool) {
+        let clerk = &self.clerk;
+        let close = |fd: OwnedFd| {
+            poller.remove(&fd);
+            clerk.send(Errand::Close(fd));
+        };
+        self.pool.take(|entry| doomed(entry.group), close);
+    }
+
+    /// Makes the triggers in a scope anew, so that only stall that accrues from now on counts.
+    pub fn renew_triggers(&mut self, scope: GroupId, now: Duration, poller: &Poller) {
+        let mut renewed = std::mem::take(&mut self.renewed);
+        renewed.clear();
+        let tree = &self.tree;
+        let inside = |group: GroupId| below(tree, group, scope);
+        renewed.extend(self.pool.all().filter(|(group, _)| inside(*group)));
+        // Closing one waits for the kernel's readers, so the new ones are armed first.
+        let mut old = Vec::with_capacity(renewed.len());
+        let close = |fd: OwnedFd| {
+            poller.remove(&fd);
+            old.push(fd);
+        };
+        self.pool.take(|entry| inside(entry.group), close);
+        for (id, psi) in &renewed {
+            if let Some(node) = self.tree.slot_of(*id).and_then(|slot| self.tree.get(slot)) {
+                let key = self.pool.ask(*id, *psi, now);
+                self.clerk.send(Errand::Arm(key, Arc::clone(&node.group), *psi));
+            }
+        }
+        self.renewed = renewed;
+        for fd in old {
+            self.clerk.send(Errand::Close(fd));
+        }
+    }
+
+    /// Gives groups that told of trouble their triggers.
+    pub fn arm_troubled(&mut self, now: Duration, policy: &Policy, poller: &Poller) {
+        let mut troubled = std::mem::take(&mut self.troubled);
+        for subject in troubled.drain(..) {
+            if let Some(slot) = self.tree.slot_of(subject) {
+                self.arm(slot, now, policy, true, poller);
+            }
+        }
+        self.troubled = troubled;
+    }
+
+    /// A trigger fired, or died.
+    #[expect(clippy::too_many_arguments, reason = "what a notice concerns; a struct of borrows would only rename them")]
+    pub fn fired(
+        &mut self,
+        key: Key,
+        dead: bool,
+        now: Duration,
+        policy: &Policy,
+        rules: &[RuleCounters],
+        poller: &Poller,
+        pending: &mut Vec<Pending>,
+    ) {
+        let Some((group, psi)) = self.pool.find(key).map(|entry| (entry.group, entry.psi)) else { return };
+        if dead {
+            // The group is gone, or its owner switched pressure off: the clerk finds out and says so once.
+            self.drop_triggers(poller, |entry| entry == group);
+            if let Some(slot) = self.tree.slot_of(group) {
+                self.arm(slot, now, policy, false, poller);
+            }
+            return;
+        }
+        self.pool.touch(group, now);
+        let buffer = &mut self.buffer;
+        // What lasts is told again, a window later.
+        if self.pool.is_fresh(key, |fd, kind| stall_total(fd, kind, buffer)) {
+            self.stalled(group, psi, now, policy, rules, pending);
+        }
+    }
+
+    pub(super) fn stalled(
+        &mut self,
+        group: GroupId,
+        psi: Psi,
+        now: Duration,
+        policy: &Policy,
+        rules: &[RuleCounters],
+        pending: &mut Vec<Pending>,
+    ) {
+        let Some(node) = self.tree.slot_of(group).and_then(|slot| self.tree.get(slot)) else { return };
+        for rule in node.class.subject_of.iter() {
+            let Some(the_rule) = policy.rules.get(rule) else { continue };
+            for (index, when) in the_rule.when.iter().enumerate() {
+                if *when == Trigger::Psi(psi) {
+                    if let Some(counters) = rules.get(rule) {
+                        counters.trigger_event(index);
+                    }
+                    push(
+                        pending,
+                        Pending { rule: rule_index(rule), subject: group, notice: Notice::Psi(psi), arrived: now, weight: (0, 0) },
+                    );
+                }
+            }
+        }
+    }
+}
