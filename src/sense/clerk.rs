@@ -1,16 +1,19 @@
 //! The clerk: a thread for the writes of sensing that can block, so that the warden need not do them.
 //!
 //! Arming a privileged PSI trigger starts a kernel thread, and taking one down waits for it; setting memory.oom.group is a
-//! write; the kernel module needs memory for a new table. Errands come and go in order; nothing on the kill path waits for one.
+//! write; the kernel module needs memory for a new table. Errands come and go in order, save that closing waits until nothing else
+//! is to be done: a trigger takes the kernel tens of milliseconds to close, and there may be hundreds. Nothing on the kill path waits
+//! for an errand.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 use nix::sys::eventfd::EventFd;
 use rustix::fs::OFlags;
 use rustix::io::{Errno, write};
+use rustix::thread::{CapabilitySet, capabilities};
 
 use super::lms::{Lms, Table};
 use super::poller::Key;
@@ -35,7 +38,7 @@ pub enum Errand {
 /// What became of an errand.
 #[derive(Debug)]
 pub enum Reply {
-    /// A trigger is armed; the group's stall total then, microseconds.
+    /// A trigger is armed; for an unprivileged one the group's stall total then, microseconds.
     Armed(Key, OwnedFd, Option<u64>),
     /// It could not be.
     Refused(Key),
@@ -78,13 +81,17 @@ impl Clerk {
 fn work(inbox: &Receiver<Errand>, outbox: &Sender<Reply>, mail: &EventFd) {
     let mut told = Told::default();
     let mut buffer = ReadBuf::new();
-    for errand in inbox {
+    let mut to_close = Vec::new();
+    // The kernel asks for it where a file of pressure was opened. Before it knew unprivileged triggers every trigger was privileged: then a
+    // doubt more is no harm.
+    let privileged = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE));
+    while let Some(errand) = next(inbox, &mut to_close) {
         let reply = match errand {
             Errand::Arm(key, group, psi) => match arm(&group, psi) {
                 Ok((fd, armed)) => {
                     told.widened(psi, armed);
-                    let total = stall_total(&fd, psi.kind, &mut buffer);
-                    Reply::Armed(key, fd, total)
+                    let unprivileged = if privileged { None } else { stall_total(&fd, psi.kind, &mut buffer) };
+                    Reply::Armed(key, fd, unprivileged)
                 }
                 Err(errno) => {
                     told.refused(&group, errno);
@@ -96,7 +103,7 @@ fn work(inbox: &Receiver<Errand>, outbox: &Sender<Reply>, mail: &EventFd) {
                 Reply::Table(table, result)
             }
             Errand::Close(fd) => {
-                drop(fd);
+                to_close.push(fd);
                 continue;
             }
             Errand::OomGroup(group) => {
@@ -109,6 +116,20 @@ fn work(inbox: &Receiver<Errand>, outbox: &Sender<Reply>, mail: &EventFd) {
         }
         // Only full when the warden has not read for ages; it will.
         let _ = mail.write(1);
+    }
+}
+
+/// The next errand; while there is none, descriptors are closed.
+fn next(inbox: &Receiver<Errand>, to_close: &mut Vec<OwnedFd>) -> Option<Errand> {
+    loop {
+        match inbox.try_recv() {
+            Ok(errand) => return Some(errand),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => {}
+        }
+        if to_close.pop().is_none() {
+            return inbox.recv().ok();
+        }
     }
 }
 

@@ -56,7 +56,8 @@ pub const fn total_us(pressure: &Pressure, kind: PsiKind) -> Option<u64> {
     }
 }
 
-/// The stall total of the group whose pressure file this is, microseconds; exact, unlike what triggers go by.
+/// The stall total of the group whose pressure file this is, microseconds: as unprivileged triggers count it. For privileged ones the
+/// kernel keeps another total, and this one may lag far behind it: busy processors dilute it, and who reads it in a tight loop blinds it.
 pub fn stall_total(file: &OwnedFd, kind: PsiKind, buffer: &mut ReadBuf) -> Option<u64> {
     total_us(&parse::pressure(buffer.pread(file).ok()?).ok()?, kind)
 }
@@ -79,6 +80,30 @@ struct Stall {
     total_us: u64,
 }
 
+/// Why a trigger may tell of stall that is older than the trigger.
+#[derive(Clone, Copy, Debug)]
+enum Doubt {
+    /// It tells of its own.
+    None,
+    /// It was armed beside one that was polled already. Its window begins with the total of the last poll, so stall that had not been
+    /// added up by then counts as its own: on a busy machine all that a victim caused which is gone by now.
+    Inherited { until: Duration },
+    /// It is unprivileged. Kernels up to 6.12 at least begin its window with the total of privileged triggers, which is 0 where there are none:
+    /// all stall that the group ever had counts as its own.
+    Unprivileged { total_us: u64, until: Duration },
+}
+
+/// What to make of a trigger that fired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firing {
+    /// The stall accrued since it was armed.
+    Own,
+    /// The stall is older; what lasts is told again, a window later.
+    Older,
+    /// The stall may be older. All is added up now: made anew, the trigger tells of its own.
+    Unsure,
+}
+
 /// One trigger of one group.
 #[derive(Debug)]
 pub struct Entry {
@@ -89,8 +114,25 @@ pub struct Entry {
     state: State,
     troubled: Duration,
     asked: Duration,
-    /// The group's stall total when it was armed, until stall beyond that has been seen.
-    unproven: Option<u64>,
+    /// It takes the place of another, after a deed.
+    renewed: bool,
+    doubt: Doubt,
+}
+
+impl Entry {
+    fn doubt_from(&self, unprivileged: Option<u64>, now: Duration) -> Doubt {
+        let window = self.psi.window;
+        match unprivileged {
+            // The kernel weighs the growth of the window before in, and looks every two seconds only.
+            Some(total_us) => Doubt::Unprivileged { total_us, until: now + 3 * window.max(UNPRIVILEGED_UNIT) + UNPRIVILEGED_UNIT },
+            None if self.renewed => Doubt::Inherited { until: now + 2 * window.max(OLD_SMALLEST) },
+            None => Doubt::None,
+        }
+    }
+}
+
+fn threshold_us(psi: Psi) -> u64 {
+    u64::try_from(psi.stall.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// All triggers.
@@ -196,7 +238,15 @@ impl Pool {
 
     /// Makes room for a trigger that the clerk is to arm; its key goes along with the errand.
     pub fn ask(&mut self, group: GroupId, psi: Psi, now: Duration) -> Key {
-        let entry = Entry { group, psi, state: State::Asked, troubled: now, asked: now, unproven: None };
+        self.insert(Entry { group, psi, state: State::Asked, troubled: now, asked: now, renewed: false, doubt: Doubt::None })
+    }
+
+    /// The same for a trigger that takes the place of one that is closed only later, and is to tell of stall from now on only.
+    pub fn ask_anew(&mut self, group: GroupId, psi: Psi, now: Duration) -> Key {
+        self.insert(Entry { group, psi, state: State::Asked, troubled: now, asked: now, renewed: true, doubt: Doubt::None })
+    }
+
+    fn insert(&mut self, entry: Entry) -> Key {
         let slot = self.entries.iter().position(Option::is_none).unwrap_or_else(|| {
             self.entries.push(None);
             self.generations.push(0);
@@ -206,13 +256,21 @@ impl Pool {
         self.key(u32::try_from(slot).unwrap_or(u32::MAX))
     }
 
-    /// The clerk armed a trigger when the group's stall total was `total_us`: `register` puts it to use. A descriptor that nobody wants any more comes back, to be closed.
+    /// The clerk armed a trigger: `register` puts it to use. `unprivileged` is the group's stall total then, if the trigger is such a one.
+    /// A descriptor that nobody wants any more comes back, to be closed.
     #[must_use]
-    pub fn armed_now(&mut self, key: Key, fd: OwnedFd, total_us: Option<u64>, register: impl FnOnce(&OwnedFd) -> bool) -> Option<OwnedFd> {
+    pub fn armed_now(
+        &mut self,
+        key: Key,
+        fd: OwnedFd,
+        unprivileged: Option<u64>,
+        now: Duration,
+        register: impl FnOnce(&OwnedFd) -> bool,
+    ) -> Option<OwnedFd> {
         match self.entry_mut(key) {
             Some(entry) if register(&fd) => {
                 entry.state = State::Armed(fd);
-                entry.unproven = total_us;
+                entry.doubt = entry.doubt_from(unprivileged, now);
                 None
             }
             Some(entry) => {
@@ -223,17 +281,39 @@ impl Pool {
         }
     }
 
-    /// Whether a trigger that fired tells of stall since it was armed. The kernel counts what it had not yet added up then as the new trigger's own,
-    /// which may be all the stall that a victim caused which is gone by now. `total` reads the group's total.
-    pub fn is_fresh(&mut self, key: Key, total: impl FnOnce(&OwnedFd, PsiKind) -> Option<u64>) -> bool {
-        let Some(entry) = self.entry_mut(key) else { return false };
-        let (State::Armed(fd), Some(before)) = (&entry.state, entry.unproven) else { return true };
-        let threshold = u64::try_from(entry.psi.stall.as_micros()).unwrap_or(u64::MAX);
-        let fresh = total(fd, entry.psi.kind).is_none_or(|now| now.saturating_sub(before) >= threshold);
-        if fresh {
-            entry.unproven = None;
+    /// What to make of a trigger that fired; `total` reads its group's stall total.
+    pub fn fired(&mut self, key: Key, now: Duration, total: impl FnOnce(&OwnedFd, PsiKind) -> Option<u64>) -> Firing {
+        let Some(entry) = self.entry_mut(key) else { return Firing::Older };
+        let State::Armed(fd) = &entry.state else { return Firing::Older };
+        let firing = match entry.doubt {
+            Doubt::Inherited { until } if now < until => Firing::Unsure,
+            Doubt::Unprivileged { total_us, until } if now < until => {
+                let stall = total(fd, entry.psi.kind).map(|total| (total, total.saturating_sub(total_us)));
+                match stall {
+                    Some((total_us, stall)) if stall < threshold_us(entry.psi) => {
+                        entry.doubt = Doubt::Unprivileged { total_us, until };
+                        return Firing::Older;
+                    }
+                    // What can't be read makes nobody deaf.
+                    _ => Firing::Own,
+                }
+            }
+            _ => Firing::Own,
+        };
+        entry.doubt = Doubt::None;
+        firing
+    }
+
+    /// The clerk is to arm a trigger once more: its new key, and the descriptor to be closed, already out of use by `remove`.
+    pub fn again(&mut self, key: Key, now: Duration, remove: impl FnOnce(&OwnedFd)) -> Option<(Key, OwnedFd)> {
+        let entry = self.entry_mut(key)?;
+        let State::Armed(fd) = std::mem::replace(&mut entry.state, State::Asked) else { return None };
+        (entry.asked, entry.renewed) = (now, false);
+        remove(&fd);
+        if let Some(generation) = self.generations.get_mut(key.slot as usize) {
+            *generation = generation.wrapping_add(1);
         }
-        fresh
+        Some((self.key(key.slot), fd))
     }
 
     /// The next trigger on a timer that is to be tried again, if its last trial is long enough ago.
@@ -272,7 +352,7 @@ impl Pool {
             let State::Timer(stall) = &mut entry.state else { continue };
             let Some(total_us) = total(entry.group, entry.psi.kind) else { continue };
             let begin = *stall.get_or_insert(Stall { since: now, total_us });
-            if total_us.saturating_sub(begin.total_us) >= u64::try_from(entry.psi.stall.as_micros()).unwrap_or(u64::MAX) {
+            if total_us.saturating_sub(begin.total_us) >= threshold_us(entry.psi) {
                 fired(entry.group, entry.psi);
                 *stall = Some(Stall { since: now, total_us });
             } else if now.saturating_sub(begin.since) >= entry.psi.window {

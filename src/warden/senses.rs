@@ -291,9 +291,9 @@ impl Senses {
     pub fn clerk_replies(&mut self, now: Duration, poller: &Poller) {
         while let Some(reply) = self.clerk.reply() {
             match reply {
-                Reply::Armed(key, fd, total) => {
+                Reply::Armed(key, fd, unprivileged) => {
                     let register = |fd: &OwnedFd| poller.add_notice(fd, Token::Psi(key)).is_ok();
-                    if let Some(unwanted) = self.pool.armed_now(key, fd, total, register) {
+                    if let Some(unwanted) = self.pool.armed_now(key, fd, unprivileged, now, register) {
                         self.clerk.send(Errand::Close(unwanted));
                     }
                 }

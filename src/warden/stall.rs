@@ -13,7 +13,7 @@ use crate::policy::model::{Policy, Psi, Trigger};
 use crate::record::rules::RuleCounters;
 use crate::sense::clerk::Errand;
 use crate::sense::poller::{Key, Poller};
-use crate::sense::psi::stall_total;
+use crate::sense::psi::{Firing, stall_total};
 use crate::sense::tree::Slot;
 
 impl Senses {
@@ -75,7 +75,7 @@ impl Senses {
         self.pool.take(|entry| inside(entry.group), close);
         for (id, psi) in &renewed {
             if let Some(node) = self.tree.slot_of(*id).and_then(|slot| self.tree.get(slot)) {
-                let key = self.pool.ask(*id, *psi, now);
+                let key = self.pool.ask_anew(*id, *psi, now);
                 self.clerk.send(Errand::Arm(key, Arc::clone(&node.group), *psi));
             }
         }
@@ -119,9 +119,19 @@ impl Senses {
         }
         self.pool.touch(group, now);
         let buffer = &mut self.buffer;
-        // What lasts is told again, a window later.
-        if self.pool.is_fresh(key, |fd, kind| stall_total(fd, kind, buffer)) {
-            self.stalled(group, psi, now, policy, rules, pending);
+        match self.pool.fired(key, now, |fd, kind| stall_total(fd, kind, buffer)) {
+            Firing::Own => self.stalled(group, psi, now, policy, rules, pending),
+            Firing::Older => {}
+            Firing::Unsure => self.arm_again(key, group, psi, now, poller),
+        }
+    }
+
+    fn arm_again(&mut self, key: Key, group: GroupId, psi: Psi, now: Duration, poller: &Poller) {
+        let Some(node) = self.tree.slot_of(group).and_then(|slot| self.tree.get(slot)) else { return };
+        let remove = |fd: &OwnedFd| poller.remove(fd);
+        if let Some((key, old)) = self.pool.again(key, now, remove) {
+            self.clerk.send(Errand::Arm(key, Arc::clone(&node.group), psi));
+            self.clerk.send(Errand::Close(old));
         }
     }
 

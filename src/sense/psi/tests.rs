@@ -35,12 +35,12 @@ fn a_trigger_armed_for_a_group_that_left_comes_back() {
     let key = pool.ask(group(1), psi(100, 500), NOW);
     assert_eq!((pool.asked(), pool.armed()), (1, 0));
     pool.take(|entry| entry.group == group(1), |_| panic!("nothing was armed"));
-    assert!(pool.armed_now(key, fd(), None, |_| true).is_some());
+    assert!(pool.armed_now(key, fd(), None, NOW, |_| true).is_some());
     // The slot's next owner is not mistaken for the old one.
     let other = pool.ask(group(2), psi(100, 500), NOW);
     assert_eq!(other.slot, key.slot);
-    assert!(pool.armed_now(key, fd(), None, |_| true).is_some());
-    assert!(pool.armed_now(other, fd(), None, |_| true).is_none());
+    assert!(pool.armed_now(key, fd(), None, NOW, |_| true).is_some());
+    assert!(pool.armed_now(other, fd(), None, NOW, |_| true).is_none());
     assert_eq!(pool.armed(), 1);
     let mut closed = 0;
     pool.take(|_| true, |_| closed += 1);
@@ -91,17 +91,43 @@ fn on_a_timer_stall_within_the_window_fires_and_older_stall_does_not() {
 }
 
 #[test]
-fn stall_from_before_a_trigger_was_armed_is_none_of_its_own() {
+fn who_takes_anothers_place_is_made_anew_before_it_is_believed() {
     let mut pool = Pool::new(2);
-    let psi = Psi { kind: PsiKind::Some, stall: Duration::from_millis(50), window: Duration::from_millis(500) };
-    let key = pool.ask(GroupId(1), psi, Duration::ZERO);
-    assert!(pool.armed_now(key, fd(), Some(1_000_000), |_| true).is_none());
-    assert!(!pool.is_fresh(key, |_, _| Some(1_049_999)), "the kernel counts in what it had not yet added up");
-    assert!(pool.is_fresh(key, |_, _| Some(1_050_000)));
-    assert!(pool.is_fresh(key, |_, _| panic!("proven once")));
-    let unread = pool.ask(GroupId(2), psi, Duration::ZERO);
-    assert!(pool.armed_now(unread, fd(), Some(7), |_| true).is_none());
-    assert!(pool.is_fresh(unread, |_, _| None), "what can't be read makes nobody deaf");
+    let unread = |_: &OwnedFd, _: PsiKind| panic!("a privileged trigger has another total than the file tells");
+    let first = pool.ask(group(1), psi(50, 500), NOW);
+    assert!(pool.armed_now(first, fd(), None, NOW, |_| true).is_none());
+    assert_eq!(pool.fired(first, NOW, unread), Firing::Own, "nobody was killed: whatever stall there was is real");
     pool.take(|_| true, drop);
-    assert!(!pool.is_fresh(key, |_, _| None), "taken down meanwhile");
+    let armed = NOW * 2;
+    let renewed = pool.ask_anew(group(1), psi(50, 500), armed);
+    assert!(pool.armed_now(renewed, fd(), None, armed, |_| true).is_none());
+    assert_eq!(pool.fired(renewed, armed, unread), Firing::Unsure, "the kernel counts in what it had not yet added up");
+    let (again, _old) = pool.again(renewed, armed, |_| ()).unwrap();
+    assert_eq!((pool.asked(), pool.armed()), (1, 0));
+    assert_eq!(pool.fired(renewed, armed, unread), Firing::Older, "a notice of the old one that was still under way");
+    assert!(pool.armed_now(again, fd(), None, armed, |_| true).is_none());
+    assert_eq!(pool.fired(again, armed, unread), Firing::Own);
+    let late = pool.ask_anew(group(2), psi(50, 500), armed);
+    assert!(pool.armed_now(late, fd(), None, armed, |_| true).is_none());
+    assert_eq!(pool.fired(late, armed + NOW, unread), Firing::Own, "two windows later nothing inherited is left");
+}
+
+#[test]
+fn an_unprivileged_trigger_is_believed_what_the_total_bears_out() {
+    let mut pool = Pool::new(2);
+    let key = pool.ask(group(1), psi(50, 2000), NOW);
+    assert!(pool.armed_now(key, fd(), Some(1_000_000), NOW, |_| true).is_none());
+    let at = |total: u64| move |_: &OwnedFd, _: PsiKind| Some(total);
+    assert_eq!(pool.fired(key, NOW, at(1_040_000)), Firing::Older, "the kernel counts in all stall of the group's life");
+    assert_eq!(pool.fired(key, NOW * 3, at(1_080_000)), Firing::Older, "40 ms more are no 50 ms within a window");
+    assert_eq!(pool.fired(key, NOW * 5, at(1_130_000)), Firing::Own);
+    assert_eq!(pool.fired(key, NOW * 5, |_, _| panic!("borne out once")), Firing::Own);
+    let old = pool.ask(group(2), psi(50, 2000), NOW);
+    assert!(pool.armed_now(old, fd(), Some(7), NOW, |_| true).is_none());
+    assert_eq!(pool.fired(old, NOW * 9, |_, _| panic!("windows ago")), Firing::Own);
+    let unread = pool.ask(group(3), psi(50, 2000), NOW);
+    assert!(pool.armed_now(unread, fd(), Some(7), NOW, |_| true).is_none());
+    assert_eq!(pool.fired(unread, NOW, |_, _| None), Firing::Own, "what can't be read makes nobody deaf");
+    pool.take(|_| true, drop);
+    assert_eq!(pool.fired(key, NOW, at(9_000_000)), Firing::Older, "taken down meanwhile");
 }

@@ -21,6 +21,9 @@ use crate::scenarios::Scenario;
 
 /// Without hardware acceleration and beside other work a boot takes a few seconds.
 const BOOT: Duration = Duration::from_secs(120);
+/// How often a boot is tried. Emulated processors sometimes run code that the kernel has just patched as it was before, and crash by it while
+/// the kernel sets itself up, before anything of ours runs.
+const BOOTS: u32 = 3;
 /// A guest in the middle of a global OOM may be silent for a while.
 const HEARTBEAT: Duration = Duration::from_secs(45);
 /// What the agent may need to end and clean up beyond a scenario's own limit.
@@ -48,6 +51,20 @@ pub enum Ended {
     Unusable(String),
 }
 
+/// Why there is no machine.
+enum NoBoot {
+    /// It ended before its agent was up.
+    Crash(String),
+    /// Something that would be the same the next time.
+    Other(String),
+}
+
+impl From<String> for NoBoot {
+    fn from(why: String) -> NoBoot {
+        NoBoot::Other(why)
+    }
+}
+
 /// A machine that is up. Dropping it ends QEMU.
 pub struct Vm {
     /// Ended when the machine is dropped.
@@ -60,8 +77,20 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Boots `kernel` and waits for the agent.
+    /// Boots `kernel` and waits for the agent; once more where the machine ends before the agent is there.
     pub fn boot(kernel: &Kernel, machine: Machine) -> Outcome<Vm> {
+        let mut boots = 1;
+        loop {
+            match Vm::boot_once(kernel, machine) {
+                Ok(vm) => return Ok(vm),
+                Err(NoBoot::Crash(why)) if boots < BOOTS => println!("vm: boot {boots} of {BOOTS} failed: {why}"),
+                Err(NoBoot::Crash(why) | NoBoot::Other(why)) => return Err(why),
+            }
+            boots += 1;
+        }
+    }
+
+    fn boot_once(kernel: &Kernel, machine: Machine) -> Result<Vm, NoBoot> {
         let program = tools::find("qemu-system-x86_64")?;
         let directory = tempfile::Builder::new().prefix("oomwarden-vm-").tempdir().doing("make a temporary directory")?;
         let initrd = directory.path().join("initramfs");
@@ -103,7 +132,7 @@ impl Vm {
                 Err(_) if began.elapsed() < Duration::from_secs(20) && !qemu.gone() => std::thread::sleep(Duration::from_millis(20)),
                 Err(_) => {
                     let said = std::fs::read_to_string(directory.path().join("qemu-errors")).unwrap_or_default();
-                    return Err(format!("QEMU did not start with -accel {accelerator}: {}", said.trim()));
+                    return Err(NoBoot::Other(format!("QEMU did not start with -accel {accelerator}: {}", said.trim())));
                 }
             }
         };
@@ -123,8 +152,16 @@ impl Vm {
             match vm.lines.recv_timeout(left) {
                 Ok(line) if line == "ready" => break,
                 Ok(_) => {}
-                Err(_) => {
-                    return Err(format!("the {} kernel did not come up within {} s\n{}", kernel.series, BOOT.as_secs(), vm.console_tail()));
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(NoBoot::Crash(format!(
+                        "the {} kernel ended before the agent was up\n{}",
+                        kernel.series,
+                        vm.console_tail()
+                    )));
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    let why = format!("the {} kernel did not come up within {} s\n{}", kernel.series, BOOT.as_secs(), vm.console_tail());
+                    return Err(NoBoot::Other(why));
                 }
             }
         }

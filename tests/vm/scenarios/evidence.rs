@@ -84,6 +84,39 @@ pub fn tight_reader_of_pressure_blinds_nobody() -> Outcome {
     daemon.stop()
 }
 
+/// Kernels up to 6.12 at least count all stall that a group ever had as a new unprivileged trigger's own: a group that was in trouble once and
+/// stalls a little is not killed for it.
+pub fn unprivileged_trigger_does_not_bring_the_past_up() -> Outcome {
+    let policy = "
+version: 1
+rules:
+  - name: patient
+    watch: /t/*
+    when:
+      - psi: full 1500ms/2s
+";
+    let group = narrow("t/a")?;
+    let past = hog(&group)?;
+    wait::until("it stalls", SOON, || Ok(group.stall("full")? > 2_000_000))?;
+    drop(past);
+    let setup = Setup { enter: "without=resource".to_owned(), ..Setup::default() };
+    let daemon = setup.start(policy)?;
+    let before = group.stall("full")?;
+    let mut present = Work::start(&group, "hog mib=32 then=hold")?;
+    wait::until("it stalls a little", SOON, || Ok(group.stall("full")? > before))?;
+    // The kernel looks at unprivileged triggers every two seconds.
+    let lives = wait::stays("it lives", Duration::from_secs(7), || present.running());
+    println!("{}it had stalled for {} ms, and for {} ms more", super::MEASURED, before / 1000, (group.stall("full")? - before) / 1000);
+    lives.map_err(|why| format!("{why}: {:?}", daemon.judgements("killed")))?;
+    drop(present);
+    let b = narrow("t/b")?;
+    let mut culprit = hog(&b)?;
+    culprit.must_be_killed()?;
+    daemon.killed(&b)?;
+    ensure!(daemon.kills("patient")? == 1.0, "more than one kill: {:?}", daemon.judgements("killed")?);
+    daemon.stop()
+}
+
 /// Busy processors in sibling groups dilute the parent's pressure, not the group's own.
 pub fn busy_siblings_hide_nothing() -> Outcome {
     let daemon = Daemon::start(THRASH)?;

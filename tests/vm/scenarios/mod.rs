@@ -110,6 +110,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             stale_pressure_spares_the_neighbour_that_did_nothing,
             page_cache_thrash_with_free_memory_kills_nobody,
             tight_reader_of_pressure_blinds_nobody,
+            unprivileged_trigger_does_not_bring_the_past_up,
             busy_siblings_hide_nothing,
             own_group_in_trouble_is_said_and_not_killed,
             group_full_of_tmpfs_is_not_chosen,

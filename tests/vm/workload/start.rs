@@ -1,5 +1,6 @@
 //! What every workload understands: `join=DIRECTORY` (a group), `comm=NAME`, `adj=N` (oom_score_adj), `nofile=N`, `uid=N`,
-//! `node=N` (memory from that NUMA node only), `without=syslog` (no right to the kernel's log).
+//! `node=N` (memory from that NUMA node only), `without=syslog` (no right to the kernel's
+//! log), `without=resource` (nor to privileged PSI triggers).
 //!
 //! Joining is the process's own first act, so what it allocates later is charged where it belongs, and nobody needs to fork
 //! by hand.
@@ -85,11 +86,14 @@ pub fn prepare(words: &Words) -> Outcome {
     if words.raw("node").is_some() {
         sys::bind_memory(words.number("node", 0)? as u32).doing("bind memory to a node")?;
     }
-    if words.text("without") == "syslog" {
+    let without: &[CapabilitySet] = match &*words.text("without") {
         // Either opens the log to kernels that remember how it once was (6.1).
-        for capability in [CapabilitySet::SYSLOG, CapabilitySet::SYS_ADMIN] {
-            remove_capability_from_bounding_set(capability).doing("give CAP_SYSLOG up")?;
-        }
+        "syslog" => &[CapabilitySet::SYSLOG, CapabilitySet::SYS_ADMIN],
+        "resource" => &[CapabilitySet::SYS_RESOURCE],
+        _ => &[],
+    };
+    for capability in without {
+        remove_capability_from_bounding_set(*capability).doing("give a capability up")?;
     }
     if words.raw("uid").is_some() {
         let id = words.number("uid", 0)? as u32;
