@@ -62,6 +62,11 @@ fn broken_and_foreign_files_are_a_clear_line_and_an_exit_code() {
         assert!(said.contains(told) && said.lines().count() == usize::from(!told.is_empty()), "{said}");
         assert!(out.contains("0 judgements judged again"), "{out}");
     }
+    let foreign = "no journal\n".repeat(1000);
+    let (code, _, said) = replay(foreign.as_bytes(), &[]);
+    assert_eq!((code, said.lines().count()), (Some(2), 21), "{said}");
+    assert!(said.contains("980 more such lines (--all tells of each)"), "{said}");
+    assert_eq!(replay(foreign.as_bytes(), &["--all"]).2.lines().count(), 1000);
     let cut = format!("{MOMENT}{}", &MOMENT[..50]);
     let (code, out, said) = replay(cut.as_bytes(), &[]);
     assert_eq!((code, &*said), (Some(1), "oomwarden: file:2: half a line: whoever wrote it was cut off; the lines before it are sound\n"));

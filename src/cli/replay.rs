@@ -10,7 +10,10 @@ use super::asking::PolicyArgs;
 use super::failure::Failure;
 use super::{DONE, FAILED, USAGE, output};
 use crate::cgroup::path::Escaped;
-use crate::replay::report::Report;
+use crate::replay::report::{BadLine, Report};
+
+/// Of how many lines that could not be used is told.
+const TOLD: usize = 20;
 
 /// Options of `replay`.
 #[derive(Debug, Args)]
@@ -23,7 +26,7 @@ pub struct ReplayArgs {
     /// Exit with 1 if any judgement differs
     #[arg(long)]
     exit_code: bool,
-    /// Every judgement, and the reasons of all that differ
+    /// Every judgement, the reasons of all that differ, and every line that could not be used
     #[arg(long)]
     all: bool,
     /// One JSON object instead of text; holds everything
@@ -39,13 +42,22 @@ pub fn run(args: &ReplayArgs) -> u8 {
         Err(failure) => failure.report(),
         Ok((report, code)) => {
             let printed = if args.json { output::json(&report) } else { output::text(&report.text(args.all)) };
-            for problem in &report.problems {
-                // Where standard error is gone nobody listens.
-                let _ = writeln!(io::stderr(), "oomwarden: {}: {}", problem.place, problem.message);
-            }
+            complain(&report.problems, if args.all { usize::MAX } else { TOLD });
             let differs = args.exit_code && report.differing > 0;
             [printed, code, if differs { FAILED } else { DONE }].into_iter().max().unwrap_or(DONE)
         }
+    }
+}
+
+/// Tells of the first lines that could not be used: a foreign file may have millions.
+fn complain(problems: &[BadLine], told: usize) {
+    let mut errors = io::stderr().lock();
+    // Where standard error is gone nobody listens.
+    for problem in problems.iter().take(told) {
+        let _ = writeln!(errors, "oomwarden: {}: {}", problem.place, problem.message);
+    }
+    if problems.len() > told {
+        let _ = writeln!(errors, "oomwarden: {} more such lines (--all tells of each)", problems.len() - told);
     }
 }
 
