@@ -17,7 +17,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::lms::{Lms, Table};
 use super::poller::Key;
-use super::psi::{attempts, stall_total, text};
+use super::psi::{Unprivileged, attempts, stall_total, text};
 use crate::cgroup::buffer::ReadBuf;
 use crate::cgroup::group::{File, Group};
 use crate::policy::model::Psi;
@@ -38,8 +38,8 @@ pub enum Errand {
 /// What became of an errand.
 #[derive(Debug)]
 pub enum Reply {
-    /// A trigger is armed; for an unprivileged one the group's stall total then, microseconds.
-    Armed(Key, OwnedFd, Option<u64>),
+    /// A trigger is armed, without privileges or with them.
+    Armed(Key, OwnedFd, Option<Unprivileged>),
     /// It could not be.
     Refused(Key),
     /// The table was written, or not.
@@ -90,7 +90,8 @@ fn work(inbox: &Receiver<Errand>, outbox: &Sender<Reply>, mail: &EventFd) {
             Errand::Arm(key, group, psi) => match arm(&group, psi) {
                 Ok((fd, armed)) => {
                     told.widened(psi, armed);
-                    let unprivileged = if privileged { None } else { stall_total(&fd, psi.kind, &mut buffer) };
+                    let total_us = if privileged { None } else { stall_total(&fd, armed.kind, &mut buffer) };
+                    let unprivileged = total_us.map(|total_us| Unprivileged { armed, total_us });
                     Reply::Armed(key, fd, unprivileged)
                 }
                 Err(errno) => {

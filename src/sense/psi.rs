@@ -90,7 +90,16 @@ enum Doubt {
     Inherited { until: Duration },
     /// It is unprivileged. Kernels up to 6.12 at least begin its window with the total of privileged triggers, which is 0 where there are none:
     /// all stall that the group ever had counts as its own.
-    Unprivileged { total_us: u64, until: Duration },
+    Unprivileged { before: Unprivileged, until: Duration },
+}
+
+/// An unprivileged trigger as it was armed.
+#[derive(Clone, Copy, Debug)]
+pub struct Unprivileged {
+    /// As the kernel took it.
+    pub armed: Psi,
+    /// The group's stall total then, microseconds.
+    pub total_us: u64,
 }
 
 /// What to make of a trigger that fired.
@@ -120,12 +129,11 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn doubt_from(&self, unprivileged: Option<u64>, now: Duration) -> Doubt {
-        let window = self.psi.window;
+    fn doubt_from(&self, unprivileged: Option<Unprivileged>, now: Duration) -> Doubt {
         match unprivileged {
             // The kernel weighs the growth of the window before in, and looks every two seconds only.
-            Some(total_us) => Doubt::Unprivileged { total_us, until: now + 3 * window.max(UNPRIVILEGED_UNIT) + UNPRIVILEGED_UNIT },
-            None if self.renewed => Doubt::Inherited { until: now + 2 * window.max(OLD_SMALLEST) },
+            Some(before) => Doubt::Unprivileged { before, until: now + 3 * before.armed.window + UNPRIVILEGED_UNIT },
+            None if self.renewed => Doubt::Inherited { until: now + 2 * self.psi.window.max(OLD_SMALLEST) },
             None => Doubt::None,
         }
     }
@@ -256,14 +264,13 @@ impl Pool {
         self.key(u32::try_from(slot).unwrap_or(u32::MAX))
     }
 
-    /// The clerk armed a trigger: `register` puts it to use. `unprivileged` is the group's stall total then, if the trigger is such a one.
-    /// A descriptor that nobody wants any more comes back, to be closed.
+    /// The clerk armed a trigger: `register` puts it to use. `unprivileged` is given if the trigger is such a one. A descriptor that nobody wants any more comes back, to be closed.
     #[must_use]
     pub fn armed_now(
         &mut self,
         key: Key,
         fd: OwnedFd,
-        unprivileged: Option<u64>,
+        unprivileged: Option<Unprivileged>,
         now: Duration,
         register: impl FnOnce(&OwnedFd) -> bool,
     ) -> Option<OwnedFd> {
@@ -287,17 +294,14 @@ impl Pool {
         let State::Armed(fd) = &entry.state else { return Firing::Older };
         let firing = match entry.doubt {
             Doubt::Inherited { until } if now < until => Firing::Unsure,
-            Doubt::Unprivileged { total_us, until } if now < until => {
-                let stall = total(fd, entry.psi.kind).map(|total| (total, total.saturating_sub(total_us)));
-                match stall {
-                    Some((total_us, stall)) if stall < threshold_us(entry.psi) => {
-                        entry.doubt = Doubt::Unprivileged { total_us, until };
-                        return Firing::Older;
-                    }
-                    // What can't be read makes nobody deaf.
-                    _ => Firing::Own,
+            Doubt::Unprivileged { before: Unprivileged { armed, total_us: before }, until } if now < until => match total(fd, armed.kind) {
+                Some(total_us) if total_us.saturating_sub(before) < threshold_us(armed) => {
+                    entry.doubt = Doubt::Unprivileged { before: Unprivileged { armed, total_us }, until };
+                    return Firing::Older;
                 }
-            }
+                // What can't be read makes nobody deaf.
+                _ => Firing::Own,
+            },
             _ => Firing::Own,
         };
         entry.doubt = Doubt::None;

@@ -115,18 +115,20 @@ fn who_takes_anothers_place_is_made_anew_before_it_is_believed() {
 #[test]
 fn an_unprivileged_trigger_is_believed_what_the_total_bears_out() {
     let mut pool = Pool::new(2);
-    let key = pool.ask(group(1), psi(50, 2000), NOW);
-    assert!(pool.armed_now(key, fd(), Some(1_000_000), NOW, |_| true).is_none());
+    // What 50ms/500ms widens to.
+    let armed_at = |total_us| Some(Unprivileged { armed: psi(200, 2000), total_us });
+    let key = pool.ask(group(1), psi(50, 500), NOW);
+    assert!(pool.armed_now(key, fd(), armed_at(1_000_000), NOW, |_| true).is_none());
     let at = |total: u64| move |_: &OwnedFd, _: PsiKind| Some(total);
-    assert_eq!(pool.fired(key, NOW, at(1_040_000)), Firing::Older, "the kernel counts in all stall of the group's life");
-    assert_eq!(pool.fired(key, NOW * 3, at(1_080_000)), Firing::Older, "40 ms more are no 50 ms within a window");
-    assert_eq!(pool.fired(key, NOW * 5, at(1_130_000)), Firing::Own);
+    assert_eq!(pool.fired(key, NOW, at(1_190_000)), Firing::Older, "the kernel counts in all stall of the group's life");
+    assert_eq!(pool.fired(key, NOW * 3, at(1_380_000)), Firing::Older, "190 ms more are no 200 ms within a window");
+    assert_eq!(pool.fired(key, NOW * 5, at(1_580_000)), Firing::Own);
     assert_eq!(pool.fired(key, NOW * 5, |_, _| panic!("borne out once")), Firing::Own);
-    let old = pool.ask(group(2), psi(50, 2000), NOW);
-    assert!(pool.armed_now(old, fd(), Some(7), NOW, |_| true).is_none());
+    let old = pool.ask(group(2), psi(50, 500), NOW);
+    assert!(pool.armed_now(old, fd(), armed_at(7), NOW, |_| true).is_none());
     assert_eq!(pool.fired(old, NOW * 9, |_, _| panic!("windows ago")), Firing::Own);
-    let unread = pool.ask(group(3), psi(50, 2000), NOW);
-    assert!(pool.armed_now(unread, fd(), Some(7), NOW, |_| true).is_none());
+    let unread = pool.ask(group(3), psi(50, 500), NOW);
+    assert!(pool.armed_now(unread, fd(), armed_at(7), NOW, |_| true).is_none());
     assert_eq!(pool.fired(unread, NOW, |_, _| None), Firing::Own, "what can't be read makes nobody deaf");
     pool.take(|_| true, drop);
     assert_eq!(pool.fired(key, NOW, at(9_000_000)), Firing::Older, "taken down meanwhile");
