@@ -201,8 +201,7 @@ pub struct Deed {
     pub victim: Option<String>,
     /// Where the kernel killed.
     pub group: Option<String>,
-    /// Processes that died; a kill by the kernel has them as `processes`.
-    #[serde(alias = "processes")]
+    /// Processes that died.
     pub processes_killed: Option<u64>,
     /// What the victim gave back.
     pub freed_bytes: Option<u64>,

@@ -1,14 +1,15 @@
 //! Policy reloads: a thread that watches the policy's files and hands finished policies over.
 //!
 //! It acts on close-after-write, on rename (which is how a ConfigMap's symlink is swapped, too) and on SIGHUP, never on a
-//! file that is still being written. A policy that is refused leaves the old one in force.
+//! file that is still being written. A file that leaves a directory of policies counts a moment later, since some editors move
+//! it away before they write it anew. A policy that is refused leaves the old one in force.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use inotify::{EventMask, Inotify, WatchMask};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,6 +20,10 @@ use crate::record::counters::Counters;
 
 /// Room for a few events with the longest names.
 const BUFFER_BYTES: usize = 4096;
+/// How long a file is gone before it counts as taken out of the policy.
+const GONE: Duration = Duration::from_secs(1);
+/// How many symlinks of a path are followed: as many as the kernel follows.
+const MOST_LINKS: usize = 40;
 
 #[derive(Debug)]
 struct Shared {
@@ -99,7 +104,8 @@ impl Reloader {
     fn watch(&mut self) {
         for path in &self.paths {
             for place in places(path) {
-                let mask = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::CREATE | WatchMask::ONLYDIR;
+                let comes = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::CREATE;
+                let mask = comes | WatchMask::MOVED_FROM | WatchMask::DELETE | WatchMask::ONLYDIR;
                 if let Err(error) = self.inotify.watches().add(&place, mask) {
                     tracing::warn!("{}: changes are not noticed: {error}; reload by SIGHUP", place.display());
                 }
@@ -109,10 +115,11 @@ impl Reloader {
 
     fn work(mut self) {
         let mut buffer = vec![0; BUFFER_BYTES];
+        let mut gone_for_good: Option<Instant> = None;
         loop {
             let mut fds =
                 [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN), PollFd::new(self.mailbox.0.ask.as_fd(), PollFlags::POLLIN)];
-            if let Err(error) = poll(&mut fds, PollTimeout::NONE) {
+            if let Err(error) = poll(&mut fds, gone_for_good.map_or(PollTimeout::NONE, until)) {
                 if error == nix::errno::Errno::EINTR {
                     continue;
                 }
@@ -123,7 +130,12 @@ impl Reloader {
             let _ = self.mailbox.0.ask.read();
             let asked = self.mailbox.0.asked.swap(false, Ordering::SeqCst);
             let changed = self.changed(&mut buffer);
-            if asked || changed {
+            if changed == Change::Gone {
+                gone_for_good = Some(Instant::now() + GONE);
+            }
+            let gone = gone_for_good.is_some_and(|at| at <= Instant::now());
+            if asked || changed == Change::Whole || gone {
+                gone_for_good = None;
                 self.reload(asked);
                 // A swapped symlink may point elsewhere now.
                 self.watch();
@@ -131,9 +143,9 @@ impl Reloader {
         }
     }
 
-    /// Whether one of the events is about the policy.
-    fn changed(&mut self, buffer: &mut [u8]) -> bool {
-        let mut changed = false;
+    /// What the events say about the policy.
+    fn changed(&mut self, buffer: &mut [u8]) -> Change {
+        let mut changed = Change::None;
         while let Ok(events) = self.inotify.read_events(buffer) {
             let mut any = false;
             for event in events {
@@ -142,13 +154,23 @@ impl Reloader {
                 // A file is created before it is written; only a symlink is whole at once.
                 let created = event.mask.contains(EventMask::CREATE);
                 let whole = !created || self.paths.iter().any(|path| places(path).any(|place| place.join(name).is_symlink()));
+                let in_directory = |path: &Path| path.is_dir() && Path::new(name).extension().is_some_and(|extension| extension == "yaml");
+                if event.mask.intersects(EventMask::MOVED_FROM | EventMask::DELETE) {
+                    if self.paths.iter().any(|path| in_directory(path)) {
+                        changed = changed.max(Change::Gone);
+                    }
+                    continue;
+                }
                 let ours = self.paths.iter().any(|path| {
-                    (path.is_dir() && Path::new(name).extension().is_some_and(|extension| extension == "yaml"))
+                    in_directory(path)
                         || path.file_name() == Some(name)
                         || name == "..data"
                         || path.canonicalize().is_ok_and(|target| target.file_name() == Some(name))
+                        || links(path).iter().any(|link| link.file_name() == Some(name))
                 });
-                changed |= ours && whole;
+                if ours && whole {
+                    changed = Change::Whole;
+                }
             }
             if !any {
                 break;
@@ -182,16 +204,52 @@ impl Reloader {
     }
 }
 
-/// The directories to watch for one path.
-fn places(path: &Path) -> impl Iterator<Item = PathBuf> {
-    let parent = |path: &Path| match path.parent() {
+/// What became of the policy's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Change {
+    /// Nothing.
+    None,
+    /// One left a directory.
+    Gone,
+    /// One is there, and whole.
+    Whole,
+}
+
+/// Rounded up, so that the time has come when poll returns.
+fn until(at: Instant) -> PollTimeout {
+    let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+    PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
         _ => PathBuf::from("."),
-    };
+    }
+}
+
+/// The symlinks on the way to what a path names.
+fn links(path: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    let mut ways = vec![path.to_path_buf()];
+    while let Some(way) = ways.pop() {
+        for link in way.ancestors().filter(|part| part.is_symlink()) {
+            if found.len() < MOST_LINKS && !found.iter().any(|known| known == link) {
+                ways.extend(link.read_link().map(|target| parent(link).join(target)));
+                found.push(link.to_path_buf());
+            }
+        }
+    }
+    found
+}
+
+/// The directories to watch for one path.
+fn places(path: &Path) -> impl Iterator<Item = PathBuf> {
     let target = path.canonicalize().ok();
     let directory = path.is_dir().then(|| path.to_path_buf());
     let own = (!path.is_dir()).then(|| parent(path));
-    [directory, own, target.filter(|target| !target.is_dir()).map(|target| parent(&target))].into_iter().flatten()
+    let beside = links(path).into_iter().map(|link| parent(&link));
+    [directory, own, target.filter(|target| !target.is_dir()).map(|target| parent(&target))].into_iter().flatten().chain(beside)
 }
 
 /// Exclusions that stood in `old` and don't in `new`, in words.

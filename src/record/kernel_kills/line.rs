@@ -35,9 +35,15 @@ struct KernelLine<'a> {
     page_tables_bytes: Option<u64>,
     whole_group: Option<bool>,
     killed_group: Option<String>,
-    processes: u64,
+    processes_killed: u64,
     confirmed: bool,
-    evidence: &'static str,
+    evidence: Evidence,
+}
+
+/// How the kill was noticed.
+#[derive(Serialize)]
+struct Evidence {
+    source: &'static str,
 }
 
 /// The kill as one line of JSON, without the newline; `number` counts them within this run.
@@ -71,9 +77,9 @@ pub fn json(kill: &KernelKill, number: u64, context: &Context) -> serde_json::Re
         page_tables_bytes: sizes.and_then(|sizes| sizes.page_tables),
         whole_group: kill.whole,
         killed_group: text(&kill.whole_group),
-        processes: kill.processes,
+        processes_killed: kill.processes,
         confirmed: kill.counted == kill.processes,
-        evidence: if victim.is_some() { "log" } else { "counters" },
+        evidence: Evidence { source: if victim.is_some() { "log" } else { "counters" } },
     })
 }
 
@@ -153,7 +159,7 @@ mod tests {
             "identity": {"namespace": null, "pod": null, "pod_uid": null, "container": null},
             "comm": "x\\xff\"", "pid": 42, "uid": 7, "oom_score_adj": -3, "total_vm_bytes": 64 << 20, "anon_rss_bytes": 30 << 20,
             "file_rss_bytes": 4096, "shmem_rss_bytes": 0, "page_tables_bytes": 8192, "whole_group": false, "killed_group": null,
-            "processes": 1, "confirmed": true, "evidence": "log",
+            "processes_killed": 1, "confirmed": true, "evidence": {"source": "log"},
         });
         assert_eq!(line, expected);
         assert_eq!(
@@ -176,7 +182,7 @@ mod tests {
             ..kill()
         };
         let line = parsed(&kill);
-        assert_eq!((&line["evidence"], &line["below"], &line["processes"]), (&"counters".into(), &true.into(), &3.into()));
+        assert_eq!((&line["evidence"]["source"], &line["below"], &line["processes_killed"]), (&"counters".into(), &true.into(), &3.into()));
         assert_eq!(line["pid"], serde_json::Value::Null);
         assert_eq!(
             LogLine(&kill).to_string(),

@@ -59,7 +59,7 @@ impl Watch {
         let on_record = || -> Outcome<(u64, u64, u64)> {
             let metrics = self.daemon.metrics()?;
             let counted = |scope| metrics.sample(TOTAL, &[("scope", scope)]).unwrap_or(0.0) as u64;
-            let journalled: u64 = self.lines()?.iter().filter_map(|line| line["processes"].as_u64()).sum();
+            let journalled: u64 = self.lines()?.iter().filter_map(|line| line["processes_killed"].as_u64()).sum();
             Ok((counted("memcg"), counted("global"), journalled))
         };
         let wanted = (memcg, global, memcg + global);
@@ -102,7 +102,7 @@ pub fn one_process_at_its_groups_limit() -> Outcome {
         ("whole_group", false.into()),
         ("killed_group", Value::Null),
         ("confirmed", true.into()),
-        ("evidence", "log".into()),
+        ("evidence", serde_json::json!({"source": "log"})),
     ] {
         ensure!(line[key] == expected, "{key} is not {expected}: {line}");
     }
@@ -123,7 +123,7 @@ pub fn whole_group_by_memory_oom_group() -> Outcome {
     let [line] = &lines[..] else { return Err(format!("one kill, one line: {lines:?}")) };
     ensure!(line["whole_group"] == true && line["killed_group"] == "/k/whole" && line["group"] == "/k/whole", "{line}");
     // Five processes; the kernel kills, and counts, the one that it chose a second time with its group.
-    ensure!(line["processes"].as_u64().is_some_and(|processes| (5..=6).contains(&processes)), "{line}");
+    ensure!(line["processes_killed"].as_u64().is_some_and(|processes| (5..=6).contains(&processes)), "{line}");
     ensure!(line["confirmed"] == true && line["scope"] == "memcg", "{line}");
     watch.stop()
 }
@@ -168,7 +168,7 @@ pub fn forged_names_fool_nobody() -> Outcome {
         let line = lines.last().ok_or("no line")?;
         ensure!(line["pid"] == pid && line["comm"] == comm && line["uid"] == 0, "not the process {pid} ({comm}): {line}");
         ensure!(line["group"] == group.path().as_str() && line["oom_memcg"] == "/k/f", "not of {}: {line}", group.path());
-        ensure!(line["confirmed"] == true && line["evidence"] == "log", "{line}");
+        ensure!(line["confirmed"] == true && line["evidence"]["source"] == "log", "{line}");
         // What it had mapped is given back before the next one wants it.
         group.wait_empty()?;
     }
@@ -210,12 +210,12 @@ pub fn storm_of_200_kills_is_counted_exactly() -> Outcome {
     let (mut named, mut by_log) = (0, 0);
     for group in &groups {
         let here = lines.iter().filter(|line| line["group"] == group.path().as_str());
-        let here: u64 = here.filter_map(|line| line["processes"].as_u64()).sum();
+        let here: u64 = here.filter_map(|line| line["processes_killed"].as_u64()).sum();
         ensure!(here <= group.event("oom_kill")?, "{group} is charged with {here} kills, it had {}", group.event("oom_kill")?);
         named += here;
     }
     for line in &lines {
-        by_log += u64::from(line["evidence"] == "log");
+        by_log += u64::from(line["evidence"]["source"] == "log");
         ensure!(line["confirmed"] == true && line["scope"] == "memcg", "{line}");
     }
     ensure!(named > 0, "not one of them has a group: {lines:?}");
@@ -236,7 +236,7 @@ pub fn without_the_right_to_the_log_counters_tell() -> Outcome {
     let mut hog = Work::start(&group, "hog mib=64")?;
     hog.must_be_killed()?;
     let lines = watch.all_on_record(1, 0)?;
-    ensure!(lines.len() == 1 && lines[0]["group"] == "/k/unseen" && lines[0]["evidence"] == "counters", "{lines:?}");
+    ensure!(lines.len() == 1 && lines[0]["group"] == "/k/unseen" && lines[0]["evidence"]["source"] == "counters", "{lines:?}");
     ensure!(lines[0]["pid"] == Value::Null && lines[0]["scope"] == "memcg" && lines[0]["whole_group"] == false, "{lines:?}");
     let whole = small("k/whole")?;
     whole.set("memory.oom.group", "1")?;
@@ -275,7 +275,7 @@ pub fn syslog_serves_where_kmsg_does_not() -> Outcome {
         let lines = watch.all_on_record(kills, 0)?;
         let line = lines.last().ok_or("no line")?;
         ensure!(line["group"] == group.path().as_str() && line["pid"] == pid && line["comm"] == "hungry", "{line}");
-        ensure!(line["evidence"] == "log" && line["confirmed"] == true, "{line}");
+        ensure!(line["evidence"]["source"] == "log" && line["confirmed"] == true, "{line}");
     }
     watch.stop()
 }

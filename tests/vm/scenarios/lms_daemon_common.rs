@@ -40,6 +40,12 @@ pub fn rounds_with(policy: &str, number: u32, mut round: impl FnMut(u32, &mut Da
     daemon.stop()
 }
 
+/// The table is for exceptions.
+pub fn on_time(helped: usize, rounds: usize) -> Outcome {
+    ensure!(helped <= rounds / 10 + 1, "oomwarden was too late {helped} times in {rounds}");
+    Ok(())
+}
+
 /// The groups of a round: a greedy one, in the module's table with its `known` process, and one that must live.
 pub struct Prepared {
     /// Greedy in a moment.

@@ -311,7 +311,7 @@ pub fn end_of_a_handler_is_its_release() -> Outcome {
     other.command("handler")
 }
 
-/// With `keep` it outlives it, for that time and no longer.
+/// With `keep` it outlives it, until a successor writes another; that it ends with its time shows in `lms_table`.
 pub fn kept_table_outlives_its_writer_for_a_time() -> Outcome {
     lms::load(EXCITABLE)?;
     drop(handler("answer=never kill=101,102 keep=60")?);

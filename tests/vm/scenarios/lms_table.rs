@@ -108,6 +108,22 @@ pub fn without_keep_nothing_stands_in() -> Outcome {
     })
 }
 
+/// Kept for a second, it is gone after that second: the kernel acts, and at once.
+pub fn kept_table_ends_with_its_time() -> Outcome {
+    rounds("hold_ms=2000", ROUNDS, |round| {
+        let (victim, beside) = (fresh("victim", round)?, fresh("beside", round)?);
+        drop(handler(&format!("answer=never keep=1 kill={}", victim.id()?))?);
+        wait::until("the handler is forgotten", SOON, || Ok(State::now()?.number("handler_pid")? == 0))?;
+        wait::stays("nobody registers", Duration::from_millis(1200), || Ok(State::now()?.number("handler_pid")? == 0))?;
+        let mut named = Work::start(&victim, "sleep")?;
+        let before = Counters::now()?;
+        Work::start(&beside, GREEDY)?.must_be_killed()?;
+        ensure!(before.kernel_kills()? == 1 && before.of("table_kills")? == 0, "not the kernel's doing");
+        ensure!(before.of("holds")? == 0, "a hold for nobody");
+        named.must_run("the time of the table that named it is over")
+    })
+}
+
 /// The handler's victim was enough for everybody, though memory stays scarce: when the bound is over nobody asks any more, and nobody dies by the table.
 pub fn victim_that_was_enough_is_the_only_one() -> Outcome {
     let mut left = Vec::new();

@@ -256,6 +256,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             handler_killed_in_a_hold_leaves_its_table: 300,
             kept_table_stands_in_for_a_dead_handler: 300,
             without_keep_nothing_stands_in: 300,
+            kept_table_ends_with_its_time: 300,
             victim_that_was_enough_is_the_only_one: 300,
             herd_of_processes_dies_whole_while_groups_come_and_go: 300,
         }
