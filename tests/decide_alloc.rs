@@ -91,6 +91,7 @@ fn policy() -> Policy {
         ],
         victim,
         ladder: vec![Rung::Kill(KillWhat::Group)],
+        spare_unkillable: true,
     };
     Policy {
         hash: Arc::from("0"),
@@ -104,6 +105,8 @@ fn policy() -> Policy {
             rule(Victim::Subject),
         ],
         oom_group: None,
+        node_limit: None,
+        kill_one_in: None,
         hold: None,
         limit: None,
     }

@@ -84,9 +84,21 @@ fn policy() -> Policy {
         only_if: Vec::new(),
         victim: Victim::Subject,
         ladder: vec![Rung::Kill(KillWhat::Group)],
+        spare_unkillable: true,
     };
     let (exclude, importance) = (Vec::new(), Vec::new());
-    Policy { hash: "<hash>".into(), mode: Mode::Enforce, exclude, importance, rules: vec![rule], oom_group: None, hold: None, limit: None }
+    Policy {
+        hash: "<hash>".into(),
+        mode: Mode::Enforce,
+        exclude,
+        importance,
+        rules: vec![rule],
+        oom_group: None,
+        hold: None,
+        limit: None,
+        node_limit: None,
+        kill_one_in: None,
+    }
 }
 
 fn start(limits: Limits) -> Fixture {

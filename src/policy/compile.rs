@@ -70,7 +70,7 @@ pub(super) fn compile(draft: Draft, hash: Arc<str>, report: &mut Report) -> Opti
         .map(|entry| Some(Importance { group: globs(&entry.value.group, report)?, value: entry.value.value }))
         .collect::<Option<_>>()?;
     let rules = draft.rules.into_iter().map(|entry| rule(entry, mode, cooldown, report)).collect::<Option<_>>()?;
-    Some(Policy { hash, mode, exclude, importance, rules, oom_group, hold, limit })
+    Some(Policy { hash, mode, exclude, importance, rules, oom_group, hold, limit, node_limit: None, kill_one_in: None })
 }
 
 fn exclude(entry: draft::Exclude, report: &mut Report) -> Option<Exclude> {
@@ -105,6 +105,7 @@ fn rule(entry: draft::Rule, mode: Mode, cooldown: Duration, report: &mut Report)
         only_if: entry.only_if.into_iter().map(|condition| condition.value).collect(),
         victim,
         ladder: entry.ladder,
+        spare_unkillable: true,
     })
 }
 

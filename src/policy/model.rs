@@ -93,6 +93,11 @@ pub struct Policy {
     pub hold: Option<Duration>,
     /// The circuit breaker, if the policy has one.
     pub limit: Option<KillLimit>,
+    /// `limits: {node: 20 per 10m}`: the same over all rules together but for those about the node itself (`watch: /`).
+    pub node_limit: Option<KillLimit>,
+    /// Groups that are no unit, such as the scope of a login: where a rule kills a group, here it kills one process, as by `kill: process`.
+    /// Covers everything below them.
+    pub kill_one_in: Option<Globs>,
 }
 
 /// `limits: {kills: 5 per 10m}`: beyond it a rule only observes for a subject. Counted for each rule and subject.
@@ -151,6 +156,9 @@ pub struct Rule {
     pub victim: Victim,
     /// How. Never empty; `Kill` is last and only there.
     pub ladder: Vec<Rung>,
+    /// A group that holds a process with oom_score_adj -1000 is no victim, which is the default. Without it such a group may die whole;
+    /// oomwarden's own group and that of process 1 never do.
+    pub spare_unkillable: bool,
 }
 
 /// What starts a judgement.
@@ -426,4 +434,6 @@ pub struct GroupClass {
     pub among: EntrySet,
     /// `kernel: oom_group` names it.
     pub oom_group: bool,
+    /// `kill_one_in` names it or an ancestor.
+    pub kill_one: bool,
 }

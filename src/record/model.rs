@@ -162,6 +162,8 @@ impl Default for Blank {
             importance: Vec::new(),
             rules: Vec::new(),
             oom_group: None,
+            node_limit: None,
+            kill_one_in: None,
             hold: None,
             limit: None,
         };

@@ -30,6 +30,7 @@ fn rule(name: &str, mode: Mode, when: Vec<Trigger>, victim: Victim) -> Rule {
         only_if: Vec::new(),
         victim,
         ladder: vec![Rung::Kill(KillWhat::Group)],
+        spare_unkillable: true,
     }
 }
 
@@ -61,6 +62,8 @@ pub fn policy() -> Policy {
             rule("watched", Mode::Observe, vec![Trigger::Usage(half, second)], among(by_usage)),
         ],
         oom_group: None,
+        node_limit: None,
+        kill_one_in: None,
         hold: None,
         limit: None,
     }

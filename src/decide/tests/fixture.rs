@@ -46,6 +46,7 @@ pub(super) fn rule(victim: Victim) -> Rule {
         only_if: Vec::new(),
         victim,
         ladder: vec![Rung::Kill(KillWhat::Group)],
+        spare_unkillable: true,
     }
 }
 
@@ -89,6 +90,8 @@ pub(super) fn policy(rule: Rule) -> Policy {
         importance: Vec::new(),
         rules: vec![rule],
         oom_group: None,
+        node_limit: None,
+        kill_one_in: None,
         hold: None,
         limit: None,
     }

@@ -20,6 +20,8 @@ fn policy() -> Arc<Policy> {
         importance: vec![],
         rules: vec![],
         oom_group: None,
+        node_limit: None,
+        kill_one_in: None,
         hold: None,
         limit: None,
     })
