@@ -149,13 +149,17 @@ pub struct Pool {
     entries: Vec<Option<Entry>>,
     generations: Vec<u32>,
     limit: usize,
+    /// Has its triggers whatever the number of groups: it stands for the node.
+    root: GroupId,
+    /// Groups with triggers, each counted once, the root left out.
+    groups: usize,
 }
 
 impl Pool {
-    /// For at most `limit` groups with triggers.
+    /// For at most `limit` groups with triggers beside the root.
     #[must_use]
-    pub fn new(limit: usize) -> Pool {
-        Pool { entries: Vec::new(), generations: Vec::new(), limit }
+    pub fn new(limit: usize, root: GroupId) -> Pool {
+        Pool { entries: Vec::new(), generations: Vec::new(), limit, root, groups: 0 }
     }
 
     fn with_slots(&self) -> impl Iterator<Item = (u32, &Entry)> {
@@ -214,27 +218,19 @@ impl Pool {
         self.with_slots().map(|(_, entry)| (entry.group, entry.psi))
     }
 
-    /// Whether one more group fits.
+    /// Whether this group, which has no trigger, may have some: the root always may.
     #[must_use]
-    pub fn has_room(&self) -> bool {
-        let mut groups = 0;
-        let mut last = None;
-        // Triggers of a group stand wherever there was room, so a group with several may be counted twice: never too few.
-        for (_, entry) in self.with_slots() {
-            if last != Some(entry.group) {
-                groups += 1;
-                last = Some(entry.group);
-            }
-        }
-        groups < self.limit
+    pub fn has_room(&self, group: GroupId) -> bool {
+        group == self.root || self.groups < self.limit
     }
 
-    /// The group whose last trouble lies farthest back, if that is long enough ago: a trigger that is taken down again
-    /// before its window is over tells nothing to anybody.
+    /// The group, other than the root, whose last trouble lies farthest back, if that is long enough
+    /// ago: a trigger that is taken down again before its window is over tells nothing to anybody.
     #[must_use]
     pub fn least_troubled(&self, now: Duration) -> Option<GroupId> {
         let rested = |entry: &Entry| now.saturating_sub(entry.troubled) >= SHORTEST_STAY.max(entry.psi.window);
-        self.with_slots().filter(|(_, entry)| rested(entry)).min_by_key(|(_, entry)| entry.troubled).map(|(_, entry)| entry.group)
+        let others = self.with_slots().map(|(_, entry)| entry).filter(|entry| entry.group != self.root);
+        others.filter(|entry| rested(entry)).min_by_key(|entry| entry.troubled).map(|entry| entry.group)
     }
 
     /// Notes trouble of a group.
@@ -255,6 +251,7 @@ impl Pool {
     }
 
     fn insert(&mut self, entry: Entry) -> Key {
+        self.groups += usize::from(entry.group != self.root && !self.has(entry.group));
         let slot = self.entries.iter().position(Option::is_none).unwrap_or_else(|| {
             self.entries.push(None);
             self.generations.push(0);
@@ -339,12 +336,14 @@ impl Pool {
 
     /// Takes the triggers out that `doomed` names; `gone` gets the descriptors, already out of use.
     pub fn take(&mut self, doomed: impl Fn(&Entry) -> bool, mut gone: impl FnMut(OwnedFd)) {
-        for (place, generation) in self.entries.iter_mut().zip(&mut self.generations) {
-            if place.as_ref().is_some_and(&doomed) {
-                *generation = generation.wrapping_add(1);
-                if let Some(Entry { state: State::Armed(fd), .. }) = place.take() {
-                    gone(fd);
-                }
+        for at in 0..self.entries.len() {
+            let Some(entry) = self.entries[at].take_if(|entry| doomed(entry)) else { continue };
+            self.generations[at] = self.generations[at].wrapping_add(1);
+            if entry.group != self.root && !self.has(entry.group) {
+                self.groups = self.groups.saturating_sub(1);
+            }
+            if let State::Armed(fd) = entry.state {
+                gone(fd);
             }
         }
     }

@@ -135,9 +135,10 @@ impl Senses {
         let _ = buffer.lock();
         let mut tree = Tree::scan(root, policy, descriptors)?;
         tree.send_scout(Arc::clone(&mail))?;
+        let root = tree.get(Tree::ROOT).map(|node| node.group.id).ok_or(io::ErrorKind::NotFound)?;
         Ok(Senses {
             tree,
-            pool: Pool::new(psi_groups),
+            pool: Pool::new(psi_groups, root),
             clerk: Clerk::start(mail)?,
             node: Node::open()?,
             signal,

@@ -31,7 +31,7 @@ impl Senses {
             self.pool.touch(group.id, now);
             return;
         }
-        if !self.pool.has_room() {
+        if !self.pool.has_room(group.id) {
             match self.pool.least_troubled(now) {
                 Some(least) if troubled => self.drop_triggers(poller, |entry| entry == least),
                 _ => return,

@@ -13,6 +13,42 @@ fn fd() -> OwnedFd {
 }
 
 const NOW: Duration = Duration::from_secs(1);
+const ROOT: GroupId = GroupId(1000);
+
+/// Number 10: a group's triggers stand wherever there was room, and it counts once all the same.
+#[test]
+fn a_group_counts_once_in_the_budget_wherever_its_triggers_stand() {
+    let mut pool = Pool::new(2, ROOT);
+    pool.ask(group(1), psi(100, 500), NOW);
+    pool.ask(group(2), psi(100, 500), NOW);
+    pool.take(|entry| entry.group == group(1), |_| {});
+    pool.ask(group(3), psi(100, 500), NOW);
+    pool.take(|entry| entry.group == group(2), |_| {});
+    // Beside the one of group 3: in the place that group 2 left, and behind.
+    pool.ask(group(3), psi(200, 500), NOW);
+    pool.ask(group(3), psi(300, 500), NOW);
+    assert!(pool.has_room(group(9)), "one group of two has triggers");
+    pool.ask(group(4), psi(100, 500), NOW);
+    assert!(!pool.has_room(group(9)));
+    pool.take(|entry| entry.group == group(3) && entry.psi == psi(200, 500), |_| {});
+    assert!(!pool.has_room(group(9)), "it has two left");
+    pool.take(|entry| entry.group == group(3), |_| {});
+    assert!(pool.has_room(group(9)));
+}
+
+/// Number 10: the root stands for the node.
+#[test]
+fn the_root_keeps_its_trigger_whatever_the_number_of_groups() {
+    let mut pool = Pool::new(2, ROOT);
+    pool.ask(ROOT, psi(100, 500), NOW);
+    pool.ask(group(1), psi(100, 500), NOW * 2);
+    assert!(pool.has_room(group(2)), "the root takes nobody's place");
+    pool.ask(group(2), psi(100, 500), NOW * 2);
+    assert!(!pool.has_room(group(3)));
+    assert_eq!(pool.least_troubled(NOW * 100), Some(group(1)), "the root is the longest without trouble, and stays");
+    pool.take(|entry| entry.group == ROOT, |_| {});
+    assert!(pool.has_room(ROOT) && !pool.has_room(group(3)));
+}
 
 #[test]
 fn refused_windows_widen_and_keep_their_ratio() {
@@ -31,7 +67,7 @@ fn the_kernel_gets_microseconds_and_a_nul() {
 
 #[test]
 fn a_trigger_armed_for_a_group_that_left_comes_back() {
-    let mut pool = Pool::new(2);
+    let mut pool = Pool::new(2, ROOT);
     let key = pool.ask(group(1), psi(100, 500), NOW);
     assert_eq!((pool.asked(), pool.armed()), (1, 0));
     pool.take(|entry| entry.group == group(1), |_| panic!("nothing was armed"));
@@ -50,12 +86,12 @@ fn a_trigger_armed_for_a_group_that_left_comes_back() {
 
 #[test]
 fn the_budget_counts_groups_and_names_the_one_to_leave() {
-    let mut pool = Pool::new(2);
+    let mut pool = Pool::new(2, ROOT);
     pool.ask(group(1), psi(100, 500), NOW);
     pool.ask(group(1), psi(200, 500), NOW);
-    assert!(pool.has_room());
+    assert!(pool.has_room(group(9)));
     pool.ask(group(2), psi(100, 500), NOW + NOW);
-    assert!(!pool.has_room());
+    assert!(!pool.has_room(group(9)));
     assert_eq!(pool.least_troubled(NOW * 2), None, "all in trouble a moment ago: nobody leaves before a window is over");
     assert_eq!(pool.least_troubled(NOW * 3), Some(group(1)));
     pool.touch(group(1), NOW * 3);
@@ -64,7 +100,7 @@ fn the_budget_counts_groups_and_names_the_one_to_leave() {
 
 #[test]
 fn a_refused_trigger_is_tried_again_after_a_while() {
-    let mut pool = Pool::new(2);
+    let mut pool = Pool::new(2, ROOT);
     let key = pool.ask(group(1), psi(100, 500), NOW);
     pool.refused(key);
     assert_eq!(pool.retry(NOW * 5), None);
@@ -74,7 +110,7 @@ fn a_refused_trigger_is_tried_again_after_a_while() {
 
 #[test]
 fn on_a_timer_stall_within_the_window_fires_and_older_stall_does_not() {
-    let mut pool = Pool::new(2);
+    let mut pool = Pool::new(2, ROOT);
     let key = pool.ask(group(1), psi(100, 500), NOW);
     pool.refused(key);
     let mut at = |millis: u64, total_us: u64| {
@@ -92,7 +128,7 @@ fn on_a_timer_stall_within_the_window_fires_and_older_stall_does_not() {
 
 #[test]
 fn who_takes_anothers_place_is_made_anew_before_it_is_believed() {
-    let mut pool = Pool::new(2);
+    let mut pool = Pool::new(2, ROOT);
     let unread = |_: &OwnedFd, _: PsiKind| panic!("a privileged trigger has another total than the file tells");
     let first = pool.ask(group(1), psi(50, 500), NOW);
     assert!(pool.armed_now(first, fd(), None, NOW, |_| true).is_none());
@@ -114,7 +150,7 @@ fn who_takes_anothers_place_is_made_anew_before_it_is_believed() {
 
 #[test]
 fn an_unprivileged_trigger_is_believed_what_the_total_bears_out() {
-    let mut pool = Pool::new(2);
+    let mut pool = Pool::new(2, ROOT);
     // What 50ms/500ms widens to.
     let armed_at = |total_us| Some(Unprivileged { armed: psi(200, 2000), total_us });
     let key = pool.ask(group(1), psi(50, 500), NOW);
