@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use oomwarden::cgroup::path::GroupPath;
 use oomwarden::decide::facts::{GroupFacts, GroupId, Limit, MemoryFacts, NodeFacts, ProcessFacts};
-use oomwarden::decide::history::{DeedEnd, History};
+use oomwarden::decide::history::{DeedEnd, History, Subject};
 use oomwarden::decide::process::{ProcessFact, pick};
 use oomwarden::decide::recovery::{ScopeFacts, recovered};
 use oomwarden::decide::verdict::{Decision, Notice, Verdict};
@@ -143,13 +143,17 @@ fn judging_allocates_nothing() {
     }
 
     let mut history = History::with_capacity(8);
+    let paths: Vec<GroupPath> = (0..20).map(|at| GroupPath::root().child(format!("{at}").as_bytes())).collect();
     let processes = [ProcessFact { pid: 7, oom_score: Some(1), rss_bytes: Some(1), oom_score_adj: Some(0) }; 100];
     let before = counting::so_far();
     for id in 0..20 {
-        let (now, id) = (Duration::from_secs(id), GroupId(id));
-        history.deed_began(now, 0, id);
-        history.admit(now, 0, id, &Notice::Event(EventKind::Oom, 0, 1));
-        history.deed_ended(now, 0, id, Duration::ZERO, DeedEnd::Failed);
+        let now = Duration::from_secs(id);
+        let subject = Subject { id: GroupId(id), path: &paths[usize::try_from(id).unwrap()] };
+        let notice = Notice::Event(EventKind::Oom, 0, 1);
+        history.deed_began(now, 0, &subject);
+        history.admit(now, 0, &subject, &notice);
+        history.deed_ended(now, 0, &subject, Duration::ZERO, DeedEnd::Failed);
+        history.put_off(now, 0, &subject, &notice, Duration::ZERO);
         history.take_due(now);
     }
     assert_eq!(pick(&processes), Some(0));

@@ -41,6 +41,8 @@ pub enum Deed {
     Warn(Option<WarnSignal>),
     /// SIGTERM to every process.
     Term,
+    /// SIGTERM to one process of the group: the one that will be killed.
+    TermOne(i32),
     /// cgroup.kill; `signals_first` where that write may block behind a task that waits for memory.
     KillGroup {
         /// The whole node is short.
@@ -107,7 +109,8 @@ impl Workshop {
             Deed::Term => self.signal_all(targets, Signal::TERM, TERM_PASSES, usize::MAX, dying),
             Deed::KillProcesses => self.signal_all(targets, Signal::KILL, KILL_PASSES, PASS_CHUNKS, dying),
             Deed::KillGroup { signals_first } => self.kill_group(targets, signals_first, dying),
-            Deed::KillOne(pid) => self.kill_one(targets, pid, kept, dying),
+            Deed::TermOne(pid) => self.signal_one(targets, pid, Signal::TERM, kept, dying),
+            Deed::KillOne(pid) => self.signal_one(targets, pid, Signal::KILL, kept, dying),
         }
     }
 
@@ -309,7 +312,14 @@ impl Workshop {
         }
     }
 
-    fn kill_one(&mut self, targets: &[Arc<Group>], pid: i32, kept: &mut Option<OwnedFd>, dying: &mut dyn FnMut()) -> Done {
+    fn signal_one(
+        &mut self,
+        targets: &[Arc<Group>],
+        pid: i32,
+        signal: Signal,
+        kept: &mut Option<OwnedFd>,
+        dying: &mut dyn FnMut(),
+    ) -> Done {
         let gone = Done { errno: Some(Errno::SRCH), ..Done::default() };
         let Some(id) = Pid::from_raw(pid) else { return gone };
         let fd = match pidfd_open(id, PidfdFlags::empty()) {
@@ -328,12 +338,14 @@ impl Workshop {
         if !member {
             return gone;
         }
-        match pidfd_send_signal(&fd, Signal::KILL) {
+        match pidfd_send_signal(&fd, signal) {
             Ok(()) => {
                 let sent = Some(Instant::now());
-                dying();
-                // As in `release_chunk`.
-                let _ = process_mrelease(fd.as_fd());
+                if signal == Signal::KILL {
+                    dying();
+                    // As in `release_chunk`.
+                    let _ = process_mrelease(fd.as_fd());
+                }
                 *kept = Some(fd);
                 Done { processes: 1, sent, ..Done::default() }
             }

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::deed::{Deed, Done};
 use super::rung::{RungName, RungOutcome, RungRecord};
-use crate::policy::model::{Hook, KillWhat, Rung};
+use crate::policy::model::{Hook, Rung};
 
 /// How long telling and signalling may take before the next rung follows.
 const TELL_DEADLINE: Duration = Duration::from_secs(1);
@@ -45,8 +45,11 @@ pub enum End {
     Gone,
     /// The trouble ended first.
     Recovered,
-    /// The victim lives on: refused with an errno, or not gone in time.
+    /// The victim lives on: nobody could be signalled. Another may be tried.
     Failed(Option<Errno>),
+    /// SIGKILL was sent, or may have been, and the victim is not gone in time: a process in D state, a core dump. It
+    /// has given its memory back, or will; whether somebody else has to die is for new evidence to say.
+    Lingers,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,14 +152,11 @@ impl Ladder {
             }
             Some(Rung::Term { .. }) => {
                 (self.state, self.deadline) = (State::Terminating, now + TELL_DEADLINE);
-                Next::Do(Deed::Term)
+                Next::Do(self.one.map_or(Deed::Term, Deed::TermOne))
             }
-            Some(Rung::Kill(what)) => {
+            Some(Rung::Kill(_)) => {
                 (self.state, self.deadline) = (State::Killing { second: false }, now + KILL_DEADLINE);
-                Next::Do(match (what, self.one) {
-                    (KillWhat::Process, Some(pid)) => Deed::KillOne(pid),
-                    _ => Deed::KillGroup { signals_first: self.signals_first },
-                })
+                Next::Do(self.one.map_or(Deed::KillGroup { signals_first: self.signals_first }, Deed::KillOne))
             }
             None => Next::End(End::Failed(self.refused)),
         }
@@ -201,25 +201,36 @@ impl Ladder {
                 (self.state, self.deadline) = (State::Grace, at + *wait);
                 Next::Wait
             }
-            (State::Killing { second }, Some(Rung::Kill(what))) => match done.errno {
+            (State::Killing { second }, Some(Rung::Kill(_))) => match done.errno {
                 // The single victim exited by itself.
-                Some(Errno::SRCH) if *what == KillWhat::Process => self.gone(now, records),
-                Some(errno) if !second && *what == KillWhat::Group => self.second_try(Some(errno), now, records),
+                Some(Errno::SRCH) if self.one.is_some() => self.gone(now, records),
+                Some(errno) if !second && self.one.is_none() => self.second_try(Some(errno), now, records),
+                Some(errno) if done.processes > 0 => {
+                    // Some were sent SIGKILL, and their memory is on its way back.
+                    self.refused = Some(errno);
+                    self.killed_at.get_or_insert(at);
+                    self.verify(RungOutcome::Errno(errno.raw_os_error()), done.processes, at, records)
+                }
                 Some(errno) => {
                     self.note(records, RungOutcome::Errno(errno.raw_os_error()), now);
                     Next::End(End::Failed(Some(errno)))
                 }
                 None => {
-                    self.signalled = done.processes;
                     self.killed_at.get_or_insert(at);
-                    self.note(records, RungOutcome::Done, at);
-                    (self.state, self.since, self.deadline) = (State::Verifying, at, at + VERIFY_DEADLINE);
-                    Next::Wait
+                    self.verify(RungOutcome::Done, done.processes, at, records)
                 }
             },
             // Late news of a rung that was given up.
             _ => Next::Wait,
         }
+    }
+
+    /// SIGKILL is on its way: the victim's end is waited for.
+    fn verify(&mut self, outcome: RungOutcome, processes: u32, at: Duration, records: &mut Vec<RungRecord>) -> Next {
+        self.signalled = processes;
+        self.note(records, outcome, at);
+        (self.state, self.since, self.deadline) = (State::Verifying, at, at + VERIFY_DEADLINE);
+        Next::Wait
     }
 
     /// Leaves a rung that came to nothing for the next one.
@@ -269,7 +280,7 @@ impl Ladder {
             }
             State::Verifying => {
                 self.note(records, RungOutcome::Deadline, now);
-                Next::End(End::Failed(self.refused))
+                Next::End(End::Lingers)
             }
         }
     }
@@ -284,6 +295,18 @@ impl Ladder {
             return Next::End(End::Recovered);
         }
         self.go_on(rungs, RungOutcome::Deadline, now, records)
+    }
+
+    /// The victim must live after all: what came in meanwhile is protected. The present rung is noted as given up.
+    pub fn spared(&self, now: Duration, records: &mut Vec<RungRecord>) {
+        self.note(records, RungOutcome::Spared, now);
+    }
+
+    /// Gives whoever waits for a sign of the trouble until then: the present rung ends no sooner.
+    pub fn extend(&mut self, until: Duration) {
+        if matches!(self.state, State::Warned | State::Hooked | State::Grace) {
+            self.deadline = self.deadline.max(until);
+        }
     }
 
     /// Deeds are paused: the present rung is noted as given up.

@@ -32,8 +32,10 @@ pub enum RungOutcome {
     Errno(i32),
     /// The daemon was told to stop.
     Interrupted,
-    /// The kernel was about to kill: the kill could not wait.
+    /// The kill could not wait: the kernel was about to kill, or another rule's verdict named this victim too.
     Overtaken,
+    /// What came into the victim meanwhile must live: nothing more is done to it.
+    Spared,
     /// Deeds were paused.
     Paused,
     /// A warning that nobody listens to.

@@ -151,6 +151,11 @@ impl Survey {
         }
     }
 
+    /// Why a group that is a victim already must not die.
+    pub(super) fn strike_victim(&self, tree: Tree<'_>, _rule: &Rule, at: u32) -> Option<Strike> {
+        self.strike(tree, at)
+    }
+
     /// Why this group must not die, whatever the rule says.
     fn strike(&self, tree: Tree<'_>, at: u32) -> Option<Strike> {
         let (group, note, below) = (tree.group(at), self.notes[at as usize], self.notes[at as usize + 1]);

@@ -1,7 +1,10 @@
-//! What keeps a rule still: cool-downs, back-off after kills that freed little, and ladders elsewhere on the same line.
+//! What keeps a rule still: cool-downs, back-off after kills that freed little, and verdicts that were put off.
 //!
-//! A table of fixed size, keyed by rule and subject. Time comes in as the time since some fixed moment (monotonic), and
-//! nothing here allocates after [`History::with_capacity`].
+//! A table of fixed size, keyed by rule and the subject's *path*: a supervisor that starts a service
+//! anew makes a new group under the old name, and a cool-down is there to end that very loop. What was
+//! noticed belongs to one group, so a kept notice is void once another stands under the name. Time comes
+//! in as the time since some fixed moment (monotonic), and nothing here allocates after
+//! [`History::with_capacity`].
 //!
 //! While a rule rests for a subject, its notices don't lead to judgements. Those of a level or of stall are dropped: if the
 //! trouble lasts, they come again. Counters of events don't come again, so the weightiest such notice is kept and
@@ -12,6 +15,7 @@ use std::time::Duration;
 
 use super::facts::GroupId;
 use super::verdict::Notice;
+use crate::cgroup::path::GroupPath;
 use crate::policy::model::EventKind;
 use crate::units::Share;
 
@@ -27,6 +31,9 @@ pub const LITTLE: u64 = 1 << 20;
 /// Doubling starts anew for a rule and subject that had no deed for so long.
 pub const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 
+/// While a verdict is put off again and again, that is said so often.
+pub const SAID_AGAIN: Duration = Duration::from_secs(60);
+
 /// Whether a kill freed so little that the next one would hardly help either. Not known (`false`) if the numbers were not
 /// read; never so after a kernel OOM kill, where the aim was to end what is left of a broken group.
 #[must_use]
@@ -36,13 +43,6 @@ pub fn freed_little(notice: &Notice, usage_bytes: Option<u64>, freed_bytes: Opti
     }
     let (Some(usage), Some(freed)) = (usage_bytes, freed_bytes) else { return false };
     freed < LITTLE_OF_USAGE.of(usage).max(LITTLE)
-}
-
-/// Whether two ladders must not climb at the same time: the scope of one is, or contains, that of the other. Each line is the
-/// scope's ancestors from the root down, itself last. An empty line is a scope that isn't known: it conflicts with any.
-#[must_use]
-pub fn conflicts(a_scope_line: &[GroupId], b_scope_line: &[GroupId]) -> bool {
-    a_scope_line.iter().zip(b_scope_line).all(|(a, b)| a == b)
 }
 
 /// What becomes of a notice.
@@ -70,16 +70,21 @@ pub enum DeedEnd {
     Failed,
 }
 
-/// A rule and a subject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Key {
-    rule: u16,
-    subject: GroupId,
+/// A subject: the group, and the name under which its rests are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Identity.
+    pub id: GroupId,
+    /// Name.
+    pub path: &'a GroupPath,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
-    key: Key,
+    rule: u16,
+    path: GroupPath,
+    /// The group that stood under the name last.
+    id: GroupId,
     /// Rests until then; `None` while a deed is under way.
     until: Option<Duration>,
     /// How long the last rest was, if it was longer than the rule's cool-down.
@@ -87,13 +92,32 @@ struct Entry {
     pending: Option<(EventKind, u64, u64)>,
     /// When the last deed ended.
     ended: Option<Duration>,
+    /// When it was last said that a verdict was put off.
+    put_off: Option<Duration>,
+    /// It rests because a verdict was put off, not for a deed.
+    retrying: bool,
     /// When this entry was last needed.
     touched: Duration,
 }
 
 impl Entry {
+    fn concerns(&self, rule: u16, subject: &Subject<'_>) -> bool {
+        self.rule == rule && self.path == *subject.path
+    }
+
     fn rests(&self, now: Duration) -> bool {
         self.until.is_none_or(|until| now < until)
+    }
+
+    /// Keeps a notice of an event; others are let go.
+    fn keep(&mut self, notice: &Notice) -> Admission {
+        match notice {
+            Notice::Event(kind, from, to) => {
+                self.pending = Some(weightier(self.pending, (*kind, *from, *to)));
+                Admission::Kept
+            }
+            Notice::Psi(_) | Notice::Usage(..) | Notice::Available(..) | Notice::SwapFree(..) | Notice::Lms(_) => Admission::Dropped,
+        }
     }
 }
 
@@ -114,31 +138,26 @@ impl History {
     }
 
     /// A notice has come: may it be judged now?
-    pub fn admit(&mut self, now: Duration, rule: u16, subject: GroupId, notice: &Notice) -> Admission {
-        let Some(entry) = self.find(Key { rule, subject }) else { return Admission::Judge };
+    pub fn admit(&mut self, now: Duration, rule: u16, subject: &Subject<'_>, notice: &Notice) -> Admission {
+        let Some(entry) = self.find(rule, subject) else { return Admission::Judge };
         if !entry.rests(now) {
             return Admission::Judge;
         }
-        match notice {
-            Notice::Event(kind, from, to) => {
-                entry.pending = Some(weightier(entry.pending, (*kind, *from, *to)));
-                Admission::Kept
-            }
-            Notice::Psi(_) | Notice::Usage(..) | Notice::Available(..) | Notice::SwapFree(..) | Notice::Lms(_) => Admission::Dropped,
-        }
+        entry.keep(notice)
     }
 
     /// A deed begins: the rule rests for this subject until [`History::deed_ended`].
-    pub fn deed_began(&mut self, now: Duration, rule: u16, subject: GroupId) {
-        let entry = self.find_or_make(now, Key { rule, subject });
+    pub fn deed_began(&mut self, now: Duration, rule: u16, subject: &Subject<'_>) {
+        let entry = self.find_or_make(now, rule, subject);
         entry.until = None;
+        (entry.put_off, entry.retrying) = (None, false);
         entry.touched = now;
     }
 
     /// The deed ended at `now`: the cool-down begins. Returns how long the rule rests: `cooldown` (the rule's own), or longer
     /// while one kill after the other frees little.
-    pub fn deed_ended(&mut self, now: Duration, rule: u16, subject: GroupId, cooldown: Duration, end: DeedEnd) -> Duration {
-        let entry = self.find_or_make(now, Key { rule, subject });
+    pub fn deed_ended(&mut self, now: Duration, rule: u16, subject: &Subject<'_>, cooldown: Duration, end: DeedEnd) -> Duration {
+        let entry = self.find_or_make(now, rule, subject);
         let forgiven = entry.ended.is_some_and(|ended| now.saturating_sub(ended) >= FORGIVEN_AFTER);
         let last = entry.back_off.filter(|_| !forgiven);
         let rest = match end {
@@ -149,6 +168,7 @@ impl History {
         entry.back_off = (rest > cooldown).then_some(rest);
         entry.until = Some(now.saturating_add(rest));
         entry.ended = Some(now);
+        entry.retrying = false;
         entry.touched = now;
         if end != DeedEnd::Failed {
             entry.pending = None;
@@ -156,18 +176,27 @@ impl History {
         rest
     }
 
-    /// Keeps a rule still for a subject without a deed, say after a judgement without a victim. Never shortens a rest.
-    pub fn rest(&mut self, now: Duration, rule: u16, subject: GroupId, time: Duration) {
-        let entry = self.find_or_make(now, Key { rule, subject });
-        entry.until = entry.until.map(|until| until.max(now.saturating_add(time)));
+    /// A verdict stands and can't be carried out now: the rule is judged anew after `retry`. A notice of an
+    /// event is kept for that; others come again. Whether this is to be said: the first time, and once in
+    /// [`SAID_AGAIN`] while it goes on.
+    pub fn put_off(&mut self, now: Duration, rule: u16, subject: &Subject<'_>, notice: &Notice, retry: Duration) -> bool {
+        let entry = self.find_or_make(now, rule, subject);
+        entry.keep(notice);
+        entry.retrying = entry.until.is_some();
+        entry.until = entry.until.map(|until| until.max(now.saturating_add(retry)));
         entry.touched = now;
+        let first = entry.put_off.is_none_or(|said| now.saturating_sub(said) >= SAID_AGAIN);
+        if first {
+            entry.put_off = Some(now);
+        }
+        first
     }
 
     /// A kept notice whose rest is over, to be judged now; one at a time, until `None`.
     pub fn take_due(&mut self, now: Duration) -> Option<(u16, GroupId, Notice)> {
         let entry = self.entries.iter_mut().filter(|entry| !entry.rests(now)).find(|entry| entry.pending.is_some())?;
         let (kind, from, to) = entry.pending.take()?;
-        Some((entry.key.rule, entry.key.subject, Notice::Event(kind, from, to)))
+        Some((entry.rule, entry.id, Notice::Event(kind, from, to)))
     }
 
     /// When [`History::take_due`] will have something to give, for the timer.
@@ -178,26 +207,35 @@ impl History {
 
     /// The time at which the rule may act again on the subject; `None` if it may now, [`Duration::MAX`] during a deed.
     #[must_use]
-    pub fn resting_until(&self, now: Duration, rule: u16, subject: GroupId) -> Option<Duration> {
-        let entry = self.entries.iter().find(|entry| entry.key == Key { rule, subject })?;
+    pub fn resting_until(&self, now: Duration, rule: u16, subject: &Subject<'_>) -> Option<Duration> {
+        let entry = self.entries.iter().find(|entry| entry.concerns(rule, subject))?;
         entry.rests(now).then(|| entry.until.unwrap_or(Duration::MAX))
     }
 
-    /// Forgets what was kept for these subjects: it concerns what is no more.
-    pub fn drop_pending(&mut self, concerns: impl Fn(GroupId) -> bool) {
-        for entry in self.entries.iter_mut().filter(|entry| concerns(entry.key.subject)) {
+    /// Whether the rule rests for the subject because a verdict was put off: what is noticed meanwhile counts.
+    #[must_use]
+    pub fn is_put_off(&self, rule: u16, subject: &Subject<'_>) -> bool {
+        self.entries.iter().any(|entry| entry.retrying && entry.concerns(rule, subject))
+    }
+
+    /// Forgets the kept notices for which `stale` says so.
+    pub fn drop_pending(&mut self, stale: impl Fn(GroupId, EventKind) -> bool) {
+        for entry in &mut self.entries {
+            let id = entry.id;
+            entry.pending.take_if(|(kind, ..)| stale(id, *kind));
+        }
+    }
+
+    /// The group was removed: what was noticed of it concerns nobody any more. The rest counts for its name.
+    pub fn forget(&mut self, subject: GroupId) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.id == subject) {
             entry.pending = None;
         }
     }
 
-    /// The group was removed: nothing about it is needed any more.
-    pub fn forget(&mut self, subject: GroupId) {
-        self.entries.retain(|entry| entry.key.subject != subject);
-    }
-
     /// The policy was replaced: rules keep their rests under their new index; `None` is a rule that is no more.
     pub fn renumber(&mut self, new_index: impl Fn(u16) -> Option<u16>) {
-        self.entries.retain_mut(|entry| new_index(entry.key.rule).map(|rule| entry.key.rule = rule).is_some());
+        self.entries.retain_mut(|entry| new_index(entry.rule).map(|rule| entry.rule = rule).is_some());
     }
 
     /// How many entries had to make room although their rest, or a kept notice, still counted.
@@ -206,18 +244,34 @@ impl History {
         self.lost
     }
 
-    fn find(&mut self, key: Key) -> Option<&mut Entry> {
-        self.entries.iter_mut().find(|entry| entry.key == key)
+    fn find(&mut self, rule: u16, subject: &Subject<'_>) -> Option<&mut Entry> {
+        let entry = self.entries.iter_mut().find(|entry| entry.concerns(rule, subject))?;
+        if entry.id != subject.id {
+            // Another group stands under the name.
+            (entry.id, entry.pending) = (subject.id, None);
+        }
+        Some(entry)
     }
 
-    fn find_or_make(&mut self, now: Duration, key: Key) -> &mut Entry {
-        let found = self.entries.iter().position(|entry| entry.key == key);
-        let at = found.unwrap_or_else(|| self.make(now, key));
+    fn find_or_make(&mut self, now: Duration, rule: u16, subject: &Subject<'_>) -> &mut Entry {
+        let found = self.entries.iter().position(|entry| entry.concerns(rule, subject));
+        let at = found.unwrap_or_else(|| self.make(now, rule, subject));
         &mut self.entries[at]
     }
 
-    fn make(&mut self, now: Duration, key: Key) -> usize {
-        let entry = Entry { key, until: Some(now), back_off: None, pending: None, ended: None, touched: now };
+    fn make(&mut self, now: Duration, rule: u16, subject: &Subject<'_>) -> usize {
+        let entry = Entry {
+            rule,
+            path: subject.path.clone(),
+            id: subject.id,
+            until: Some(now),
+            back_off: None,
+            pending: None,
+            ended: None,
+            put_off: None,
+            retrying: false,
+            touched: now,
+        };
         // spent entries go first, deeds under way last; among equals the one longest untouched
         let need = |entry: &Entry| (entry.until.is_none(), entry.rests(now) || entry.pending.is_some(), entry.touched);
         if self.entries.len() >= self.capacity

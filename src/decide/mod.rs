@@ -54,6 +54,17 @@ pub enum Step {
     NeedProcesses(u32),
 }
 
+/// What a look at a victim, on its ladder already, came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Examined {
+    /// Nothing speaks for it.
+    MayDie,
+    /// It must live: what came into it since the verdict is protected, or can't be told from what is.
+    MustLive(Strike),
+    /// As [`Step::NeedProcesses`].
+    NeedProcesses(u32),
+}
+
 /// Judges. Holds the scratch buffers, so that judging allocates nothing while they have room.
 #[derive(Debug, Default)]
 pub struct Judge {
@@ -133,6 +144,18 @@ impl Judge {
         }
         self.write_down(out);
         Step::Decided
+    }
+
+    /// Whether the victim of `rule` at index `victim` must live after all: to be asked before each rung of a ladder, since
+    /// whoever must live may have come into it after the verdict. That it is empty, or dying, is no reason.
+    pub fn examine(&mut self, rule: &Rule, victim: u32, groups: &[GroupFacts]) -> Examined {
+        let tree = Tree(groups);
+        self.survey.look(tree, usize::MAX, victim, &Victim::Subject);
+        match self.survey.strike_victim(tree, rule, victim) {
+            Some(Strike::Empty | Strike::Dying) => Examined::MayDie,
+            Some(strike) => Examined::MustLive(strike),
+            None => self.survey.unseen(tree, victim).map_or(Examined::MayDie, Examined::NeedProcesses),
+        }
     }
 
     /// A group whose processes must be seen before the candidates can be compared at all.

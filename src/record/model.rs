@@ -32,13 +32,19 @@ pub enum Outcome {
     Observed,
     /// The verdict stands, deeds are paused; or they were paused before the ladder's last rung.
     Paused,
-    /// The verdict stands, the rule has killed too often for this subject.
+    /// The verdict stands, the rule has killed too often for this subject, or all rules together on this node.
     Breaker,
+    /// The verdict stands and names a victim, or what contains one, that another ladder is asking to go: that kill comes no later
+    /// than this one would have.
+    Hurried,
+    /// The verdict stands; a kill elsewhere on the line must show first what it frees, or there was no place for one more ladder.
+    /// It is judged again.
+    PutOff,
 }
 
 impl Outcome {
     /// Every outcome, in the order of [`Outcome::index`].
-    pub const ALL: [Outcome; 8] = [
+    pub const ALL: [Outcome; 10] = [
         Outcome::Killed,
         Outcome::Recovered,
         Outcome::NotConfirmed,
@@ -47,6 +53,8 @@ impl Outcome {
         Outcome::Observed,
         Outcome::Paused,
         Outcome::Breaker,
+        Outcome::Hurried,
+        Outcome::PutOff,
     ];
 
     /// The journal's and the metrics' word for it.
@@ -61,6 +69,8 @@ impl Outcome {
             Outcome::Observed => "observed",
             Outcome::Paused => "paused",
             Outcome::Breaker => "breaker",
+            Outcome::Hurried => "hurried",
+            Outcome::PutOff => "put_off",
         }
     }
 

@@ -157,7 +157,9 @@ impl Writer {
         let id = format_args!("{}-{}", self.context.run, record.id);
         match record.outcome {
             Outcome::NotConfirmed => tracing::debug!(%id, "{}", Lazily(record)),
-            Outcome::Observed | Outcome::Recovered | Outcome::Paused | Outcome::Breaker => tracing::info!(%id, "{}", Lazily(record)),
+            Outcome::Observed | Outcome::Recovered | Outcome::Paused | Outcome::Breaker | Outcome::Hurried | Outcome::PutOff => {
+                tracing::info!(%id, "{}", Lazily(record))
+            }
             Outcome::Killed | Outcome::NoVictim => tracing::warn!(%id, "{}", Lazily(record)),
             Outcome::Failed => tracing::error!(%id, "{}", Lazily(record)),
         }

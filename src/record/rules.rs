@@ -71,6 +71,7 @@ impl FailureReason {
             | RungOutcome::Empty
             | RungOutcome::Recovered
             | RungOutcome::Overtaken
+            | RungOutcome::Spared
             | RungOutcome::Paused
             | RungOutcome::Nobody => None,
             RungOutcome::Deadline => Some(FailureReason::Deadline),
@@ -134,7 +135,7 @@ impl RuleCounters {
                 self.processes.inc_by(processes);
                 self.freed.inc_by(freed);
             }
-            Outcome::NotConfirmed | Outcome::NoVictim | Outcome::Observed | Outcome::Breaker => {}
+            Outcome::NotConfirmed | Outcome::NoVictim | Outcome::Observed | Outcome::Breaker | Outcome::Hurried | Outcome::PutOff => {}
         }
         failures(record, |reason| self.failure(reason));
         let latency = record.latency;

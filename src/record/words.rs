@@ -213,6 +213,7 @@ pub fn rung_outcome(outcome: RungOutcome) -> String {
         RungOutcome::Deadline => "deadline".into(),
         RungOutcome::Interrupted => "interrupted".into(),
         RungOutcome::Overtaken => "overtaken".into(),
+        RungOutcome::Spared => "spared".into(),
         RungOutcome::Paused => "paused".into(),
         RungOutcome::Nobody => "nobody".into(),
         RungOutcome::Exit(code) => format!("failed: exit {code}"),
@@ -422,6 +423,12 @@ pub fn log_line(record: &JudgementRecord) -> String {
         Outcome::Recovered => {
             format!("rule {rule} spared {victim}: the trouble after {trigger} at {subject} was over before the kill; {}", Rungs(record))
         }
+        Outcome::Hurried => format!(
+            "rule {rule} names {victim} too, which another rule is asking to go: the kill is brought forward, after {trigger} at {subject}"
+        ),
+        Outcome::PutOff => format!(
+            "rule {rule} waits with killing {victim} after {trigger} at {subject}: what a kill on its line frees comes first, or all ladders are in use"
+        ),
         Outcome::Failed => format!("rule {rule} could not kill {victim} after {trigger} at {subject}: {}", Rungs(record)),
         Outcome::NoVictim => format!("rule {rule} found no victim after {trigger} at {subject}: {}", Struck(record)),
         Outcome::NotConfirmed => format!("rule {rule} at {subject}: {trigger} not confirmed by fresh facts"),

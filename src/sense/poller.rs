@@ -120,16 +120,20 @@ impl Poller {
         let _ = self.epoll.delete(fd);
     }
 
-    /// Waits (for ever) and calls `each` with what is ready.
+    /// Waits (for ever) and fills `out` with what is ready. Whether the wait was interrupted (EINTR): then `out` holds
+    /// what is ready since, perhaps nothing.
     ///
     /// # Errors
-    /// The errno, but for EINTR, after which nothing is ready.
-    pub fn wait(&mut self, out: &mut Vec<Ready>) -> Result<(), Errno> {
+    /// The errno, but for EINTR.
+    pub fn wait(&mut self, out: &mut Vec<Ready>) -> Result<bool, Errno> {
         out.clear();
-        let ready = match self.epoll.wait(&mut self.events, EpollTimeout::NONE) {
-            Ok(ready) => ready,
-            Err(Errno::EINTR) => return Ok(()),
-            Err(errno) => return Err(errno),
+        let (mut interrupted, mut timeout) = (false, EpollTimeout::NONE);
+        let ready = loop {
+            match self.epoll.wait(&mut self.events, timeout) {
+                Ok(ready) => break ready,
+                Err(Errno::EINTR) => (interrupted, timeout) = (true, EpollTimeout::ZERO),
+                Err(errno) => return Err(errno),
+            }
         };
         for event in self.events.iter().take(ready) {
             let flags = event.events();
@@ -140,7 +144,7 @@ impl Poller {
                 error: flags.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP),
             });
         }
-        Ok(())
+        Ok(interrupted)
     }
 }
 

@@ -348,6 +348,15 @@ impl Pool {
         }
     }
 
+    /// Nobody looked for a while: windows that are watched on a timer begin anew.
+    pub fn forget_windows(&mut self) {
+        for entry in self.entries.iter_mut().flatten() {
+            if let State::Timer(stall) = &mut entry.state {
+                *stall = None;
+            }
+        }
+    }
+
     /// Reads the triggers that are on a timer: `total` gives a group's stall total, `fired` is called for those whose
     /// stall reached its threshold within the window.
     pub fn tick(&mut self, now: Duration, mut total: impl FnMut(GroupId, PsiKind) -> Option<u64>, mut fired: impl FnMut(GroupId, Psi)) {

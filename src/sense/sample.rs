@@ -25,6 +25,11 @@ pub struct Look {
 }
 
 impl Sampler {
+    /// What was seen so far says nothing about now: nobody looked meanwhile.
+    pub fn forget(&mut self) {
+        *self = Sampler::default();
+    }
+
     /// Takes a reading. `span` is the whole way to the threshold (its value in bytes), `lasting` how long the condition
     /// must hold. Times are since one fixed moment.
     pub fn look(&mut self, now: Duration, distance: u64, span: u64, lasting: Duration) -> Look {
@@ -88,6 +93,16 @@ mod tests {
         assert_eq!(sampler.look(at(1500), 0, MIB, at(1000)).held_for, None, "the dip at 500 ms began the time anew");
         assert_eq!(sampler.look(at(1600), 0, MIB, at(1000)).held_for, Some(at(1000)));
         assert_eq!(sampler.look(at(1700), 0, MIB, at(1000)).held_for, None, "and again after a judgement");
+    }
+
+    /// Number 6: a level that was seen before and after a gap need not have lasted.
+    #[test]
+    fn samples_do_not_bridge_a_gap() {
+        let mut sampler = Sampler::default();
+        assert_eq!(sampler.look(at(0), 0, MIB, at(1000)).held_for, None);
+        sampler.forget();
+        assert_eq!(sampler.look(at(15_000), 0, MIB, at(1000)).held_for, None);
+        assert_eq!(sampler.look(at(16_000), 0, MIB, at(1000)).held_for, Some(at(1000)));
     }
 
     #[test]

@@ -118,6 +118,12 @@ impl Tree {
         Ok(tree)
     }
 
+    /// The policy by which the groups are classed.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy)
+    }
+
     /// The inotify descriptor, for epoll.
     #[must_use]
     pub fn watches(&self) -> &Watches {

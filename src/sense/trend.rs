@@ -62,6 +62,13 @@ impl Trends {
         }
     }
 
+    /// Nobody looked for a while: stall since the last note says nothing about the last second.
+    pub fn forget_stall(&mut self) {
+        for trend in self.0.values_mut() {
+            (trend.stall, trend.pressure) = (None, None);
+        }
+    }
+
     /// Forgets a group.
     pub fn forget(&mut self, group: GroupId) {
         self.0.remove(&group);

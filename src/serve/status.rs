@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::Desk;
-use crate::policy::model::{Mode, Policy};
+use crate::decide::breaker::EVERY_RULE;
+use crate::policy::model::{KillLimit, Mode, Policy};
 use crate::record::board::{Module, Standing};
 use crate::record::counters::Counters;
 use crate::record::words;
@@ -45,6 +46,8 @@ pub struct Status {
     pub groups: Groups,
     /// How many PSI triggers there are.
     pub psi_triggers: Triggers,
+    /// The limit over all rules but those about the node, if the policy has one.
+    pub node_limit: Option<Limit>,
     /// The circuit breaker's limit, if the policy has one.
     pub limit: Option<Limit>,
     /// Open breakers.
@@ -104,6 +107,9 @@ pub struct Triggers {
     /// Refused by the kernel, and read every 250 ms instead.
     pub by_timer: usize,
 }
+
+/// In the place of a rule's name, for the breaker over all rules about groups.
+const EVERY_RULE_WORDS: &str = "(all rules about groups)";
 
 /// The circuit breaker's limit.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -251,11 +257,12 @@ impl Status {
         let name = |rule: usize| policy.rules.get(rule).map(|rule| rule.name.to_string());
         self.policy =
             PolicyStatus { hash: policy.hash.to_string(), mode: mode_word(policy.mode), is_last: counters.is_last_policy_in_force() };
-        self.limit = policy.limit.map(|limit| Limit { kills: limit.kills, per_seconds: limit.per.as_secs() });
+        let limit = |limit: KillLimit| Limit { kills: limit.kills, per_seconds: limit.per.as_secs() };
+        (self.limit, self.node_limit) = (policy.limit.map(limit), policy.node_limit.map(limit));
         let since_shown = now.duration_since(standing.shown).unwrap_or_default();
         let breaker = |open: &crate::decide::breaker::Open| {
             let left = open.until.checked_sub(since_shown)?;
-            let rule = name(usize::from(open.rule))?;
+            let rule = if open.rule == EVERY_RULE { EVERY_RULE_WORDS.to_owned() } else { name(usize::from(open.rule))? };
             Some(BreakerStatus { rule, subject: open.subject.to_string(), closes_in_seconds: left.as_secs() })
         };
         self.breakers = standing.breakers.iter().filter_map(breaker).collect();

@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::Clock;
 use super::court::{Court, Ruling};
 use super::hooks::{Ask, Hooks};
+use super::order::is_above;
 use super::reach::Reach;
 use super::senses::{Senses, below};
 use super::switches::Switches;
@@ -26,19 +27,31 @@ use crate::cgroup::GroupId;
 use crate::cgroup::group::{File, Group};
 use crate::cgroup::parse;
 use crate::cgroup::path::GroupPath;
-use crate::decide::history::{DeedEnd, History, freed_little};
+use crate::decide::history::{DeedEnd, History, Subject, freed_little};
 use crate::decide::recovery::{ScopeFacts, recovered};
 use crate::decide::verdict::Notice;
-use crate::policy::model::{KillWhat, Policy, Rule, Rung};
+use crate::policy::model::{KillWhat, Policy, Rule, Rung, Trigger};
 use crate::record::model::{JudgementRecord, MAX_RUNGS, Outcome, RungRecord};
 use crate::record::pool::Pool as Records;
 use crate::sense::poller::{Key, Poller, Token};
-use crate::sense::tree::{Slot, Tree};
+use crate::sense::sample::LATEST;
+use crate::sense::tree::{Node, Slot, Tree};
 
-/// Ladders at a time. More independent troubles than this at one moment wait for the next notice.
-const CLIMBS: usize = 8;
+/// Ladders at a time. Verdicts on more independent troubles than this at one moment are put off.
+const GROUP_CLIMBS: usize = 8;
+/// With places that are kept for rules about the node: however many groups wait in their grace times, it is served.
+const CLIMBS: usize = GROUP_CLIMBS + 2;
 /// Jobs at a time: each ladder may have one stuck and one under way.
 const JOBS: usize = 2 * CLIMBS;
+/// Victims that were sent SIGKILL and are still there, as many as are remembered...
+const LINGERING: usize = 32;
+/// ...and for how long. After that one may be chosen again: a service that was started anew in its group.
+const LINGERS: Duration = Duration::from_secs(60);
+/// How long a rung waits for a closer look at the victim. A crowd of groups that come and go must not keep it alive.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
+/// After a gap in the warden's attention a ladder goes on when its trouble has been noticed again; so much longer than a
+/// trigger's window is waited for that.
+const NOTICED_AGAIN: Duration = Duration::from_millis(1500);
 /// Victims that are tried in one ladder.
 const TRIES: usize = 4;
 /// How often a dying victim is looked at besides its notices.
@@ -115,6 +128,83 @@ struct Climb {
     /// Another policy is in force: this one's indices mean nothing to the groups any more.
     superseded: bool,
     look_at: Option<Duration>,
+    /// The verdict, or the last look at the victim, is of this turn.
+    fresh: bool,
+    /// The next rung waits for a closer look at the victim, since then.
+    looking: Option<(Next, Duration)>,
+    /// That look was taken, or took too long: the rung is judged on what is known.
+    looked: bool,
+    /// The evidence is from before a gap in the warden's attention, and the trouble was not noticed since.
+    stale: bool,
+    /// Another rule's verdict named the victim too.
+    hurried: Option<Hurried>,
+}
+
+/// Another rule would kill a ladder's victim too, and sooner.
+#[derive(Clone, Debug)]
+struct Hurried {
+    /// Its policy.
+    policy: Arc<Policy>,
+    /// Index of the rule there.
+    rule: u16,
+    /// Its subject.
+    subject: GroupId,
+    /// Whose shortage it is.
+    scope: GroupId,
+    /// What was noticed.
+    notice: Notice,
+    /// The facts at its verdict.
+    before: Option<ScopeFacts>,
+    /// When its own ladder would come to the kill, on the warden's clock.
+    by: Duration,
+    /// It would have waited until then, so that its trouble may be over by then.
+    asks: bool,
+}
+
+/// What is in the way of a verdict to kill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Nothing.
+    Free,
+    /// A ladder waits for the same victim, or one inside it: its kill is to come no later than this verdict's would.
+    Hurry,
+    /// SIGKILL was sent along the line and memory is on its way back, the same shortage is being dealt with, or there is no
+    /// place for one more ladder.
+    PutOff,
+}
+
+/// A verdict to kill, as far as other ladders are concerned.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The policy in force.
+    pub policy: &'a Arc<Policy>,
+    /// Index of the rule.
+    pub rule: u16,
+    /// The subject.
+    pub subject: GroupId,
+    /// Whose shortage it is.
+    pub scope: GroupId,
+    /// The victim.
+    pub victim: GroupId,
+    /// What was noticed.
+    pub notice: Notice,
+}
+
+impl Wanted<'_> {
+    /// How long its own ladder would wait before the kill.
+    fn grace(&self) -> Duration {
+        self.policy.rules.get(usize::from(self.rule)).map_or(Duration::ZERO, |rule| grace(&rule.ladder))
+    }
+}
+
+/// How long a ladder waits before its kill, if every rung takes its time.
+fn grace(rungs: &[Rung]) -> Duration {
+    let wait = |rung: &Rung| match rung {
+        Rung::Warn { wait, .. } | Rung::Term { wait } => *wait,
+        Rung::Hook(hook) => hook.timeout,
+        Rung::Kill(_) => Duration::ZERO,
+    };
+    rungs.iter().map(wait).sum()
 }
 
 impl Climb {
@@ -162,6 +252,8 @@ pub struct Climbs {
     actors: Actors,
     hooks: Option<Hooks>,
     relieved: Vec<Relieved>,
+    /// Victims that were sent SIGKILL and were not gone in time, each with the time until which it is remembered.
+    lingering: Vec<(GroupId, Duration)>,
     /// What a climb that is not under way points at, so that it keeps nothing of its last victim open.
     blank: (Arc<Policy>, Arc<Group>),
     #[expect(clippy::vec_box, reason = "a climb goes from here to its place and back by its box: that allocates nothing")]
@@ -198,6 +290,11 @@ impl Climbs {
                 hold: None,
                 superseded: false,
                 look_at: None,
+                fresh: false,
+                looking: None,
+                looked: false,
+                stale: false,
+                hurried: None,
             })
         };
         Ok(Climbs {
@@ -206,6 +303,7 @@ impl Climbs {
             actors: Actors::start(mail, JOBS, groups.max(64), reach.listeners.as_ref())?,
             hooks: reach.hooks,
             relieved: Vec::with_capacity(CLIMBS * TRIES),
+            lingering: Vec::with_capacity(LINGERING),
             blank: (Arc::clone(policy), Arc::clone(root)),
             spare: (0..CLIMBS).map(|_| blank()).collect(),
         })
@@ -226,20 +324,121 @@ impl Climbs {
         self.places.iter().flatten().map(|climb| &**climb)
     }
 
-    /// Whether a deed on the group, or on one above it, is under way.
+    /// Whether SIGKILL was sent to the group, or to one above it, and that is not over. One that is merely asked to go is
+    /// not dying: another rule may have to name it.
     #[must_use]
     pub fn is_dying(&self, tree: &Tree, slot: Slot) -> bool {
         let Some(id) = tree.get(slot).map(|node| node.group.id) else { return false };
-        self.climbs().any(|climb| !climb.one && below(tree, id, climb.victim.id))
+        let killing = |climb: &Climb| !climb.one && climb.ladder.is_killing() && below(tree, id, climb.victim.id);
+        self.climbs().any(killing) || self.lingering.iter().any(|(group, _)| below(tree, id, *group))
     }
 
-    /// Whether a ladder in the trouble of `scope`, against `victim`, would be on the line of one that is under way.
+    /// Forgets victims that are not remembered any longer.
+    pub fn forget_lingering(&mut self, now: Duration) {
+        self.lingering.retain(|(_, until)| *until > now);
+    }
+
+    /// Ladders that have not killed yet, but for those about the node.
     #[must_use]
-    pub fn conflicts(&self, tree: &Tree, scope: GroupId, victim: Slot) -> bool {
-        let Some(victim) = tree.get(victim).map(|node| node.group.id) else { return true };
+    pub fn waiting_below(&self, root: GroupId) -> usize {
+        self.climbs().filter(|climb| climb.subject != root && climb.ladder.killed_at.is_none()).count()
+    }
+
+    /// What is in the way of a verdict.
+    ///
+    /// A ladder that has sent SIGKILL somewhere on the line keeps the verdict waiting: what it frees may be enough. One that
+    /// waits in its grace time does not, or whoever has a long one would keep everything above it still. If the
+    /// verdict names its victim, or what contains it, its kill is brought forward. If the verdict names somebody else, both go on
+    /// side by side, unless it is about the very shortage that the ladder deals with: a sibling's stall is the echo of that.
+    #[must_use]
+    pub fn way(&self, tree: &Tree, wanted: &Wanted<'_>, now: Duration) -> Way {
         let on_line = |a: GroupId, b: GroupId| below(tree, a, b) || below(tree, b, a);
-        self.places.iter().all(Option::is_some)
-            || self.climbs().any(|climb| on_line(climb.scope, scope) || on_line(climb.victim.id, victim))
+        let mut way = Way::Free;
+        for climb in self.climbs() {
+            if !on_line(climb.scope, wanted.scope) && !on_line(climb.victim.id, wanted.victim) {
+                continue;
+            }
+            if climb.ladder.is_killing() {
+                return Way::PutOff;
+            }
+            if below(tree, climb.victim.id, wanted.victim) {
+                way = Way::Hurry;
+            } else if climb.scope == wanted.scope && !is_above(tree, wanted.subject, climb.subject) {
+                let left = (climb.arrived + climb.ladder.deadline()).saturating_sub(now);
+                // Another rule about the same subject, which names somebody else: whichever kills first goes first.
+                if climb.subject != wanted.subject || left <= wanted.grace() {
+                    return Way::PutOff;
+                }
+            }
+        }
+        if way == Way::Free && self.place(tree, wanted.subject).is_none() {
+            return Way::PutOff;
+        }
+        way
+    }
+
+    /// A free place for a ladder about this subject.
+    fn place(&self, tree: &Tree, subject: GroupId) -> Option<usize> {
+        let node = tree.get(Tree::ROOT).is_some_and(|root| root.group.id == subject);
+        let places = if node { CLIMBS } else { GROUP_CLIMBS };
+        let taken = self.places.iter().flatten().count();
+        // Ladders about the node may stand in any place, so the others are counted, too.
+        self.places.iter().position(Option::is_none).filter(|_| taken < places)
+    }
+
+    /// Brings the kills of ladders forward that wait for the victim of this verdict, or for one inside it: they come no later
+    /// than its own ladder would.
+    pub fn bring_forward(&mut self, wanted: &Wanted<'_>, with: &mut Means<'_>) {
+        let (now, grace) = (with.clock.now(), wanted.grace());
+        let index = |group: GroupId| with.senses.tree.slot_of(group).and_then(|slot| with.court.index_of(slot));
+        let facts = index(wanted.subject).zip(index(wanted.scope));
+        let before = facts.and_then(|(subject, scope)| ScopeFacts::of(&with.court.facts, &with.court.node, subject, scope));
+        for climb in self.places.iter_mut().flatten() {
+            if climb.ladder.is_killing() || !below(&with.senses.tree, climb.victim.id, wanted.victim) {
+                continue;
+            }
+            let by = now.saturating_add(grace);
+            if climb.hurried.as_ref().is_none_or(|known| by < known.by) {
+                climb.hurried = Some(Hurried {
+                    policy: Arc::clone(wanted.policy),
+                    rule: wanted.rule,
+                    subject: wanted.subject,
+                    scope: wanted.scope,
+                    notice: wanted.notice,
+                    before,
+                    by,
+                    asks: !grace.is_zero(),
+                });
+            }
+        }
+    }
+
+    /// The trouble of this rule and subject was noticed: evidence that a ladder for it may rest on.
+    pub fn noticed(&mut self, rule: u16, subject: GroupId) {
+        for climb in self.places.iter_mut().flatten() {
+            if climb.key == Some(rule) && climb.subject == subject {
+                climb.stale = false;
+            }
+        }
+    }
+
+    /// The warden did not look for a while: ladders that wait go on only when their trouble was noticed again.
+    pub fn doubt(&mut self, now: Duration) {
+        for climb in self.places.iter_mut().flatten() {
+            let Some(rule) = climb.policy.rules.get(usize::from(climb.rule)) else { continue };
+            // A group that lost a process does not heal.
+            if climb.ladder.is_killing() || super::breaks_group(&climb.notice) {
+                continue;
+            }
+            let window = rule.when.iter().map(|when| match when {
+                Trigger::Psi(psi) => 2 * psi.window.max(Duration::from_millis(500)),
+                Trigger::Usage(_, lasting) | Trigger::Available(_, lasting) | Trigger::SwapFree(_, lasting) => *lasting + LATEST,
+                Trigger::Event(_) | Trigger::Lms(_) => Duration::ZERO,
+            });
+            let window = window.max().unwrap_or_default();
+            climb.stale = true;
+            climb.ladder.extend(climb.since(now) + window + NOTICED_AGAIN);
+        }
     }
 
     /// The kernel is about to kill, so no ladder against this line of groups, or in the trouble of `scope`, may take its time: the
@@ -297,7 +496,14 @@ impl Climbs {
     /// When the next ladder must be looked at.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        self.climbs().map(|climb| climb.look_at.unwrap_or(Duration::MAX).min(climb.arrived + climb.ladder.deadline())).min()
+        let due = |climb: &Climb| {
+            if let Some((_, since)) = climb.looking {
+                return since + LOOK_LIMIT;
+            }
+            let hurried = climb.hurried.as_ref().map_or(Duration::MAX, |hurried| hurried.by);
+            climb.look_at.unwrap_or(Duration::MAX).min(climb.arrived + climb.ladder.deadline()).min(hurried)
+        };
+        self.climbs().map(due).min()
     }
 
     /// The next scope whose trouble has just been dealt with.
@@ -307,13 +513,16 @@ impl Climbs {
 
     /// Begins a ladder.
     pub fn begin(&mut self, start: Start<'_>, with: &mut Means<'_>) {
-        let place = self.places.iter().position(Option::is_none);
+        let place = self.place(&with.senses.tree, start.subject);
         let victim = with.senses.tree.get(start.victim).map(|node| Arc::clone(&node.group));
         let means = place.zip(victim).and_then(|(place, victim)| Some((place, victim, self.spare.pop()?)));
         let Some((place, victim, mut climb)) = means else {
             // Nothing was begun, so the rule must not wait for an end.
             let cooldown = start.policy.rules.get(usize::from(start.rule)).map_or(Duration::ZERO, |rule| rule.cooldown);
-            with.history.deed_ended(with.clock.now(), start.rule, start.subject, cooldown, DeedEnd::Failed);
+            if let Some(node) = with.senses.tree.slot_of(start.subject).and_then(|slot| with.senses.tree.get(slot)) {
+                let subject = Subject { id: start.subject, path: &node.group.path };
+                with.history.deed_ended(with.clock.now(), start.rule, &subject, cooldown, DeedEnd::Failed);
+            }
             if let Some(record) = start.record {
                 with.records.submit(record);
             }
@@ -333,6 +542,7 @@ impl Climbs {
         (climb.notice, climb.arrived, climb.record) = (start.notice, start.arrived, start.record);
         (climb.before, climb.failed, climb.look_at, climb.attempt) = (before, [None; TRIES], None, 0);
         (climb.key, climb.superseded, climb.hold) = (Some(start.rule), false, start.hold);
+        (climb.looking, climb.looked, climb.stale, climb.hurried) = (None, false, false, None);
         climb.rungs.clear();
         self.generations[place] = self.generations[place].wrapping_add(1) & 0xff_ffff;
         let next = self.enter(place, &mut climb, start.victim, with);
@@ -345,7 +555,9 @@ impl Climbs {
         let Some(rule) = policy.rules.get(usize::from(climb.rule)) else { return Next::End(End::Failed(None)) };
         climb.usage = with.court.facts_of(victim).and_then(|facts| facts.memory.usage());
         climb.processes = with.court.processes_below(victim);
-        climb.one = matches!(rule.ladder.last(), Some(Rung::Kill(KillWhat::Process)));
+        climb.one = kills_one(rule, with.senses.tree.get(victim));
+        // What was gathered for the verdict, in this turn.
+        climb.fresh = true;
         climb.pidfd = None;
         let pid = if climb.one { with.court.pick_process(victim, with.senses) } else { None };
         if climb.one && pid.is_none() {
@@ -375,12 +587,38 @@ impl Climbs {
                 Next::Wait => break,
                 // No further rung is begun.
                 Next::Do(_) | Next::Run(_) if with.switches.is_paused() => return self.end(place, climb, Outcome::Paused, now, with),
+                Next::Do(_) | Next::Run(_) if !climb.fresh => match self.look_again(&mut climb, now, with) {
+                    Look::MayDie => climb.fresh = true,
+                    Look::Wait => {
+                        climb.looking = Some((next, now));
+                        break;
+                    }
+                    Look::Over => {
+                        climb.ladder.interrupted(climb.since(now), &mut climb.rungs);
+                        return self.end(place, climb, Outcome::Recovered, now, with);
+                    }
+                    Look::MustLive => {
+                        climb.ladder.spared(climb.since(now), &mut climb.rungs);
+                        match self.next_victim(&mut climb, now, with) {
+                            Successor::Is(victim) => next = self.enter(place, &mut climb, victim, with),
+                            Successor::NotNeeded => return self.end(place, climb, Outcome::Recovered, now, with),
+                            Successor::None => {
+                                if let Some(record) = &mut climb.record {
+                                    record.victim = None;
+                                }
+                                return self.end(place, climb, Outcome::NoVictim, now, with);
+                            }
+                        }
+                    }
+                },
                 Next::Do(deed) => {
+                    climb.fresh = false;
                     self.send(place, &mut climb, deed, with.senses);
                     break;
                 }
                 Next::Run(hook) => match &self.hooks {
                     Some(hooks) => {
+                        climb.fresh = false;
                         climb.attempt = climb.attempt.wrapping_add(1);
                         let ladder = self.attempt_key(place, &climb);
                         hooks.ask(Ask { ladder, hook, record: told_so_far(&climb, with.records) });
@@ -394,9 +632,11 @@ impl Climbs {
                     next = climb.ladder.judged(rungs, over, since, &mut climb.rungs);
                 }
                 Next::End(End::Failed(_)) => match self.next_victim(&mut climb, now, with) {
-                    Some(victim) => next = self.enter(place, &mut climb, victim, with),
-                    None => return self.end(place, climb, Outcome::Failed, now, with),
+                    Successor::Is(victim) => next = self.enter(place, &mut climb, victim, with),
+                    Successor::None | Successor::NotNeeded => return self.end(place, climb, Outcome::Failed, now, with),
                 },
+                // Only new evidence turns to another.
+                Next::End(End::Lingers) => return self.end(place, climb, Outcome::Failed, now, with),
                 Next::End(End::Recovered) => return self.end(place, climb, Outcome::Recovered, now, with),
                 Next::End(End::Gone) => return self.end(place, climb, Outcome::Killed, now, with),
             }
@@ -456,7 +696,9 @@ impl Climbs {
             let Some(climb) = &self.places[place] else { continue };
             let due = climb.look_at.is_some_and(|at| at <= now);
             let late = climb.arrived + climb.ladder.deadline() <= now;
-            if !due && !late {
+            let looked = climb.looking.as_ref().is_some_and(|(_, since)| *since + LOOK_LIMIT <= now);
+            let hurried = climb.hurried.as_ref().is_some_and(|hurried| hurried.by <= now) && climb.looking.is_none();
+            if !due && !late && !looked && !hurried {
                 continue;
             }
             let Some(mut climb) = self.places[place].take() else { continue };
@@ -464,7 +706,15 @@ impl Climbs {
             let rungs = policy.rules.get(usize::from(climb.rule)).map(|rule| &rule.ladder[..]).unwrap_or_default();
             let since = climb.since(now);
             let next = if climb.is_gone(with.senses) {
+                climb.looking = None;
                 climb.ladder.gone(since, &mut climb.rungs)
+            } else if climb.looking.is_some() {
+                if looked { self.looked(&mut climb) } else { Next::Wait }
+            } else if hurried {
+                match climb.hurried.take() {
+                    Some(hurried) if !self.is_relieved(&hurried, now, with) => climb.ladder.hurry(rungs, since, &mut climb.rungs),
+                    _ => Next::Wait,
+                }
             } else if late {
                 climb.ladder.deadline_passed(rungs, since, &mut climb.rungs)
             } else {
@@ -472,6 +722,52 @@ impl Climbs {
             };
             self.carry_on(place, climb, next, with);
         }
+    }
+
+    /// A closer look at this group is done: ladders whose next rung waited for it go on.
+    pub fn inspected(&mut self, group: GroupId, with: &mut Means<'_>) {
+        for place in 0..CLIMBS {
+            if self.places[place].as_ref().is_some_and(|climb| climb.looking.is_some() && climb.victim.id == group)
+                && let Some(mut climb) = self.places[place].take()
+            {
+                let next = self.looked(&mut climb);
+                self.carry_on(place, climb, next, with);
+            }
+        }
+    }
+
+    /// What a rung that waited for a closer look does next.
+    fn looked(&self, climb: &mut Climb) -> Next {
+        climb.looked = true;
+        climb.looking.take().map_or(Next::Wait, |(next, _)| next)
+    }
+
+    /// Looks at a victim again before the next rung: who must live may have come into it since the last one, or a reload may
+    /// protect it.
+    fn look_again(&mut self, climb: &mut Climb, now: Duration, with: &mut Means<'_>) -> Look {
+        if climb.stale && !self.stands_again(climb, now, with) {
+            return Look::Over;
+        }
+        let looked = std::mem::take(&mut climb.looked);
+        let Some(slot) = with.senses.tree.slot_of(climb.victim.id) else { return Look::MayDie };
+        let Some(rule) = climb.policy.rules.get(usize::from(climb.rule)) else { return Look::MustLive };
+        let strike = with.court.examine(rule, slot, now, with.senses, self);
+        let surprising = !with.senses.knows_all_below(slot);
+        if !looked && (surprising || !with.court.unheld.is_empty()) {
+            with.senses.tree.inspect(climb.victim.id, surprising, &with.court.unheld);
+            return Look::Wait;
+        }
+        match strike {
+            None => Look::MayDie,
+            Some(_) => Look::MustLive,
+        }
+    }
+
+    /// Whether a trouble that was noticed before a gap in the warden's attention is known to go on: the level, or the
+    /// conditions, are looked at; stall and events have to be noticed again.
+    fn stands_again(&mut self, climb: &Climb, now: Duration, with: &mut Means<'_>) -> bool {
+        let level = matches!(climb.notice, Notice::Usage(..) | Notice::Available(..) | Notice::SwapFree(..) | Notice::Lms(_));
+        level && !self.is_over(climb, now, with)
     }
 
     fn done(&mut self, job: &mut Job, with: &mut Means<'_>) {
@@ -495,23 +791,45 @@ impl Climbs {
     /// Whether the trouble that began this ladder is over.
     fn is_over(&self, climb: &Climb, now: Duration, with: &mut Means<'_>) -> bool {
         let (Some(rule), Some(before)) = (climb.rule(), climb.before) else { return false };
-        let Some(subject) = with.senses.tree.slot_of(climb.subject) else { return false };
-        with.court.gather(&climb.policy, usize::from(climb.rule), subject, now, with.senses, self);
-        let scope = with.senses.tree.slot_of(climb.scope).and_then(|slot| with.court.index_of(slot));
-        let facts = with.court.index_of(subject).zip(scope);
-        let facts = facts.and_then(|(subject, scope)| ScopeFacts::of(&with.court.facts, &with.court.node, subject, scope));
+        let facts = self.scope_facts(&climb.policy, climb.rule, climb.subject, climb.scope, now, with);
         facts.is_some_and(|facts| recovered(&climb.notice, rule, &before, &facts))
     }
 
-    /// The victim can't be killed: who is next?
-    fn next_victim(&mut self, climb: &mut Climb, now: Duration, with: &mut Means<'_>) -> Option<Slot> {
+    /// Whether the trouble of a verdict that waited for its own grace time is over.
+    fn is_relieved(&self, hurried: &Hurried, now: Duration, with: &mut Means<'_>) -> bool {
+        let rule = hurried.policy.rules.get(usize::from(hurried.rule));
+        let (true, Some(rule), Some(before)) = (hurried.asks, rule, hurried.before) else { return false };
+        let facts = self.scope_facts(&hurried.policy, hurried.rule, hurried.subject, hurried.scope, now, with);
+        facts.is_some_and(|facts| recovered(&hurried.notice, rule, &before, &facts))
+    }
+
+    /// What a recovery is judged by, now. `None`: subject or scope are gone.
+    fn scope_facts(
+        &self,
+        policy: &Policy,
+        rule: u16,
+        subject: GroupId,
+        scope: GroupId,
+        now: Duration,
+        with: &mut Means<'_>,
+    ) -> Option<ScopeFacts> {
+        let subject = with.senses.tree.slot_of(subject)?;
+        with.court.gather(policy, usize::from(rule), subject, now, with.senses, self);
+        let scope = with.senses.tree.slot_of(scope).and_then(|slot| with.court.index_of(slot));
+        let (subject, scope) = with.court.index_of(subject).zip(scope)?;
+        ScopeFacts::of(&with.court.facts, &with.court.node, subject, scope)
+    }
+
+    /// The victim can't be killed, or must live after all: who is next?
+    fn next_victim(&mut self, climb: &mut Climb, now: Duration, with: &mut Means<'_>) -> Successor {
         self.unwatch(climb, with.poller);
         if climb.superseded || with.switches.is_paused() {
-            return None;
+            return Successor::None;
         }
-        *climb.failed.iter_mut().find(|place| place.is_none())? = Some(climb.victim.id);
+        let Some(place) = climb.failed.iter_mut().find(|place| place.is_none()) else { return Successor::None };
+        *place = Some(climb.victim.id);
         if climb.failed.iter().all(Option::is_some) {
-            return None;
+            return Successor::None;
         }
         let mut failed = [GroupId(0); TRIES];
         let mut tried = 0;
@@ -519,20 +837,25 @@ impl Climbs {
             failed[tried] = *id;
             tried += 1;
         }
-        let subject = with.senses.tree.slot_of(climb.subject)?;
+        let Some(subject) = with.senses.tree.slot_of(climb.subject) else { return Successor::None };
         let rule = usize::from(climb.rule);
-        match with.court.judge(&climb.policy, rule, subject, &climb.notice, &failed[..tried], now, with.senses, self)? {
-            Ruling::Kill { victim, scope } => {
-                if self.conflicts(&with.senses.tree, scope, victim) {
-                    return None;
+        let ruling = with.court.judge(&climb.policy, rule, subject, &climb.notice, &failed[..tried], now, with.senses, self);
+        if let (Some(record), Some(Ruling::Kill { .. } | Ruling::NoVictim)) = (&mut climb.record, ruling) {
+            record.set_candidates(&with.court.verdict, &with.court.facts);
+        }
+        match ruling {
+            Some(Ruling::Kill { victim, scope }) => {
+                let Some(next) = with.senses.tree.get(victim).map(|node| Arc::clone(&node.group)) else { return Successor::None };
+                let (rule, subject, notice) = (climb.rule, climb.subject, climb.notice);
+                let wanted = Wanted { policy: &climb.policy, rule, subject, scope, victim: next.id, notice };
+                if self.way(&with.senses.tree, &wanted, now) != Way::Free {
+                    return Successor::None;
                 }
-                climb.victim = Arc::clone(&with.senses.tree.get(victim)?.group);
-                if let Some(record) = &mut climb.record {
-                    record.set_candidates(&with.court.verdict, &with.court.facts);
-                }
-                Some(victim)
+                climb.victim = next;
+                Successor::Is(victim)
             }
-            Ruling::NotConfirmed | Ruling::NoVictim => None,
+            Some(Ruling::NotConfirmed) => Successor::NotNeeded,
+            Some(Ruling::NoVictim) | None => Successor::None,
         }
     }
 
@@ -551,13 +874,23 @@ impl Climbs {
         let left = usage_left(&climb.victim, with.senses);
         let freed = climb.usage.zip(left).map(|(before, left)| before.saturating_sub(left));
         let cooldown = climb.rule().map_or(Duration::ZERO, |rule| rule.cooldown);
+        let lingers = outcome == Outcome::Failed && climb.ladder.is_killing();
+        if lingers && !climb.one {
+            if self.lingering.len() == self.lingering.capacity() {
+                self.lingering.remove(0);
+            }
+            self.lingering.push((climb.victim.id, now + LINGERS));
+        }
         let end = match outcome {
             Outcome::Killed => DeedEnd::Gone { freed_little: freed_little(&climb.notice, climb.usage, freed) },
+            // What was noticed up to now was noticed of this victim's trouble.
+            Outcome::Failed if lingers => DeedEnd::Gone { freed_little: freed_little(&climb.notice, climb.usage, freed) },
             Outcome::Recovered => DeedEnd::Recovered,
             _ => DeedEnd::Failed,
         };
         if let Some(key) = climb.key {
-            with.history.deed_ended(now, key, climb.subject, cooldown, end);
+            let subject = Subject { id: climb.subject, path: &climb.subject_path };
+            with.history.deed_ended(now, key, &subject, cooldown, end);
             if outcome == Outcome::Killed || climb.ladder.killed_at.is_some() {
                 with.switches.killed(now, key, &climb.subject_path);
             }
@@ -578,13 +911,15 @@ impl Climbs {
             }
             if outcome == Outcome::Killed {
                 record.processes_killed = if climb.one { Some(1) } else { climb.processes };
-                record.freed_bytes = freed;
                 record.latency.empty = Some(climb.since(now));
+            }
+            if climb.ladder.killed_at.is_some() || outcome == Outcome::Killed {
+                record.freed_bytes = freed;
             }
             record.latency.kill = climb.ladder.killed_at;
             records.submit(record);
         }
-        climb.pidfd = None;
+        (climb.pidfd, climb.looking, climb.hurried) = (None, None, None);
         (climb.policy, climb.victim) = (Arc::clone(&self.blank.0), Arc::clone(&self.blank.1));
         climb.subject_path = self.blank.1.path.clone();
         self.spare.push(climb);
@@ -620,6 +955,33 @@ impl Climbs {
             }
         }
     }
+}
+
+/// Who follows a victim that can't be killed, or must live.
+enum Successor {
+    /// This one.
+    Is(Slot),
+    /// Nobody: conditions do not hold any more.
+    NotNeeded,
+    /// Nobody may be killed.
+    None,
+}
+
+/// What a look at a victim before the next rung came to.
+enum Look {
+    /// It may die.
+    MayDie,
+    /// Something in it must live, or can't be told from what must.
+    MustLive,
+    /// The scout looks closer first.
+    Wait,
+    /// The trouble was not noticed again after a gap in the warden's attention.
+    Over,
+}
+
+/// Whether a kill by this rule takes a single process of the group.
+fn kills_one(rule: &Rule, node: Option<&Node>) -> bool {
+    matches!(rule.ladder.last(), Some(Rung::Kill(KillWhat::Process))) || node.is_some_and(|node| node.class.kill_one)
 }
 
 /// A copy of a climb's record up to now, for who reads it on another thread.

@@ -8,8 +8,9 @@
 
 use std::time::Duration;
 
+use super::climbs::Means;
 use super::court::Ruling;
-use super::{Pending, Warden, breaks_group, senses};
+use super::{Pending, Warden, is_event, senses};
 use crate::cgroup::GroupId;
 use crate::decide::verdict::Notice;
 use crate::policy::model::{AmongGroups, Policy, Victim};
@@ -136,7 +137,7 @@ impl Warden {
         while let Some(group) = self.senses.tree.take_inspected() {
             let pending = &mut self.pending;
             let resumed = |one: Pending| {
-                let fresh = breaks_group(&one.notice) || now.saturating_sub(one.arrived) < STALE;
+                let fresh = is_event(&one.notice) || now.saturating_sub(one.arrived) < STALE;
                 if fresh {
                     senses::push(pending, one);
                 }
@@ -148,6 +149,8 @@ impl Warden {
                     self.closer.looked.push(root.group.id);
                 }
             }
+            let Warden { clock, court, senses, history, records, poller, climbs, switches, .. } = self;
+            climbs.inspected(group, &mut Means { clock, court, senses, history, records, poller, switches });
         }
     }
 

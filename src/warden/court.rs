@@ -18,9 +18,9 @@ use crate::cgroup::parse;
 use crate::cgroup::{GroupId, Limit};
 use crate::decide::facts::{GroupFacts, MemoryFacts, NodeFacts, ProcessFacts, UNSEEN_BIRTH};
 use crate::decide::process::{ProcessFact, pick};
-use crate::decide::verdict::{Decision, Notice, Verdict};
-use crate::decide::{Judge, Step};
-use crate::policy::model::{Among, AmongGroups, LmsLevel, Policy, RankKey, Victim};
+use crate::decide::verdict::{Decision, Notice, Strike, Verdict};
+use crate::decide::{Examined, Judge, Step};
+use crate::policy::model::{Among, AmongGroups, LmsLevel, Policy, RankKey, Rule, Victim};
 use crate::sense::process::{MAX_PROCESSES, Processes};
 use crate::sense::tree::{Node, Slot, Tree};
 use crate::sense::trend::Trends;
@@ -192,6 +192,27 @@ impl Court {
         }
     }
 
+    /// Looks at a victim once more before the next rung of its ladder: why it must live after all, by the policy in force.
+    pub fn examine(&mut self, rule: &Rule, victim: Slot, now: Duration, senses: &mut Senses, climbs: &Climbs) -> Option<Strike> {
+        // Of no rule: the victim and what is below it are read, and the limits above.
+        let no_rule = usize::MAX;
+        let policy = senses.tree.policy();
+        let dying = |tree: &Tree, slot: Slot| climbs.is_dying(tree, slot);
+        self.gather_from(&policy, no_rule, victim, now, NodeFacts::default(), &mut senses.sight(), dying);
+        let Some(at) = self.index_of(victim) else { return None };
+        loop {
+            match self.judge.examine(rule, at, &self.facts) {
+                Examined::MayDie => return None,
+                Examined::MustLive(strike) => return Some(strike),
+                Examined::NeedProcesses(group) => {
+                    if self.see_processes_of(&policy, false, group, &mut senses.sight()).is_none() {
+                        return Some(Strike::Unknown);
+                    }
+                }
+            }
+        }
+    }
+
     /// Whom a rule would kill one after the other if the node had nothing left, at most `most`: in the order of its ranks, all of
     /// them looked at as closely as one that is about to die. `None`: the subject is gone.
     #[expect(clippy::too_many_arguments, reason = "as for a judgement")]
@@ -246,6 +267,10 @@ impl Court {
     pub fn see_processes(&mut self, policy: &Policy, rule: usize, group: u32, sight: &mut Sight<'_>) -> Option<()> {
         let scores =
             matches!(&policy.rules.get(rule)?.victim, Victim::Among(among) if among.rank.iter().any(|by| by.key == RankKey::OomScore));
+        self.see_processes_of(policy, scores, group, sight)
+    }
+
+    fn see_processes_of(&mut self, policy: &Policy, scores: bool, group: u32, sight: &mut Sight<'_>) -> Option<()> {
         let facts = self.facts.get_mut(group as usize)?;
         let node = self.slots.get(group as usize).and_then(|slot| sight.tree.get(*slot));
         facts.processes = Some(match node {

@@ -13,7 +13,7 @@ use super::court::Ruling;
 use super::senses::below;
 use super::signal::answering;
 use crate::cgroup::GroupId;
-use crate::decide::history::Admission;
+use crate::decide::history::{Admission, Subject};
 use crate::decide::verdict::Notice;
 use crate::policy::model::{EntrySet, LmsLevel};
 use crate::sense::lms::Fate;
@@ -130,7 +130,9 @@ impl Warden {
         let Some(slot) = self.senses.tree.slot_of(root) else { return false };
         let Some(cooldown) = self.policy.rules.get(usize::from(rule)).map(|rule| rule.cooldown) else { return false };
         // Nothing changes about a rule that found nobody a moment ago; it need not say so for each hold.
-        let resting = self.history.admit(begun, rule, root, &notice) != Admission::Judge;
+        let Some(path) = self.senses.tree.get(slot).map(|node| node.group.path.clone()) else { return false };
+        let whose = Subject { id: root, path: &path };
+        let resting = self.history.admit(begun, rule, &whose, &notice) != Admission::Judge;
         let ruling = match self.rule_on(rule, slot, root, &notice, begun) {
             None => return false,
             // Answered when the scout has looked. Nobody else is turned to meanwhile: if that takes too long the table decides,
@@ -149,7 +151,7 @@ impl Warden {
                     return true;
                 }
                 let record = self.write_down(notice, arrived, begun, decided);
-                self.history.deed_began(decided, rule, root);
+                self.history.deed_began(decided, rule, &whose);
                 let policy = std::sync::Arc::clone(&self.policy);
                 let start =
                     climbs::Start { policy: &policy, rule, subject: root, victim, scope, notice, arrived, record, hold: Some(hold) };
@@ -163,7 +165,7 @@ impl Warden {
                         self.records.submit(record);
                     }
                     if ruling == Ruling::NoVictim {
-                        self.rest(decided, rule, root, cooldown, true);
+                        self.rest(decided, rule, &whose, cooldown, true);
                     }
                 }
                 false

@@ -137,6 +137,11 @@ impl Senses {
         }
     }
 
+    /// Nobody looked for a while: what was seen before says nothing about how long a level has lasted.
+    pub(super) fn forget_samples(&mut self) {
+        self.samples.iter_mut().for_each(|sample| sample.sampler.forget());
+    }
+
     /// The kernel module's level changed: whatever asks for it is looked at in this turn.
     pub fn signal_changed(&mut self, policy: &Policy, now: Duration) {
         for sample in &mut self.samples {

@@ -14,15 +14,19 @@
 //! - [`signal`]: the kernel module's low memory signal; [`holds`]: what it asks for, and the table left with it.
 //! - [`own`]: which group oomwarden itself runs in.
 //! - [`reload`]: the thread that watches the policy's files.
+//! - [`order`]: which of several notices is judged first.
+//! - [`attention`]: gaps in which the warden did not run.
 //! - [`switches`]: pause and circuit breakers, which keep it from deeds.
 //! - [`published`]: the groups that a scrape shows.
 
+pub mod attention;
 pub mod climbs;
 mod closer;
 pub mod court;
 pub mod holds;
 pub mod hooks;
 pub mod levels;
+mod order;
 pub mod own;
 pub mod published;
 pub mod reach;
@@ -47,7 +51,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use crate::cgroup::GroupId;
 use crate::cgroup::root::Root;
 use crate::decide::facts::NodeFacts;
-use crate::decide::history::{Admission, History};
+use crate::decide::history::{Admission, DeedEnd, History, Subject};
 use crate::decide::verdict::Notice;
 use crate::policy::model::{EventKind, Mode, Policy, Trigger};
 use crate::record::board::Board;
@@ -59,7 +63,8 @@ use crate::record::rules::RuleCounters;
 use crate::sense::poller::{Poller, Ready, Token};
 use crate::sense::tree::Tree;
 
-use climbs::{Climbs, Means, Relieved};
+use attention::{Attention, Sign};
+use climbs::{Climbs, Means, Relieved, Wanted, Way};
 use closer::{Closer, Word};
 use court::{Court, Ruling};
 use reach::Reach;
@@ -160,6 +165,8 @@ pub struct Warden {
     switches: Switches,
     pending: Vec<Pending>,
     batch: Vec<Pending>,
+    /// Subjects for which a ladder was begun, or brought forward, in the batch that is being judged.
+    explained: Vec<GroupId>,
     closer: Closer,
     records: Records,
     counters: Arc<Counters>,
@@ -232,6 +239,7 @@ impl Warden {
             switches: Switches::new(board, &policy),
             pending: Vec::with_capacity(PENDING),
             batch: Vec::with_capacity(PENDING),
+            explained: Vec::with_capacity(PENDING),
             closer: Closer::default(),
             records,
             counters,
@@ -277,16 +285,26 @@ impl Warden {
     /// # Errors
     /// As [`Warden::run`].
     pub fn run_watched(mut self, mut turned: impl FnMut()) -> io::Result<()> {
+        let mut attention = Attention::begin(self.clock.now(), &mut self.senses.buffer);
+        let mut gap = None;
         loop {
             self.set_timer()?;
             let mut ready = std::mem::take(&mut self.ready);
-            self.poller.wait(&mut ready)?;
+            let planned = self.timer_at;
+            let interrupted = self.poller.wait(&mut ready)?;
             let now = self.clock.now();
+            gap = attention.gap(now, interrupted, planned, &mut self.senses.buffer).or(gap);
             let mut tree_moved = false;
             for one in &ready {
-                tree_moved |= self.notice(*one, now);
+                // Latched, who knows since when; all triggers are armed anew.
+                if gap.is_none() || !matches!(one.token, Token::Psi(_)) {
+                    tree_moved |= self.notice(*one, now);
+                }
             }
             self.ready = ready;
+            if let Some(sign) = gap.take() {
+                self.begin_anew(sign, now);
+            }
             self.clerk_replies();
             self.supervise();
             self.mind_switches();
@@ -304,11 +322,24 @@ impl Warden {
             }
             self.keep_table();
             self.publish();
+            gap = attention.turned(now, self.clock.now());
             turned();
             if self.stopped() {
                 return Ok(());
             }
         }
+    }
+
+    /// The warden did not run for a while: what was noticed before is void, and whatever could tell of it begins anew. A kill
+    /// by the kernel is none of that: a group that lost a process does not heal.
+    fn begin_anew(&mut self, sign: Sign, now: Duration) {
+        tracing::warn!("oomwarden did not run for a while ({sign}): what it noticed before counts no more, all triggers are armed anew");
+        let Warden { senses, policy, rules, poller, pending, .. } = self;
+        senses.forget_the_past(now, policy, rules, poller, pending);
+        self.pending.retain(|pending| breaks_group(&pending.notice));
+        self.closer.retain(|pending| breaks_group(&pending.notice));
+        self.history.drop_pending(|_, kind| !is_kill(kind));
+        self.climbs.doubt(now);
     }
 
     /// Takes one ready descriptor; whether inotify has something.
@@ -445,7 +476,7 @@ impl Warden {
                 // Whatever was counted in the victim concerns the dead, not who starts there next.
                 self.senses.recount_below(gone);
                 let tree = &self.senses.tree;
-                self.history.drop_pending(|subject| senses::below(tree, subject, gone));
+                self.history.drop_pending(|subject, _| senses::below(tree, subject, gone));
                 self.pending.retain(|pending| !senses::below(tree, pending.subject, gone));
                 self.closer.retain(|pending| !senses::below(tree, pending.subject, gone));
             }
@@ -453,14 +484,16 @@ impl Warden {
             let is_fresh = |pending: &Pending| breaks_group(&pending.notice) || !senses::below(tree, pending.subject, scope);
             self.pending.retain(is_fresh);
             self.closer.retain(|pending| is_fresh(pending));
+            self.history.drop_pending(|subject, kind| !is_kill(kind) && senses::below(tree, subject, scope));
             self.senses.renew_triggers(scope, self.clock.now(), &self.poller);
             self.note_relief(scope);
         }
     }
 
-    /// Judges what is pending: the least important, then the fattest, first.
+    /// Judges what is pending, in the order that [`order`] gives.
     fn judge_pending(&mut self) {
         let now = self.clock.now();
+        self.climbs.forget_lingering(now);
         while let Some((rule, subject, notice)) = self.history.take_due(now) {
             senses::push(&mut self.pending, Pending { rule, subject, notice, arrived: now, weight: (0, 0) });
         }
@@ -472,8 +505,10 @@ impl Warden {
         }
         std::mem::swap(&mut self.pending, &mut self.batch);
         if self.batch.len() > 1 {
-            self.senses.sort_by_weight(&mut self.batch);
+            self.senses.weigh(&mut self.batch);
+            order::order(&self.senses.tree, &mut self.batch);
         }
+        self.explained.clear();
         for at in 0..self.batch.len() {
             let pending = self.batch[at];
             self.judge(pending);
@@ -486,17 +521,28 @@ impl Warden {
         let Pending { rule, subject, notice, arrived, .. } = pending;
         // Removed meanwhile; who stands under its name by now is somebody else.
         let Some(slot) = self.senses.tree.slot_of(subject) else { return };
-        let policy = Arc::clone(&self.policy);
+        let Some(node) = self.senses.tree.get(slot) else { return };
+        let (policy, path) = (Arc::clone(&self.policy), node.group.path.clone());
+        let whose = Subject { id: subject, path: &path };
         let Some(the_rule) = policy.rules.get(usize::from(rule)) else { return };
         // A notice from before a reload, for a group or of a kind that the rule no longer names.
-        let names_it = self.senses.tree.get(slot).is_some_and(|node| node.class.subject_of.contains(usize::from(rule)));
-        if !names_it || !the_rule.when.iter().any(|when| is_of(&notice, when)) {
+        if !node.class.subject_of.contains(usize::from(rule)) || !the_rule.when.iter().any(|when| is_of(&notice, when)) {
             return;
         }
-        if !breaks_group(&notice) && self.history.resting_until(begun, rule, subject).is_some() {
+        // A ladder for it may wait for that word.
+        self.climbs.noticed(rule, subject);
+        // During a deed, and in the rest after it, only a kill by the kernel is kept: all else is that trouble's echo.
+        let rests = self.history.resting_until(begun, rule, &whose).is_some();
+        if rests && !breaks_group(&notice) && !self.history.is_put_off(rule, &whose) {
             return;
         }
-        if self.history.admit(begun, rule, subject, &notice) != Admission::Judge {
+        if self.history.admit(begun, rule, &whose, &notice) != Admission::Judge {
+            return;
+        }
+        let tree = &self.senses.tree;
+        if !order::is_about_the_node(tree, &pending) && self.explained.iter().any(|deeper| order::is_above(tree, subject, *deeper)) {
+            // What was noticed here may all be the trouble of a group below, which is being dealt with.
+            self.history.put_off(begun, rule, &whose, &notice, RETRY);
             return;
         }
         let ruling = match self.rule_on(rule, slot, subject, &notice, begun) {
@@ -504,32 +550,40 @@ impl Warden {
             Some(Word::Postponed) => return self.closer.postpone(pending),
             Some(Word::Given(ruling)) => ruling,
         };
-        if let Ruling::Kill { victim, scope } = ruling
-            && self.climbs.conflicts(&self.senses.tree, scope, victim)
-        {
-            // One ladder at a time along any line. Stall that lasts will be noticed again; a kill by the kernel is not
-            // told twice, so it waits.
-            if breaks_group(&notice) {
-                self.history.deed_began(begun, rule, subject);
-                let _ = self.history.admit(begun, rule, subject, &notice);
-                let retry = crate::decide::history::DeedEnd::Failed;
-                self.history.deed_ended(begun, rule, subject, RETRY, retry);
-            }
-            return;
-        }
         let decided = self.clock.now();
+        let forbidden = match the_rule.mode {
+            Mode::Observe => Some(Outcome::Observed),
+            Mode::Enforce => {
+                let root = self.senses.tree.get(Tree::ROOT).map_or(subject, |root| root.group.id);
+                self.switches.forbids(decided, rule, &path, self.climbs.waiting_below(root))
+            }
+        };
+        if let (Ruling::Kill { victim, scope }, None) = (ruling, forbidden) {
+            let Some(victim_id) = self.senses.tree.get(victim).map(|node| node.group.id) else { return };
+            let wanted = Wanted { policy: &policy, rule, subject, scope, victim: victim_id, notice };
+            let way = self.climbs.way(&self.senses.tree, &wanted, decided);
+            if way != Way::Free {
+                if way == Way::Hurry {
+                    let Warden { clock, court, senses, history, records, poller, climbs, switches, .. } = self;
+                    climbs.bring_forward(&wanted, &mut Means { clock, court, senses, history, records, poller, switches });
+                    self.explain(subject);
+                }
+                if self.history.put_off(decided, rule, &whose, &notice, RETRY)
+                    && let Some(mut record) = self.write_down(notice, arrived, begun, decided)
+                {
+                    record.outcome = if way == Way::Hurry { Outcome::Hurried } else { Outcome::PutOff };
+                    self.records.submit(record);
+                }
+                return;
+            }
+        }
         let record = self.write_down(notice, arrived, begun, decided);
         let cooldown = the_rule.cooldown;
-        let forbidden = match (the_rule.mode, self.senses.tree.get(slot)) {
-            (Mode::Observe, _) => Some(Outcome::Observed),
-            (Mode::Enforce, Some(node)) => self.switches.forbids(decided, rule, &node.group.path),
-            // Gone while it was judged: `begin` finds nobody.
-            (Mode::Enforce, None) => None,
-        };
         match ruling {
             Ruling::Kill { victim, scope } if forbidden.is_none() => {
-                self.history.deed_began(decided, rule, subject);
-                let start = climbs::Start { policy: &self.policy, rule, subject, victim, scope, notice, arrived, record, hold: None };
+                self.history.deed_began(decided, rule, &whose);
+                self.explain(subject);
+                let start = climbs::Start { policy: &policy, rule, subject, victim, scope, notice, arrived, record, hold: None };
                 let Warden { clock, court, senses, history, records, poller, climbs, switches, .. } = self;
                 climbs.begin(start, &mut Means { clock, court, senses, history, records, poller, switches });
             }
@@ -538,20 +592,27 @@ impl Warden {
                     record.outcome = forbidden.unwrap_or(Outcome::Observed);
                     self.records.submit(record);
                 }
-                self.rest(decided, rule, subject, cooldown, false);
+                self.rest(decided, rule, &whose, cooldown, false);
             }
             Ruling::NoVictim => {
                 if let Some(record) = record {
                     self.records.submit(record);
                 }
                 // Said once, then less and less often while nothing changes.
-                self.rest(decided, rule, subject, cooldown, true);
+                self.rest(decided, rule, &whose, cooldown, true);
             }
             Ruling::NotConfirmed => {
                 if let Some(record) = record {
                     self.records.submit(record);
                 }
             }
+        }
+    }
+
+    /// The trouble of this subject is being dealt with.
+    fn explain(&mut self, subject: GroupId) {
+        if self.explained.len() < self.explained.capacity() {
+            self.explained.push(subject);
         }
     }
 
@@ -565,9 +626,9 @@ impl Warden {
         Some(record)
     }
 
-    fn rest(&mut self, now: Duration, rule: u16, subject: GroupId, cooldown: Duration, backing_off: bool) {
+    fn rest(&mut self, now: Duration, rule: u16, subject: &Subject<'_>, cooldown: Duration, backing_off: bool) {
         self.history.deed_began(now, rule, subject);
-        let end = crate::decide::history::DeedEnd::Gone { freed_little: backing_off };
+        let end = DeedEnd::Gone { freed_little: backing_off };
         self.history.deed_ended(now, rule, subject, cooldown, end);
     }
 
@@ -626,7 +687,7 @@ impl Warden {
     }
 }
 
-/// How soon a kept notice is judged again when a ladder elsewhere on its line was in the way.
+/// How soon a verdict that was put off is judged again.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Whether a notice may come of a trigger.
@@ -643,5 +704,15 @@ fn is_of(notice: &Notice, when: &Trigger) -> bool {
 
 /// Whether the notice says that a group is no longer whole, which does not pass by itself.
 fn breaks_group(notice: &Notice) -> bool {
-    matches!(notice, Notice::Event(EventKind::OomKill | EventKind::OomGroupKill, ..))
+    matches!(notice, Notice::Event(kind, ..) if is_kill(*kind))
+}
+
+/// Whether the event is a kill by the kernel.
+fn is_kill(kind: EventKind) -> bool {
+    matches!(kind, EventKind::OomKill | EventKind::OomGroupKill)
+}
+
+/// Whether the notice is of a counter that rose, which need not rise again while the trouble lasts.
+fn is_event(notice: &Notice) -> bool {
+    matches!(notice, Notice::Event(..))
 }

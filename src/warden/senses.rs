@@ -12,6 +12,7 @@ use super::court::Sight;
 use super::levels::Sample;
 use super::published::Subject;
 use super::signal::Signal;
+use super::stall::Past;
 use crate::cgroup::GroupId;
 use crate::cgroup::group::{File, ReadBuf};
 use crate::cgroup::parse;
@@ -81,13 +82,13 @@ pub struct Census {
     pub timed_triggers: usize,
 }
 
-/// Adds a notice, unless the same rule and subject wait already or there is no room: what lasts comes again. A kill by the
-/// kernel does not, so it takes the place of another kind of notice.
+/// Adds a notice, unless the same rule and subject wait already or there is no room: what lasts comes again. An event
+/// does not, a kill by the kernel above all, so it takes the place of another kind of notice.
 pub fn push(pending: &mut Vec<Pending>, one: Pending) {
     let room = pending.len() < pending.capacity();
     let known = pending.iter_mut().find(|other| other.rule == one.rule && other.subject == one.subject);
     match known {
-        Some(other) if super::breaks_group(&one.notice) || is_worse(&one.notice, &other.notice) => *other = one,
+        Some(other) if is_weightier(&one.notice, &other.notice) => *other = one,
         Some(_) => {}
         None if room => pending.push(one),
         None if super::breaks_group(&one.notice) => {
@@ -95,13 +96,23 @@ pub fn push(pending: &mut Vec<Pending>, one: Pending) {
                 *other = one;
             }
         }
+        None if super::is_event(&one.notice) => {
+            if let Some(other) = pending.iter_mut().find(|other| !super::is_event(&other.notice)) {
+                *other = one;
+            }
+        }
         None => {}
     }
 }
 
-/// Whether one level of the kernel module's is worse than another.
-fn is_worse(one: &Notice, other: &Notice) -> bool {
-    matches!((one, other), (Notice::Lms(one), Notice::Lms(other)) if one > other)
+/// Whether of two notices for the same rule and subject the new one is to be judged: kills by the kernel before other
+/// events, which don't come again, and these before what does; of the kernel module's levels the worse.
+fn is_weightier(new: &Notice, known: &Notice) -> bool {
+    let weight = |notice: &Notice| (super::breaks_group(notice), super::is_event(notice));
+    match (new, known) {
+        (Notice::Lms(new), Notice::Lms(known)) => new > known,
+        _ => super::breaks_group(new) || weight(new) > weight(known),
+    }
 }
 
 /// Whether a group is `top` or stands below it. A group that has left the tree is below nothing but itself.
@@ -201,7 +212,7 @@ impl Senses {
                 Change::Settled(slot) => {
                     self.signal.table_outdated(now);
                     self.register(slot, poller);
-                    self.arm(slot, now, policy, false, poller);
+                    self.arm(slot, now, policy, false, Past::None, poller);
                     self.ask_oom_group(slot, policy);
                     self.add_samples(slot, policy, now);
                     self.changed_at(now);
@@ -434,22 +445,36 @@ impl Senses {
         let slots: Vec<Slot> = self.tree.slots().collect();
         for slot in slots {
             self.register(slot, poller);
-            self.arm(slot, now, policy, false, poller);
+            self.arm(slot, now, policy, false, Past::Watched, poller);
             self.ask_oom_group(slot, policy);
         }
         self.start_samplers(policy, now);
         self.changed_at(now);
     }
 
-    /// Puts what would be missed least first, then the fattest: a batch is judged in this order.
-    pub fn sort_by_weight(&mut self, batch: &mut [Pending]) {
+    /// Reads what [`order`] goes by.
+    pub fn weigh(&mut self, batch: &mut [Pending]) {
         let Senses { tree, buffer, .. } = self;
-        for pending in &mut *batch {
+        for pending in batch {
             let node = tree.slot_of(pending.subject).and_then(|slot| tree.get(slot));
             let current = node.and_then(|node| node.group.read(File::Current, buffer, parse::value).ok().flatten());
             pending.weight = (node.map_or(0, |node| node.class.importance), current.unwrap_or(0));
         }
-        batch.sort_unstable_by_key(|pending| (pending.weight.0, std::cmp::Reverse(pending.weight.1)));
+    }
+
+    /// Nobody looked for a while: what was counted meanwhile goes to `pending`, and everything that could tell of
+    /// stall or of a level from before begins anew.
+    pub fn forget_the_past(&mut self, now: Duration, policy: &Policy, rules: &[RuleCounters], poller: &Poller, pending: &mut Vec<Pending>) {
+        let slots: Vec<Slot> = self.tree.slots().collect();
+        for slot in slots {
+            self.events(self.tree.key(slot), now, policy, rules, pending);
+        }
+        self.forget_samples();
+        self.trends.forget_stall();
+        self.pool.forget_windows();
+        if let Some(root) = self.tree.get(Tree::ROOT).map(|node| node.group.id) {
+            self.renew_triggers(root, now, poller);
+        }
     }
 
     /// When something must be looked at without a notice.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::Pending;
 use super::senses::{Senses, below, push, rule_index};
 use crate::cgroup::GroupId;
-use crate::cgroup::group::Group;
 use crate::decide::verdict::Notice;
 use crate::policy::model::{Policy, Psi, Trigger};
 use crate::record::rules::RuleCounters;
@@ -16,9 +15,18 @@ use crate::sense::poller::{Key, Poller};
 use crate::sense::psi::{Firing, stall_total};
 use crate::sense::tree::Slot;
 
+/// Whether a group had triggers before, which the clerk may still have to close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Past {
+    /// It is new to us.
+    None,
+    /// It had, so that a new one may begin with stall from before.
+    Watched,
+}
+
 impl Senses {
     /// Asks for a group's triggers: while there is room, or, for one in trouble, in the place of the least troubled.
-    pub(super) fn arm(&mut self, slot: Slot, now: Duration, policy: &Policy, troubled: bool, poller: &Poller) {
+    pub(super) fn arm(&mut self, slot: Slot, now: Duration, policy: &Policy, troubled: bool, past: Past, poller: &Poller) {
         let Some(node) = self.tree.get(slot) else { return };
         let (group, subject_of) = (Arc::clone(&node.group), node.class.subject_of);
         let wanted = |rule: usize| policy.rules.get(rule).map(|rule| &rule.when[..]).unwrap_or_default();
@@ -37,16 +45,14 @@ impl Senses {
                 _ => return,
             }
         }
-        self.ask(&group, first, now);
-        for psi in specs {
-            self.ask(&group, psi, now);
-        }
-    }
-
-    fn ask(&mut self, group: &Arc<Group>, psi: Psi, now: Duration) {
-        if !self.pool.knows(group.id, psi) {
-            let key = self.pool.ask(group.id, psi, now);
-            self.clerk.send(Errand::Arm(key, Arc::clone(group), psi));
+        for psi in std::iter::once(first).chain(specs) {
+            if !self.pool.knows(group.id, psi) {
+                let key = match past {
+                    Past::None => self.pool.ask(group.id, psi, now),
+                    Past::Watched => self.pool.ask_anew(group.id, psi, now),
+                };
+                self.clerk.send(Errand::Arm(key, Arc::clone(&group), psi));
+            }
         }
     }
 
@@ -90,7 +96,8 @@ impl Senses {
         let mut troubled = std::mem::take(&mut self.troubled);
         for subject in troubled.drain(..) {
             if let Some(slot) = self.tree.slot_of(subject) {
-                self.arm(slot, now, policy, true, poller);
+                // It may have given its triggers up to others a moment ago.
+                self.arm(slot, now, policy, true, Past::Watched, poller);
             }
         }
         self.troubled = troubled;
@@ -113,7 +120,7 @@ impl Senses {
             // The group is gone, or its owner switched pressure off: the clerk finds out and says so once.
             self.drop_triggers(poller, |entry| entry == group);
             if let Some(slot) = self.tree.slot_of(group) {
-                self.arm(slot, now, policy, false, poller);
+                self.arm(slot, now, policy, false, Past::Watched, poller);
             }
             return;
         }

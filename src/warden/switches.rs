@@ -12,8 +12,8 @@ use super::climbs::Means;
 use super::senses::{Census, rule_index};
 use super::signal::answering;
 use crate::cgroup::path::GroupPath;
-use crate::decide::breaker::{Breaker, Open};
-use crate::policy::model::{KillLimit, Policy};
+use crate::decide::breaker::{Breaker, EVERY_RULE, Limits, Open};
+use crate::policy::model::Policy;
 use crate::record::board::{Board, LONGEST_PAUSE, MOST_BREAKERS, Module, Order};
 use crate::record::model::Outcome;
 
@@ -27,7 +27,7 @@ const SHOW_AGAIN: Duration = Duration::from_millis(20);
 pub struct Switches {
     board: Arc<Board>,
     breaker: Breaker,
-    limit: Option<KillLimit>,
+    limits: Limits,
     /// The name of the node, which the module's rules are about.
     root: GroupPath,
     paused_until: Option<Duration>,
@@ -50,7 +50,7 @@ impl Switches {
         Switches {
             board,
             breaker: Breaker::with_capacity(REMEMBERED),
-            limit: policy.limit,
+            limits: Limits::of(policy),
             root: GroupPath::root(),
             paused_until: None,
             open: Vec::with_capacity(MOST_BREAKERS),
@@ -67,27 +67,28 @@ impl Switches {
         self.paused_until.is_some()
     }
 
-    /// Why a verdict of this rule about this subject may not be carried out; `None` if it may.
+    /// Why a verdict of this rule about this subject may not be carried out; `None` if it may. `under_way` are the ladders
+    /// of rules about groups whose kill is yet to come.
     #[must_use]
-    pub fn forbids(&self, now: Duration, rule: u16, subject: &GroupPath) -> Option<Outcome> {
+    pub fn forbids(&self, now: Duration, rule: u16, subject: &GroupPath, under_way: usize) -> Option<Outcome> {
         if self.is_paused() {
             return Some(Outcome::Paused);
         }
-        let limit = self.limit.as_ref()?;
-        self.breaker.open_until(now, limit, rule, subject).map(|_| Outcome::Breaker)
+        let each = self.limits.each.is_some_and(|limit| self.breaker.open_until(now, &limit, rule, subject).is_some());
+        let node = !subject.is_root();
+        let node = node && self.limits.node.is_some_and(|limit| self.breaker.node_open_until(now, &limit, under_way).is_some());
+        (each || node).then_some(Outcome::Breaker)
     }
 
     /// Whether the rule may answer a hold, and stand behind the module's table.
     #[must_use]
     pub fn may_answer(&self, now: Duration, rule: usize) -> bool {
-        self.forbids(now, rule_index(rule), &self.root).is_none()
+        self.forbids(now, rule_index(rule), &self.root, 0).is_none()
     }
 
     /// A ladder of this rule sent SIGKILL, or its victim is gone by it.
     pub fn killed(&mut self, now: Duration, rule: u16, subject: &GroupPath) {
-        if let Some(limit) = &self.limit
-            && self.breaker.killed(now, limit, rule, subject)
-        {
+        if self.breaker.killed(now, &self.limits, rule, subject) {
             self.breakers_due = Some(now);
         }
     }
@@ -100,7 +101,7 @@ impl Switches {
     /// Another policy took over.
     pub fn adopt(&mut self, policy: &Arc<Policy>, renumbered: impl Fn(u16) -> Option<u16> + Copy) {
         self.board.set_policy(policy);
-        self.limit = policy.limit;
+        self.limits = Limits::of(policy);
         self.breaker.renumber(renumbered);
         self.open.retain_mut(|open| renumbered(open.rule).map(|rule| open.rule = rule).is_some());
         self.breakers_due = Some(Duration::ZERO);
@@ -117,8 +118,7 @@ impl Switches {
     fn look(&mut self, now: Duration) {
         self.seen.clear();
         (self.number, self.breakers_due) = (0, None);
-        let Some(limit) = &self.limit else { return };
-        for open in self.breaker.open(now, limit) {
+        for open in self.breaker.open(now, &self.limits) {
             self.number += 1;
             self.breakers_due = Some(self.breakers_due.map_or(open.until, |due| due.min(open.until)));
             if self.seen.len() < self.seen.capacity() {
@@ -197,13 +197,21 @@ impl Warden {
         self.switches.look(now);
         self.counters.set_breakers(self.switches.number);
         let (mut opened, mut closed) = (false, false);
-        let Switches { open, seen, limit, .. } = &mut self.switches;
+        let Switches { open, seen, limits, .. } = &mut self.switches;
         let policy = &self.policy;
         let answers = |one: &Open| one.subject.is_root() && answering(policy).any(|rule| rule_index(rule) == one.rule);
         let name = |rule: u16| policy.rules.get(usize::from(rule)).map_or("?", |rule| &*rule.name);
         for one in seen.iter().filter(|one| !open.iter().any(|other| same(one, other))) {
             opened |= answers(one);
+            let limit = if one.rule == EVERY_RULE { limits.node } else { limits.each };
             let (kills, per) = limit.map_or((0, 0), |limit| (limit.kills, limit.per.as_secs()));
+            if one.rule == EVERY_RULE {
+                let rest = one.until.saturating_sub(now).as_secs();
+                tracing::error!(
+                    "the node's breaker opens: {kills} kills within {per} s by all rules together; rules about groups only observe for the next {rest} s"
+                );
+                continue;
+            }
             let (rule, subject, rest) = (name(one.rule), &one.subject, one.until.saturating_sub(now).as_secs());
             tracing::warn!(
                 "the breaker of rule {rule} for {subject} opens: {kills} kills within {per} s; the rule only observes there for the next {rest} s"
@@ -211,6 +219,10 @@ impl Warden {
         }
         for one in open.iter().filter(|one| !seen.iter().any(|other| same(one, other))) {
             closed |= answers(one);
+            if one.rule == EVERY_RULE {
+                tracing::warn!("the node's breaker closes: verdicts about groups are carried out again");
+                continue;
+            }
             tracing::warn!("the breaker of rule {} for {} closes: its verdicts are carried out again", name(one.rule), one.subject);
         }
         std::mem::swap(open, seen);

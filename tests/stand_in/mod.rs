@@ -5,7 +5,8 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -91,11 +92,25 @@ pub struct Machine {
     thread: nix::sys::pthread::Pthread,
     worker: std::thread::JoinHandle<()>,
     recorder: Recorder,
+    gate: Arc<Mutex<bool>>,
+    opened: Arc<Condvar>,
+    stands: Arc<AtomicBool>,
 }
 
 impl Machine {
     /// Starts the warden on the groups in `root`; `turned` is called on its thread after every turn of its loop.
-    pub fn start(root: &Path, text: &str, turned: impl FnMut() + Send + 'static) -> Machine {
+    pub fn start(root: &Path, text: &str, mut turned: impl FnMut() + Send + 'static) -> Machine {
+        let (gate, opened, stands) = (Arc::new(Mutex::new(false)), Arc::new(Condvar::new()), Arc::new(AtomicBool::new(false)));
+        let (its_gate, its_opened, its_stands) = (Arc::clone(&gate), Arc::clone(&opened), Arc::clone(&stands));
+        let turned = move || {
+            turned();
+            let mut closed = its_gate.lock().unwrap();
+            its_stands.store(*closed, Ordering::SeqCst);
+            while *closed {
+                closed = its_opened.wait(closed).unwrap();
+            }
+            its_stands.store(false, Ordering::SeqCst);
+        };
         let fd = rustix::fs::open(root, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).unwrap();
         let policy = Arc::new(policy::load(&[Source::new("test", text)]).unwrap().policy);
         let counters = Arc::new(Counters::new().unwrap());
@@ -153,8 +168,22 @@ impl Machine {
             warden.run_watched(turned).unwrap();
         });
         let thread = thread.recv().unwrap();
-        let machine =
-            Machine { root: root.into(), journal, policy: policy_file, board, recent, mailbox, pulse, counters, thread, worker, recorder };
+        let machine = Machine {
+            root: root.into(),
+            journal,
+            policy: policy_file,
+            board,
+            recent,
+            mailbox,
+            pulse,
+            counters,
+            thread,
+            worker,
+            recorder,
+            gate,
+            opened,
+            stands,
+        };
         wait("the groups are armed", || machine.pulse.is_armed());
         machine
     }
@@ -166,6 +195,35 @@ impl Machine {
             let question = self.pulse.ask();
             wait("a turn", || self.pulse.is_answered(question));
         }
+    }
+
+    /// Does something between two turns of the warden, so that it notices all of it at once.
+    pub fn stall(&self, something: impl FnOnce()) {
+        *self.gate.lock().unwrap() = true;
+        // Wakes it: the turn ends at the gate.
+        let _ = self.pulse.ask();
+        wait("the warden stands still", || self.stands.load(Ordering::SeqCst));
+        something();
+        *self.gate.lock().unwrap() = false;
+        self.opened.notify_all();
+        self.turn();
+    }
+
+    /// Waits until a group that was just made is known and its counters are compared.
+    pub fn settle(&self, group: &str) {
+        let groups = || {
+            let mut count = 0;
+            let mut left = vec![self.root.clone()];
+            while let Some(dir) = left.pop() {
+                count += 1;
+                left.extend(fs::read_dir(dir).unwrap().flatten().filter(|entry| entry.path().is_dir()).map(|entry| entry.path()));
+            }
+            count
+        };
+        wait(&format!("{group} is known"), || {
+            self.turn();
+            self.board.standing().groups == groups()
+        });
     }
 
     /// Whether cgroup.kill of a group was written.

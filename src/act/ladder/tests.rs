@@ -1,5 +1,5 @@
 use super::*;
-use crate::policy::model::WarnSignal;
+use crate::policy::model::{KillWhat, WarnSignal};
 
 const TERM: Rung = Rung::Term { wait: Duration::from_secs(3) };
 const KILL: Rung = Rung::Kill(KillWhat::Group);
@@ -81,13 +81,13 @@ fn a_failed_or_stuck_rung_goes_on_to_the_next() {
 }
 
 #[test]
-fn a_stuck_kill_is_tried_another_way_then_fails() {
+fn a_stuck_kill_is_tried_another_way_and_turns_to_nobody_else() {
     let (mut ladder, _, mut records) = start(&[KILL]);
     assert_eq!(ladder.deadline_passed(&[KILL], at(1000), &mut records), Next::Do(Deed::KillProcesses));
     // What was sent may yet arrive: nobody else is killed for it.
     assert_eq!(ladder.deadline_passed(&[KILL], at(2000), &mut records), Next::Wait);
     assert_eq!(ladder.deadline(), at(7000));
-    assert_eq!(ladder.deadline_passed(&[KILL], at(7000), &mut records), Next::End(End::Failed(None)));
+    assert_eq!(ladder.deadline_passed(&[KILL], at(7000), &mut records), Next::End(End::Lingers));
     let deadline = |name| (name, RungOutcome::Deadline);
     assert_eq!(outcomes(&records), [deadline(RungName::Kill), deadline(RungName::Kill), deadline(RungName::Verify)]);
 }
@@ -101,12 +101,52 @@ fn a_refused_kill_fails_with_its_errno() {
 }
 
 #[test]
-fn a_victim_that_cannot_die_fails_in_time() {
+fn a_victim_that_dies_slowly_is_waited_for_and_turns_to_nobody_else() {
     let (mut ladder, _, mut records) = start(&[KILL]);
     ladder.deed_done(&[KILL], ok(0), at(1), at(1), &mut records);
     assert_eq!(ladder.deadline(), at(5001));
-    assert_eq!(ladder.deadline_passed(&[KILL], at(5001), &mut records), Next::End(End::Failed(None)));
+    assert_eq!(ladder.deadline_passed(&[KILL], at(5001), &mut records), Next::End(End::Lingers));
     assert_eq!(outcomes(&records), [(RungName::Kill, RungOutcome::Done), (RungName::Verify, RungOutcome::Deadline)]);
+}
+
+/// Number 7: memory of those that could be signalled is on its way back.
+#[test]
+fn a_kill_that_reached_some_is_waited_for_like_any_other() {
+    let (mut ladder, _, mut records) = start(&[KILL]);
+    ladder.deed_done(&[KILL], refused(Errno::ACCESS), at(1), at(1), &mut records);
+    let some = Done { processes: 3, ..refused(Errno::PERM) };
+    assert_eq!(ladder.deed_done(&[KILL], some, at(2), at(2), &mut records), Next::Wait);
+    assert!(ladder.is_killing());
+    assert_eq!(ladder.killed_at, Some(at(2)));
+    assert_eq!(ladder.deadline_passed(&[KILL], at(5002), &mut records), Next::End(End::Lingers));
+}
+
+/// Who is to die alone is also asked alone.
+#[test]
+fn a_single_process_is_asked_and_killed_and_nobody_beside_it() {
+    for kill in [Rung::Kill(KillWhat::Process), KILL] {
+        let rungs = [TERM, kill];
+        let mut ladder = Ladder::new(false, Some(7));
+        let mut records = Vec::with_capacity(16);
+        assert_eq!(ladder.begin(&rungs, at(0)), Next::Do(Deed::TermOne(7)));
+        ladder.deed_done(&rungs, ok(1), at(1), at(1), &mut records);
+        ladder.deadline_passed(&rungs, at(3001), &mut records);
+        assert_eq!(ladder.judged(&rungs, false, at(3001), &mut records), Next::Do(Deed::KillOne(7)));
+    }
+}
+
+#[test]
+fn a_wait_can_be_made_longer_and_a_kill_can_not() {
+    let rungs = [TERM, KILL];
+    let (mut ladder, _, mut records) = start(&rungs);
+    ladder.deed_done(&rungs, ok(1), at(1), at(1), &mut records);
+    ladder.extend(at(5000));
+    assert_eq!(ladder.deadline(), at(5000));
+    ladder.extend(at(4000));
+    assert_eq!(ladder.deadline(), at(5000));
+    ladder.hurry(&rungs, at(4500), &mut records);
+    ladder.extend(at(9000));
+    assert_eq!(ladder.deadline(), at(5500));
 }
 
 #[test]

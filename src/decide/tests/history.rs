@@ -1,16 +1,33 @@
 //! What keeps a rule still.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::fixture::*;
+use crate::cgroup::path::GroupPath;
 use crate::decide::facts::GroupId;
-use crate::decide::history::{Admission, DeedEnd, FORGIVEN_AFTER, History, LITTLE, LONGEST_BACK_OFF, conflicts, freed_little};
+use crate::decide::history::{Admission, DeedEnd, FORGIVEN_AFTER, History, LITTLE, LONGEST_BACK_OFF, SAID_AGAIN, Subject, freed_little};
 use crate::decide::verdict::Notice;
 use crate::policy::model::{EventKind, LmsLevel, UsageTest};
 use crate::units::Bytes;
 
+/// Two groups, by identity and name.
 const A: GroupId = GroupId(1);
-const B: GroupId = GroupId(2);
+
+static PATHS: LazyLock<[GroupPath; 2]> = LazyLock::new(|| [GroupPath::from_bytes(b"/a"), GroupPath::from_bytes(b"/b")]);
+
+fn a() -> Subject<'static> {
+    Subject { id: A, path: &PATHS[0] }
+}
+
+fn b() -> Subject<'static> {
+    Subject { id: GroupId(2), path: &PATHS[1] }
+}
+
+/// Another group under A's name.
+fn a_again() -> Subject<'static> {
+    Subject { id: GroupId(3), path: &PATHS[0] }
+}
 const COOLDOWN: Duration = Duration::from_secs(2);
 const GOOD: DeedEnd = DeedEnd::Gone { freed_little: false };
 const POOR: DeedEnd = DeedEnd::Gone { freed_little: true };
@@ -22,28 +39,28 @@ fn at(seconds: u64) -> Duration {
 /// A table in which rule 0 began a deed on A at 10 s and ended it at 11 s.
 fn after(end: DeedEnd) -> History {
     let mut history = History::with_capacity(4);
-    history.deed_began(at(10), 0, A);
-    history.deed_ended(at(11), 0, A, COOLDOWN, end);
+    history.deed_began(at(10), 0, &a());
+    history.deed_ended(at(11), 0, &a(), COOLDOWN, end);
     history
 }
 
 #[test]
 fn a_rule_rests_for_the_subject_during_the_deed_and_its_cool_down() {
     let mut history = History::with_capacity(4);
-    assert_eq!(history.admit(at(10), 0, A, &PSI), Admission::Judge);
-    history.deed_began(at(10), 0, A);
-    assert_eq!(history.resting_until(at(10), 0, A), Some(Duration::MAX));
-    assert_eq!(history.admit(at(9999), 0, A, &PSI), Admission::Dropped);
-    assert_eq!(history.deed_ended(at(11), 0, A, COOLDOWN, GOOD), COOLDOWN);
+    assert_eq!(history.admit(at(10), 0, &a(), &PSI), Admission::Judge);
+    history.deed_began(at(10), 0, &a());
+    assert_eq!(history.resting_until(at(10), 0, &a()), Some(Duration::MAX));
+    assert_eq!(history.admit(at(9999), 0, &a(), &PSI), Admission::Dropped);
+    assert_eq!(history.deed_ended(at(11), 0, &a(), COOLDOWN, GOOD), COOLDOWN);
     for (time, admission) in
         [(at(11), Admission::Dropped), (at(13) - Duration::from_nanos(1), Admission::Dropped), (at(13), Admission::Judge)]
     {
-        assert_eq!(history.admit(time, 0, A, &PSI), admission, "{time:?}");
+        assert_eq!(history.admit(time, 0, &a(), &PSI), admission, "{time:?}");
     }
     // other subjects and other rules are not concerned
     let mut history = after(GOOD);
-    assert_eq!(history.admit(at(11), 0, B, &PSI), Admission::Judge);
-    assert_eq!(history.admit(at(11), 1, A, &PSI), Admission::Judge);
+    assert_eq!(history.admit(at(11), 0, &b(), &PSI), Admission::Judge);
+    assert_eq!(history.admit(at(11), 1, &a(), &PSI), Admission::Judge);
 }
 
 #[test]
@@ -51,10 +68,10 @@ fn events_are_kept_and_levels_are_not() {
     let mut history = after(GOOD);
     let usage = Notice::Usage(UsageTest::Amount(Bytes(1)), Duration::ZERO);
     for notice in [PSI, usage, Notice::Available(1, Duration::ZERO), Notice::SwapFree(1, Duration::ZERO), Notice::Lms(LmsLevel::Oom)] {
-        assert_eq!(history.admit(at(12), 0, A, &notice), Admission::Dropped);
+        assert_eq!(history.admit(at(12), 0, &a(), &notice), Admission::Dropped);
     }
     assert_eq!(history.next_due(), None);
-    assert_eq!(history.admit(at(12), 0, A, &Notice::Event(EventKind::OomKill, 3, 4)), Admission::Kept);
+    assert_eq!(history.admit(at(12), 0, &a(), &Notice::Event(EventKind::OomKill, 3, 4)), Admission::Kept);
     assert_eq!(history.next_due(), Some(at(13)));
     assert_eq!(history.take_due(at(12)), None);
     assert_eq!(history.take_due(at(13)), Some((0, A, Notice::Event(EventKind::OomKill, 3, 4))));
@@ -66,7 +83,7 @@ fn events_are_kept_and_levels_are_not() {
 fn of_several_events_the_weightiest_is_kept_and_equals_become_one() {
     let mut history = after(GOOD);
     for (kind, from, to) in [(EventKind::Max, 1, 2), (EventKind::OomKill, 3, 4), (EventKind::High, 7, 9), (EventKind::OomKill, 4, 6)] {
-        history.admit(at(12), 0, A, &Notice::Event(kind, from, to));
+        history.admit(at(12), 0, &a(), &Notice::Event(kind, from, to));
     }
     assert_eq!(history.take_due(at(20)), Some((0, A, Notice::Event(EventKind::OomKill, 3, 6))));
 }
@@ -75,11 +92,11 @@ fn of_several_events_the_weightiest_is_kept_and_equals_become_one() {
 fn only_fresh_evidence_counts() {
     for (end, survives) in [(GOOD, false), (DeedEnd::Recovered, false), (DeedEnd::Failed, true)] {
         let mut history = History::with_capacity(4);
-        history.deed_began(at(10), 0, A);
-        assert_eq!(history.admit(at(10), 0, A, &event(EventKind::OomKill)), Admission::Kept);
+        history.deed_began(at(10), 0, &a());
+        assert_eq!(history.admit(at(10), 0, &a(), &event(EventKind::OomKill)), Admission::Kept);
         assert_eq!(history.take_due(at(9999)), None, "not while the deed lasts");
         assert_eq!(history.next_due(), None);
-        history.deed_ended(at(11), 0, A, COOLDOWN, end);
+        history.deed_ended(at(11), 0, &a(), COOLDOWN, end);
         assert_eq!(history.take_due(at(13)).is_some(), survives, "{end:?}");
     }
 }
@@ -89,8 +106,8 @@ fn kills_that_free_little_double_the_rest_until_one_is_good() {
     let mut history = History::with_capacity(4);
     let mut now = at(10);
     let mut deed = |end| {
-        history.deed_began(now, 0, A);
-        let rest = history.deed_ended(now, 0, A, COOLDOWN, end);
+        history.deed_began(now, 0, &a());
+        let rest = history.deed_ended(now, 0, &a(), COOLDOWN, end);
         now += rest;
         rest.as_secs()
     };
@@ -101,12 +118,12 @@ fn kills_that_free_little_double_the_rest_until_one_is_good() {
     assert_eq!(deed_after(&mut history, now), 4, "long ago is forgiven");
 
     // a rule that rests longer by itself is not hurried
-    assert_eq!(history.deed_ended(now, 1, A, LONGEST_BACK_OFF * 2, POOR), LONGEST_BACK_OFF * 2);
+    assert_eq!(history.deed_ended(now, 1, &a(), LONGEST_BACK_OFF * 2, POOR), LONGEST_BACK_OFF * 2);
 }
 
 fn deed_after(history: &mut History, now: Duration) -> u64 {
-    history.deed_began(now, 0, A);
-    history.deed_ended(now, 0, A, COOLDOWN, POOR).as_secs()
+    history.deed_began(now, 0, &a());
+    history.deed_ended(now, 0, &a(), COOLDOWN, POOR).as_secs()
 }
 
 #[test]
@@ -130,53 +147,69 @@ fn what_little_is() {
 #[test]
 fn a_full_table_lets_go_of_what_is_needed_least() {
     let mut history = History::with_capacity(2);
-    history.deed_began(at(1), 0, A);
-    history.deed_ended(at(2), 0, A, COOLDOWN, GOOD);
-    history.deed_began(at(3), 1, A);
+    history.deed_began(at(1), 0, &a());
+    history.deed_ended(at(2), 0, &a(), COOLDOWN, GOOD);
+    history.deed_began(at(3), 1, &a());
     // A's first rest is spent: nothing is lost
-    history.deed_began(at(9), 0, B);
+    history.deed_began(at(9), 0, &b());
     assert_eq!(history.lost(), 0);
-    assert_eq!(history.resting_until(at(9), 1, A), Some(Duration::MAX));
+    assert_eq!(history.resting_until(at(9), 1, &a()), Some(Duration::MAX));
     // two deeds under way: the older one has to go, and that is counted
-    history.deed_began(at(10), 1, B);
-    assert_eq!((history.lost(), history.resting_until(at(10), 1, A)), (1, None));
-    assert_eq!(history.resting_until(at(10), 0, B), Some(Duration::MAX));
+    history.deed_began(at(10), 1, &b());
+    assert_eq!((history.lost(), history.resting_until(at(10), 1, &a())), (1, None));
+    assert_eq!(history.resting_until(at(10), 0, &b()), Some(Duration::MAX));
 }
 
 #[test]
-fn resting_without_a_deed() {
+fn what_is_put_off_is_said_once_and_judged_again_after_a_moment() {
     let mut history = History::with_capacity(2);
-    history.rest(at(1), 0, A, at(5));
-    assert_eq!(history.admit(at(2), 0, A, &PSI), Admission::Dropped);
-    assert_eq!(history.admit(at(6), 0, A, &PSI), Admission::Judge);
-    history.deed_began(at(7), 0, A);
-    history.rest(at(7), 0, A, at(1));
-    assert_eq!(history.resting_until(at(99), 0, A), Some(Duration::MAX), "a deed is not cut short");
+    let retry = Duration::from_millis(100);
+    assert!(history.put_off(at(1), 0, &a(), &event(EventKind::Oom), retry));
+    assert_eq!(history.admit(at(1), 0, &a(), &PSI), Admission::Dropped);
+    assert_eq!(history.next_due(), Some(at(1) + retry));
+    let due = history.take_due(at(2));
+    assert!(matches!(due, Some((0, A, Notice::Event(EventKind::Oom, ..)))), "an event is not lost: {due:?}");
+    assert!(!history.put_off(at(2), 0, &a(), &PSI, retry), "said already");
+    assert_eq!(history.next_due(), None, "stall that lasts is noticed again");
+    assert!(history.put_off(at(1) + SAID_AGAIN, 0, &a(), &PSI, retry));
+    // A deed of its own ends that, and is not cut short.
+    history.deed_began(at(70), 0, &a());
+    history.put_off(at(70), 0, &a(), &PSI, retry);
+    assert_eq!(history.resting_until(at(99), 0, &a()), Some(Duration::MAX));
+}
+
+/// Number 8: a unit that its supervisor starts anew is a new group under the old name.
+#[test]
+fn a_cool_down_holds_for_a_name_and_a_kept_notice_for_a_group() {
+    let mut history = after(GOOD);
+    history.admit(at(12), 0, &a(), &event(EventKind::OomKill));
+    history.forget(A);
+    assert_eq!(history.next_due(), None, "what was noticed concerns the dead");
+    assert_eq!(history.resting_until(at(12), 0, &a_again()), Some(at(13)));
+    assert_eq!(history.admit(at(12), 0, &a_again(), &PSI), Admission::Dropped);
+    // Without word of the removal.
+    let mut history = after(GOOD);
+    history.admit(at(12), 0, &a(), &event(EventKind::OomKill));
+    assert_eq!(history.admit(at(12), 0, &a_again(), &event(EventKind::Max)), Admission::Kept);
+    let due = history.take_due(at(13));
+    assert!(matches!(due, Some((0, GroupId(3), Notice::Event(EventKind::Max, ..)))), "its own: {due:?}");
+    // Nor does a back-off end with the group.
+    let mut history = after(POOR);
+    history.forget(A);
+    history.deed_began(at(20), 0, &a_again());
+    assert_eq!(history.deed_ended(at(20), 0, &a_again(), COOLDOWN, POOR), COOLDOWN * 4);
 }
 
 #[test]
 fn groups_go_and_policies_change() {
     let mut history = after(GOOD);
-    history.deed_began(at(11), 1, B);
+    history.deed_began(at(11), 1, &b());
     history.renumber(|rule| (rule == 0).then_some(5));
-    assert_eq!(history.resting_until(at(11), 5, A), Some(at(13)));
-    assert_eq!(history.resting_until(at(11), 1, B), None);
-    history.forget(A);
-    assert_eq!(history.resting_until(at(11), 5, A), None);
-}
-
-#[test]
-fn ladders_conflict_along_a_line_and_nowhere_else() {
-    let line = |ids: &[u64]| ids.iter().map(|id| GroupId(*id)).collect::<Vec<_>>();
-    for (a, b, conflict) in [
-        (&[1, 2][..], &[1, 2][..], true),
-        (&[1, 2], &[1, 2, 3], true),
-        (&[1], &[1, 2, 3], true),
-        (&[1, 2, 4], &[1, 2, 3], false),
-        (&[1, 2], &[1, 3, 2], false),
-        (&[], &[1], true),
-    ] {
-        assert_eq!(conflicts(&line(a), &line(b)), conflict, "{a:?} {b:?}");
-        assert_eq!(conflicts(&line(b), &line(a)), conflict, "{b:?} {a:?}");
-    }
+    assert_eq!(history.resting_until(at(11), 5, &a()), Some(at(13)));
+    assert_eq!(history.resting_until(at(11), 1, &b()), None);
+    history.admit(at(12), 5, &a(), &event(EventKind::Oom));
+    history.drop_pending(|id, kind| id == A && kind == EventKind::OomKill);
+    assert!(history.next_due().is_some());
+    history.drop_pending(|id, kind| id == A && kind == EventKind::Oom);
+    assert_eq!(history.next_due(), None);
 }
