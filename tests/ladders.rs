@@ -326,7 +326,10 @@ rules:
     event(root, "t", "oom", 1);
     wait("the kill", || machine.killed("t/a"));
     // It has given its memory back, and one process is still there.
+    change(&root.join("t/a/memory.stat"), "anon 0\nfile 0\nshmem 0\ninactive_file 0\n");
     wait("the end of the ladder", || outcomes(&machine, "failed").len() == 1);
+    // Past the cool-down.
+    std::thread::sleep(std::time::Duration::from_millis(100));
     machine.turn();
     assert!(!machine.killed("t/b"), "{:?}", machine.lines());
     event(root, "t", "oom", 2);

@@ -4,6 +4,7 @@
 mod choice;
 mod common;
 mod evidence;
+mod gaps;
 mod harness;
 mod hook;
 mod journal;
@@ -24,6 +25,7 @@ mod lms_hold;
 mod lms_levels;
 mod lms_table;
 mod node;
+mod precedence;
 mod preview;
 mod refusals;
 mod reload;
@@ -114,6 +116,19 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             busy_siblings_hide_nothing,
             own_group_in_trouble_is_said_and_not_killed,
             group_full_of_tmpfs_is_not_chosen,
+        }
+        gaps::{
+            stopped_daemon_holds_nothing_against_a_group_that_is_well_again: 120,
+            frozen_daemon_holds_nothing_against_a_group_that_is_well_again: 120,
+            time_that_nobody_looked_counts_for_no_level,
+            reload_holds_no_stall_from_before_against_anybody,
+        }
+        precedence::{
+            node_is_served_while_a_tenants_ladder_waits,
+            waiting_victim_that_the_node_needs_dies_at_once,
+            excluded_group_that_comes_in_the_grace_time_lives,
+            process_that_cannot_die_yet_costs_nobody_else_its_life,
+            cool_down_outlives_the_group: 120,
         }
         ladder::{
             sigterm_honoured_in_the_grace_time_is_the_end_of_it,
