@@ -22,6 +22,7 @@ pub mod places;
 mod quoting;
 mod read;
 mod schema;
+pub mod slices;
 pub mod source;
 mod tree;
 mod values;
