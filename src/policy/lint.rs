@@ -18,7 +18,7 @@ pub(super) fn lint(draft: &Draft, report: &mut Report) {
         );
     }
     let all = draft.exclude.iter().map(|entry| &entry.value.group).chain(draft.importance.iter().map(|entry| &entry.value.group));
-    for patterns in all.chain(draft.rules.iter().map(|rule| &rule.watch)).chain(&draft.oom_group) {
+    for patterns in all.chain(draft.rules.iter().map(|rule| &rule.watch)).chain(&draft.oom_group).chain(&draft.kill_one_in) {
         mounted(patterns, report);
     }
     for pattern in draft.oom_group.iter().flatten().filter(|pattern| pattern.value == "/") {
@@ -28,7 +28,15 @@ pub(super) fn lint(draft: &Draft, report: &mut Report) {
             "name the groups below it that should die as a whole, such as `/tenants.slice/*`",
         );
     }
+    for pattern in draft.kill_one_in.iter().flatten().filter(|pattern| pattern.value == "/") {
+        report.warning(
+            pattern.at,
+            "`kill_one_in` covers everything below what it names, so with `/` no rule kills a whole group any more",
+            "name the groups that are no unit, such as `/user.slice/user-*.slice/session-*.scope`; where a rule shall kill one process everywhere, end its ladder with `kill: process`",
+        );
+    }
     hold(draft, report);
+    limits(draft, report);
     shadowed_importance(draft, report);
     // Exclusions by comm depend on what runs: nothing is known of them here.
     let exclude = draft.exclude.iter().filter(|entry| entry.value.comm.is_none()).flat_map(|entry| &entry.value.group);
@@ -67,6 +75,29 @@ fn hold(draft: &Draft, report: &mut Report) {
             hold.at,
             "nobody uses the time of this `hold`: no rule names a victim when the kernel module tells of an OOM",
             "add a rule with `watch: /`, `when: [lms: oom]` and `victim: {among: ...}`, or leave `hold` out",
+        );
+    }
+}
+
+/// Limits of kills that never count.
+fn limits(draft: &Draft, report: &mut Report) {
+    let Some(node) = &draft.node_limit else { return };
+    let about_node = |rule: &Rule| rule.watch.iter().all(|pattern| pattern.value == "/");
+    if draft.rule_count > 0 && draft.rules.iter().all(about_node) {
+        report.warning(
+            node.at,
+            "the limit `node` never counts: it leaves out the rules that watch `/`, and there are no others",
+            "limit these rules by `kills`, which counts for each rule and subject",
+        );
+    } else if let Some(limit) = &draft.limit
+        && node.value.kills <= limit.value.kills
+        && node.value.per >= limit.value.per
+        && !draft.rules.iter().any(watches_root)
+    {
+        report.warning(
+            limit.at,
+            "the limit `kills` never counts: `node` allows no more than that to all rules together, in no shorter time",
+            "allow fewer kills to each rule and subject than to all together, as in `limits: {kills: 5 per 10m, node: 20 per 10m}`",
         );
     }
 }

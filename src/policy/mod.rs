@@ -53,7 +53,7 @@ pub struct Loaded {
 
 /// Reads, checks and compiles a policy of one or more texts.
 ///
-/// Lists (`exclude`, `importance`, `rules`, `kernel: oom_group`) are joined in the order of the sources. `mode` and
+/// Lists (`exclude`, `importance`, `rules`, `kill_one_in`, `kernel: oom_group`) are joined in the order of the sources. `mode` and
 /// `defaults` count for all of them, and a rule's name may stand in one place only.
 ///
 /// # Errors

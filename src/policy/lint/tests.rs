@@ -152,6 +152,26 @@ fn importance_that_never_counts() {
 }
 
 #[test]
+fn kill_one_in_for_the_root() {
+    let rule = "watch: /a\nwhen: [event: oom]";
+    warned("kill_one_in: /\n", rule, &["6:14: `kill_one_in` covers everything below what it names, so with `/`"]);
+    warned("kill_one_in: [/b, /sys/fs/cgroup/c]\n", rule, &["6:19: `/sys/fs/cgroup/c` can never match"]);
+    warned("kill_one_in: /b\n", rule, &[]);
+}
+
+#[test]
+fn limits_that_never_count() {
+    let limits = |text: &str| format!("limits: {{{text}}}\n");
+    let (group, node) = ("watch: /a\nwhen: [event: oom]", "watch: /\nwhen: [lms: oom]\nvictim: {among: leaves}");
+    warned(&limits("node: 20 per 10m"), node, &["7:16: the limit `node` never counts"]);
+    warned(&limits("node: 20 per 10m"), group, &[]);
+    warned(&limits("kills: 5 per 10m, node: 20 per 10m"), group, &[]);
+    warned(&limits("kills: 5 per 10m, node: 5 per 10m"), group, &["6:17: the limit `kills` never counts"]);
+    warned(&limits("kills: 5 per 10m, node: 3 per 1h"), group, &["6:17: the limit `kills` never counts"]);
+    warned(&limits("kills: 5 per 10m, node: 3 per 1m"), group, &[]);
+}
+
+#[test]
 fn a_policy_without_rules() {
     let found = good("version: 1\n").warnings;
     assert_eq!(found.len(), 1);
