@@ -1,14 +1,13 @@
 //! Who dies, one after the other, by a real policy and the real judge, while the trouble lasts.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use oomwarden::cgroup::path::GroupPath;
 use oomwarden::decide::facts::{GroupFacts, GroupId, Limit, LmsFacts, MemoryFacts, NodeFacts, ProcessFacts};
-use oomwarden::decide::verdict::{Decision, Notice, Standing, Verdict};
+use oomwarden::decide::verdict::{Decision, Notice, Verdict};
 use oomwarden::decide::{Judge, Step};
-use oomwarden::policy::model::{
-    Condition, EntrySet, EventKind, GroupClass, KillWhat, LmsLevel, Policy, Rung, Trigger, UsageOf, UsageTest,
-};
+use oomwarden::policy::model::{Condition, EntrySet, EventKind, GroupClass, KillWhat, LmsLevel, Policy, Rung, Trigger, UsageOf, UsageTest};
 
 use super::tree::{Case, Group, MIB, Trouble};
 
@@ -22,15 +21,15 @@ struct Machine<'a> {
     node: NodeFacts,
 }
 
-/// Everybody who dies in this trouble, in order, and everybody else who was a candidate at any time (indices of groups).
-pub fn line_up(policy: &Policy, case: &Case, trouble: &Trouble) -> (Vec<String>, Vec<usize>) {
+/// Who dies in this trouble, in order, by all rules (the first that names a victim has it) or by one of them alone.
+pub fn line_up(policy: &Policy, case: &Case, trouble: &Trouble, rules: Range<usize>) -> Vec<String> {
     let mut machine = Machine::new(policy, case, trouble);
-    let (mut dead, mut candidates) = (Vec::new(), Vec::new());
-    while let Some((victim, rule)) = machine.next(&mut candidates) {
+    let mut dead = Vec::new();
+    while let Some((victim, rule)) = machine.next(rules.clone()) {
         dead.push(machine.kill(victim, rule));
         assert!(dead.len() <= 1000, "no end: {dead:?}");
     }
-    (dead, candidates)
+    dead
 }
 
 impl<'a> Machine<'a> {
@@ -58,21 +57,17 @@ impl<'a> Machine<'a> {
     }
 
     /// The next victim and the rule that names it.
-    fn next(&self, candidates: &mut Vec<usize>) -> Option<(usize, usize)> {
-        let mut victim = None;
-        for rule in 0..self.policy.rules.len() {
-            for subject in (0..self.groups.len()).filter(|at| self.classes[*at].subject_of.contains(rule)) {
-                for notice in self.policy.rules[rule].when.iter().filter_map(|trigger| self.notice(trigger, subject)) {
-                    let verdict = self.judge(rule, subject, &notice);
-                    let ranked = verdict.candidates.iter().filter(|candidate| !matches!(candidate.standing, Standing::Struck(_)));
-                    candidates.extend(ranked.map(|candidate| candidate.group as usize));
-                    if let Decision::Kill(first) = verdict.decision {
-                        victim = victim.or(Some((first as usize, rule)));
-                    }
-                }
-            }
-        }
-        victim
+    fn next(&self, mut rules: Range<usize>) -> Option<(usize, usize)> {
+        rules.find_map(|rule| {
+            let mut subjects = (0..self.groups.len()).filter(|at| self.classes[*at].subject_of.contains(rule));
+            subjects.find_map(|subject| {
+                let mut notices = self.policy.rules[rule].when.iter().filter_map(|trigger| self.notice(trigger, subject));
+                notices.find_map(|notice| match self.judge(rule, subject, &notice).decision {
+                    Decision::Kill(victim) => Some((victim as usize, rule)),
+                    Decision::NotConfirmed | Decision::NoVictim => None,
+                })
+            })
+        })
     }
 
     /// What the trouble makes of a trigger of the rule about this subject.
@@ -100,9 +95,7 @@ impl<'a> Machine<'a> {
     fn judge(&self, rule: usize, subject: usize, notice: &Notice) -> Verdict {
         let mut facts: Vec<GroupFacts> = (0..self.groups.len()).map(|at| self.facts(at)).collect();
         let (mut judge, mut verdict) = (Judge::with_capacity(facts.len()), Verdict::with_capacity(facts.len()));
-        while let Step::NeedProcesses(at) =
-            judge.judge(self.policy, rule, subject as u32, notice, &self.node, &facts, &[], &mut verdict)
-        {
+        while let Step::NeedProcesses(at) = judge.judge(self.policy, rule, subject as u32, notice, &self.node, &facts, &[], &mut verdict) {
             facts[at as usize].processes = Some(self.processes(at as usize));
         }
         verdict
@@ -146,7 +139,7 @@ impl<'a> Machine<'a> {
         {
             // Full for as long as anybody lives in it.
             current = group.max.or(group.high).expect("the limit of a group at its limit") * MIB;
-            file = if *cache { current.saturating_sub(anon) } else { 0 };
+            file = if *cache { current - anon.min(current / 2) } else { 0 };
         }
         let limit = |mib: Option<u64>| Some(mib.map_or(Limit::Unlimited, |mib| Limit::Bytes(mib * MIB)));
         MemoryFacts {

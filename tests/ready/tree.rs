@@ -15,7 +15,7 @@
 //!   batch nobody
 //! ```
 //!
-//! A group is named by the end of its path; `NAME#COMM` is one process of it. More words for a group: `high=`, `file=`
+//! A group is named by its path or the end of it; `NAME#COMM` is one process of it. More words for a group: `high=`, `file=`
 //! (page cache), `shmem=`, `swap=`, `growth=` (MiB, the last a second), `unit` (memory.oom.group), `threaded`, `own`.
 
 use std::collections::HashSet;
@@ -70,7 +70,7 @@ pub enum Trouble {
     /// The kernel module reports that the kernel is about to kill.
     Oom,
     /// This group is at its memory.max (`limit`) or memory.high (`high`) and stalls all the time, or only for a second (`short`); the
-    /// node has swap left (`swap`); it is full of page cache (`cache`).
+    /// node has swap left (`swap`); half of it at least is page cache (`cache`).
     Limit { group: usize, short: bool, swap: bool, cache: bool },
     /// The kernel killed a process of this group.
     OomKill { group: usize },
@@ -172,10 +172,11 @@ impl Case {
         self.groups.push(group);
     }
 
-    /// The group whose path ends so.
+    /// The group whose path this is, or ends so.
     pub fn find(&self, name: &str) -> usize {
-        let end = format!("/{}", name.trim_start_matches('/'));
-        let found: Vec<usize> = (0..self.groups.len()).filter(|at| self.groups[*at].path.ends_with(&end)).collect();
+        let end = format!("/{name}");
+        let is = |path: &str| if name.starts_with('/') { path == name } else { path.ends_with(&end) };
+        let found: Vec<usize> = (0..self.groups.len()).filter(|at| is(&self.groups[*at].path)).collect();
         assert_eq!(found.len(), 1, "{name} is {found:?}");
         found[0]
     }
