@@ -5,8 +5,9 @@ use super::model::{AmongGroups, GroupClass, Policy, Victim};
 impl Policy {
     /// Classes the group with this path (from the cgroup root, beginning with `/`; the root is `/`).
     ///
-    /// `parent` is the parent's class, `None` for the root: exclusions, importance and `kill_one_in` hold for
-    /// descendants. Rules do not: a group is a subject or a candidate by its own path only.
+    /// `parent` is the parent's class, `None` for the root: exclusions, importance and
+    /// `kill_one_in` hold for descendants. Rules do not: a group is a subject or a candidate by its
+    /// own path only.
     #[must_use]
     pub fn classify(&self, path: &[u8], parent: Option<&GroupClass>) -> GroupClass {
         let mut class = parent.map_or_else(GroupClass::default, |parent| GroupClass {

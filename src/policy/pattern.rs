@@ -127,8 +127,8 @@ fn check_braces(pattern: &str) -> Result<(), Bad> {
     }
 }
 
-/// Whether a match of the glob can contain another match of it, as far as it is meant to: `**` at its end, or at the end of one of
-/// its alternatives, with nothing but `*` behind it.
+/// Whether a match of the glob can contain another match of it, as far as it is meant to: `**` at
+/// its end, or at the end of one of its alternatives, with nothing but `*` behind it.
 pub(super) fn nests(pattern: &str) -> bool {
     let mut rest = pattern;
     while let Some((_, behind)) = rest.split_once("/**").or_else(|| rest.split_once("**")) {
@@ -140,7 +140,8 @@ pub(super) fn nests(pattern: &str) -> bool {
     false
 }
 
-/// Whether nothing but parts of stars follows, up to the end of the glob; what else stands in the same braces is passed over.
+/// Whether nothing but parts of stars follows, up to the end of the glob; what else stands in the
+/// same braces is passed over.
 fn ends_in_stars(mut rest: &str) -> bool {
     loop {
         if let Some(behind) = rest.strip_prefix("/*") {

@@ -1,12 +1,14 @@
-//! Where systemd puts a unit: services and scopes stand in slices, and slices in one another by their names.
+//! Where systemd puts a unit: services and scopes stand in slices, and slices in one another by
+//! their names.
 //!
-//! At the top of a machine with systemd stand slices, `init.scope` and some mounts. A policy that names `/ssh.service`
-//! names nothing there, however sound it is. Hints only: on a machine without systemd all of this may be meant.
+//! At the top of a machine with systemd stand slices, `init.scope` and some mounts. A policy that
+//! names `/ssh.service` names nothing there, however sound it is. Hints only: on a machine without
+//! systemd all of this may be meant.
 
 use super::globs::Globs;
 
-/// Where the groups that a path or glob names stand on a machine with systemd, if it can't be where the pattern says: at
-/// the top. `None` where nothing can be said.
+/// Where the groups that a path or glob names stand on a machine with systemd, if it can't be where
+/// the pattern says: at the top. `None` where nothing can be said.
 #[must_use]
 pub fn usual_place(pattern: &str) -> Option<String> {
     let (unit, below) = first_part(pattern)?;
@@ -76,7 +78,8 @@ fn slice(stem: &str) -> Option<String> {
     Some(format!("{place}/{stem}.slice"))
 }
 
-/// The first part of a path or glob, and the rest with its slash. `None` where a slash stands in braces or a class.
+/// The first part of a path or glob, and the rest with its slash. `None` where a slash stands in
+/// braces or a class.
 fn first_part(pattern: &str) -> Option<(&str, &str)> {
     let pattern = pattern.strip_prefix('/')?;
     let end = pattern.find('/').unwrap_or(pattern.len());

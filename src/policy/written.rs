@@ -1,7 +1,8 @@
 //! Where YAML reads something else than what stands in the text: escapes, folded lines, blocks.
 //!
-//! A glob or a comm that YAML has changed looks right and matches nothing: systemd's `\x2d` in double quotes becomes `-`,
-//! and the group that it was to protect dies. So such values are held against the raw text.
+//! A glob or a comm that YAML has changed looks right and matches nothing: systemd's `\x2d` in
+//! double quotes becomes `-`, and the group that it was to protect dies. So such values are held
+//! against the raw text.
 
 use saphyr_parser::{Marker, ScalarStyle};
 
@@ -10,7 +11,8 @@ use super::diagnostic::{Bad, Place, plain, shown};
 /// How a scalar stands in the text, as far as YAML reads something else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Written {
-    /// It reads as it stands there. `\\`, `\"` and, in single quotes, `''` can't be meant otherwise and count as such.
+    /// It reads as it stands there. `\\`, `\"` and, in single quotes, `''` can't be meant otherwise
+    /// and count as such.
     #[default]
     AsIs,
     /// Double quotes hold another escape.
@@ -29,13 +31,15 @@ pub(super) enum Written {
 }
 
 impl Written {
-    /// Says what is wrong with a value, for `what` (`glob`, `comm`): `read` is what YAML makes of it.
+    /// Says what is wrong with a value, for `what` (`glob`, `comm`): `read` is what YAML makes of
+    /// it.
     pub fn refusal(&self, what: &str, read: &str, value: Place) -> Option<(Place, Bad)> {
         match self {
             Written::AsIs => None,
             Written::Escape { at, escape, inner } => {
                 let message = format!("{} in double quotes is an escape: YAML reads the {what} as {}", shown(escape), shown(read));
-                // `\x` is how systemd writes a character in a name; the others are no part of any unit's name.
+                // `\x` is how systemd writes a character in a name; the others are no part of any
+                // unit's name.
                 let hint = if inner.contains('\'') || inner.contains(r"\\") || inner.contains("\\\"") {
                     "a backslash stands for itself in single quotes, or without quotes; in double quotes write it twice".to_owned()
                 } else if escape.starts_with(r"\x") {

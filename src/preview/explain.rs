@@ -46,7 +46,8 @@ pub struct Explanation {
     pub exclusions: Vec<Exclusion>,
     /// What `kernel: oom_group` says of it; `None`: nothing.
     pub oom_group: Option<Cover>,
-    /// How `kill_one_in` covers it: where a rule kills a group, here it kills one process. `None`: it does not.
+    /// How `kill_one_in` covers it: where a rule kills a group, here it kills one process. `None`:
+    /// it does not.
     pub kill_one_in: Option<Cover>,
     /// Every rule that has to do with it, in the policy's order.
     pub rules: Vec<RuleRelation>,
@@ -182,7 +183,8 @@ pub fn explain(asked: &Asked, path: &GroupPath, onlooker: Option<&mut Onlooker>)
     explanation
 }
 
-/// Groups whose path ends in the one that was asked for, as that of a service does that was named without its slice.
+/// Groups whose path ends in the one that was asked for, as that of a service does that was named
+/// without its slice.
 fn namesakes(onlooker: &Onlooker, path: &GroupPath) -> Vec<String> {
     let paths = onlooker.tree.slots().filter_map(|slot| onlooker.path(slot));
     let mut found: Vec<String> =

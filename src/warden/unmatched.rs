@@ -1,7 +1,8 @@
-//! Says at the start, and when a policy is adopted, which exclusions protect nothing on this machine: no group has such a name.
+//! Says at the start, and when a policy is adopted, which exclusions protect nothing on this
+//! machine: no group has such a name.
 //!
-//! Ready policies name services of many distributions, so most of that is no fault and is told in one line. A unit that is named
-//! without its slice is one, and gets a warning.
+//! Ready policies name services of many distributions, so most of that is no fault and is told in
+//! one line. A unit that is named without its slice is one, and gets a warning.
 
 use std::fmt::Write as _;
 

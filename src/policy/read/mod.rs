@@ -256,7 +256,8 @@ fn pattern(node: &Node, report: &mut Report) -> Option<At<String>> {
     }
 }
 
-/// `true` or `false`. Other YAML readers know more words for them, so these get a hint of their own.
+/// `true` or `false`. Other YAML readers know more words for them, so these get a hint of their
+/// own.
 fn truth(node: &Node, key: &str, meaning: &str, report: &mut Report) -> Option<bool> {
     if let Kind::Bare { boolean: Some(value), .. } = node.kind {
         return Some(value);

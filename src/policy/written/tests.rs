@@ -3,7 +3,8 @@ use proptest::prelude::*;
 use super::super::tests::{good, sources};
 use super::super::{Loaded, load};
 
-/// A policy that excludes what `value` is, however it is written; the value begins in line 3 at column 5.
+/// A policy that excludes what `value` is, however it is written; the value begins in line 3 at
+/// column 5.
 fn excluding(value: &str) -> String {
     format!("version: 1\nexclude:\n  - {value}\nrules:\n  - {{name: r, watch: /a, when: [event: oom_kill]}}\n")
 }
@@ -142,7 +143,8 @@ proptest! {
         }
     }
 
-    /// Raw text in double quotes: if it is taken, no backslash was lost but where two stood for one or one stood before a quote.
+    /// Raw text in double quotes: if it is taken, no backslash was lost but where two stood for one
+    /// or one stood before a quote.
     #[test]
     fn no_escape_slips_through(inner in "/[a-z]{0,3}(\\\\[xunt/\\\\\"0-9a-f ]{1,5}){1,3}") {
         if let Ok(Loaded { policy, .. }) = load(&sources(&[&excluding(&format!("\"{inner}\""))])) {

@@ -104,8 +104,8 @@ pub fn half_written_policy_is_not_read() -> Outcome {
     daemon.stop()
 }
 
-/// At the start and after a reload the log names exclusions that protect nothing on this machine; it warns where a unit is named
-/// without its slice.
+/// At the start and after a reload the log names exclusions that protect nothing on this machine;
+/// it warns where a unit is named without its slice.
 pub fn exclusions_that_match_nothing_are_told() -> Outcome {
     Group::new("system.slice/ssh.service")?;
     let excluding = |exclude: &str| format!("{THRASH}exclude: [{exclude}]\n");
