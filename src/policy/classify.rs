@@ -5,14 +5,16 @@ use super::model::{AmongGroups, GroupClass, Policy, Victim};
 impl Policy {
     /// Classes the group with this path (from the cgroup root, beginning with `/`; the root is `/`).
     ///
-    /// `parent` is the parent's class, `None` for the root: exclusions and importance hold for descendants. Rules do
-    /// not: a group is a subject or a candidate by its own path only.
+    /// `parent` is the parent's class, `None` for the root: exclusions, importance and
+    /// `kill_one_in` hold for descendants. Rules do not: a group is a subject or a candidate by its
+    /// own path only.
     #[must_use]
     pub fn classify(&self, path: &[u8], parent: Option<&GroupClass>) -> GroupClass {
         let mut class = parent.map_or_else(GroupClass::default, |parent| GroupClass {
             excluded: parent.excluded,
             comm_excludes: parent.comm_excludes,
             importance_entries: parent.importance_entries,
+            kill_one: parent.kill_one,
             ..GroupClass::default()
         });
         for (index, exclude) in self.exclude.iter().enumerate().filter(|(_, exclude)| exclude.group.matches(path)) {
@@ -40,6 +42,7 @@ impl Policy {
             }
         }
         class.oom_group = self.oom_group.as_ref().is_some_and(|globs| globs.matches(path));
+        class.kill_one |= self.kill_one_in.as_ref().is_some_and(|globs| globs.matches(path));
         class
     }
 }

@@ -50,7 +50,7 @@ fn all_patterns(draft: &Draft) -> impl Iterator<Item = &Patterns> {
     let rules = draft.rules.iter().map(|rule| &rule.watch).chain(among);
     let exclude = draft.exclude.iter().map(|entry| &entry.value.group);
     let importance = draft.importance.iter().map(|entry| &entry.value.group);
-    rules.chain(exclude).chain(importance).chain(&draft.oom_group)
+    rules.chain(exclude).chain(importance).chain(&draft.oom_group).chain(&draft.kill_one_in)
 }
 
 /// Compiles; `None` if a glob is none after all, with an error in the report.
@@ -59,10 +59,12 @@ pub(super) fn compile(draft: Draft, hash: Arc<str>, report: &mut Report) -> Opti
     let cooldown = draft.cooldown.as_ref().map_or(COOLDOWN, |cooldown| cooldown.value);
     let hold = draft.hold.as_ref().map(|hold| hold.value);
     let limit = draft.limit.as_ref().map(|limit| limit.value);
-    let oom_group = match &draft.oom_group {
-        Some(patterns) => Some(globs(patterns, report)?),
-        None => None,
+    let node_limit = draft.node_limit.as_ref().map(|limit| limit.value);
+    let mut optional = |patterns: &Option<Patterns>| match patterns {
+        Some(patterns) => globs(patterns, report).map(Some),
+        None => Some(None),
     };
+    let (oom_group, kill_one_in) = (optional(&draft.oom_group)?, optional(&draft.kill_one_in)?);
     let exclude = draft.exclude.into_iter().map(|entry| exclude(entry.value, report)).collect::<Option<_>>()?;
     let importance = draft
         .importance
@@ -70,7 +72,7 @@ pub(super) fn compile(draft: Draft, hash: Arc<str>, report: &mut Report) -> Opti
         .map(|entry| Some(Importance { group: globs(&entry.value.group, report)?, value: entry.value.value }))
         .collect::<Option<_>>()?;
     let rules = draft.rules.into_iter().map(|entry| rule(entry, mode, cooldown, report)).collect::<Option<_>>()?;
-    Some(Policy { hash, mode, exclude, importance, rules, oom_group, hold, limit, node_limit: None, kill_one_in: None })
+    Some(Policy { hash, mode, exclude, importance, rules, oom_group, hold, limit, node_limit, kill_one_in })
 }
 
 fn exclude(entry: draft::Exclude, report: &mut Report) -> Option<Exclude> {
@@ -105,7 +107,7 @@ fn rule(entry: draft::Rule, mode: Mode, cooldown: Duration, report: &mut Report)
         only_if: entry.only_if.into_iter().map(|condition| condition.value).collect(),
         victim,
         ladder: entry.ladder,
-        spare_unkillable: true,
+        spare_unkillable: entry.spare_unkillable,
     })
 }
 

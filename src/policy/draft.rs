@@ -39,6 +39,8 @@ pub(super) struct Draft {
     pub oom_group: Option<Patterns>,
     pub hold: Option<At<Duration>>,
     pub limit: Option<At<KillLimit>>,
+    pub node_limit: Option<At<KillLimit>>,
+    pub kill_one_in: Option<Patterns>,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,7 @@ pub(super) struct Rule {
     pub only_if: Vec<At<Condition>>,
     pub victim: At<Victim>,
     pub ladder: Vec<Rung>,
+    pub spare_unkillable: bool,
 }
 
 #[derive(Debug)]

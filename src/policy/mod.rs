@@ -1,9 +1,11 @@
 //! From YAML text to a checked, compiled policy. Touches nothing of the system.
 //!
-//! The way of a text: [`source`] (is it text at all), `tree` (values with their places; `locate` finds the places and
-//! refuses what would blow up a reader), `read` (what the keys mean), `draft` (all sources together), `compile` (the
-//! [`model::Policy`] that other rooms read) and `lint` (sound, but probably not meant). Every fault is kept with its
-//! place until the end, so that all are shown at once. [`schema`] tells editors the same form as JSON Schema.
+//! The way of a text: [`source`] (is it text at all), `tree` (values with their places; `locate`
+//! finds the places and refuses what would blow up a reader; `written` notices what YAML reads
+//! otherwise than it stands there), `read` (what the keys mean), `draft` (all sources together),
+//! `compile` (the [`model::Policy`] that other rooms read) and `lint` (sound, but probably not
+//! meant). Every fault is kept with its place until the end, so that all are shown at once.
+//! [`schema`] tells editors the same form as JSON Schema.
 //!
 //! Only [`files`] reads files. What a policy says of one group is asked with [`model::Policy::classify`], once for each
 //! group; which group dies is decided elsewhere.
@@ -22,9 +24,11 @@ pub mod places;
 mod quoting;
 mod read;
 mod schema;
+pub mod slices;
 pub mod source;
 mod tree;
 mod values;
+mod written;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use files::{ReadError, read_sources};
@@ -53,8 +57,9 @@ pub struct Loaded {
 
 /// Reads, checks and compiles a policy of one or more texts.
 ///
-/// Lists (`exclude`, `importance`, `rules`, `kernel: oom_group`) are joined in the order of the sources. `mode` and
-/// `defaults` count for all of them, and a rule's name may stand in one place only.
+/// Lists (`exclude`, `importance`, `rules`, `kill_one_in`, `kernel: oom_group`) are joined in the
+/// order of the sources. `mode` and `defaults` count for all of them, and a rule's name may stand
+/// in one place only.
 ///
 /// # Errors
 /// Every error of every source, in the order of the text. No warnings are among them.

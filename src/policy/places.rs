@@ -43,6 +43,8 @@ pub struct Places {
     pub rules: Vec<LineOf>,
     /// Globs of `kernel: oom_group`.
     pub oom_group: Vec<LineOf>,
+    /// Globs of `kill_one_in`.
+    pub kill_one_in: Vec<LineOf>,
 }
 
 impl Places {
@@ -55,6 +57,7 @@ impl Places {
             importance: draft.importance.iter().map(|entry| line(entry.at)).collect(),
             rules: draft.rules.iter().map(|rule| line(rule.name.at)).collect(),
             oom_group: draft.oom_group.iter().flatten().map(|pattern| line(pattern.at)).collect(),
+            kill_one_in: draft.kill_one_in.iter().flatten().map(|pattern| line(pattern.at)).collect(),
         }
     }
 }

@@ -33,20 +33,22 @@ pub(super) const READY: [(&str, &str); 3] = [
 
 #[test]
 fn lists_are_joined_in_the_order_of_the_sources() {
-    let first = "version: 1\nmode: observe\nexclude: [/x]\nimportance: [{group: /a, value: 1}]\nkernel: {oom_group: /k, hold: 5ms}\n\
+    let first = "version: 1\nmode: observe\nexclude: [/x]\nimportance: [{group: /a, value: 1}]\nkernel: {oom_group: /k, hold: 5ms}\nkill_one_in: /m\n\
                  rules:\n  - {name: r1, watch: /a, when: [event: oom_kill]}\n";
     let second = "version: 1\nmode: observe\ndefaults: {cooldown: 5s}\nexclude: [/y, /z]\nimportance: [{group: /b, value: 2}]\n\
-                  kernel: {oom_group: [/l], hold: 5ms}\nrules:\n  - {name: r2, watch: /b, when: [event: oom_kill]}\n";
+                  kernel: {oom_group: [/l], hold: 5ms}\nkill_one_in: [/n, /o]\nrules:\n  - {name: r2, watch: /b, when: [event: oom_kill]}\n";
     let Loaded { policy, places, .. } = load(&sources(&[first, second])).unwrap();
     assert_eq!(policy.rules.iter().map(|rule| &*rule.name).collect::<Vec<_>>(), ["r1", "r2"]);
     assert_eq!(policy.exclude.iter().map(|exclude| &*exclude.text).collect::<Vec<_>>(), ["/x", "/y", "/z"]);
     assert_eq!(policy.importance.iter().map(|entry| entry.value).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(policy.hold.map(|hold| hold.as_millis()), Some(5));
     assert_eq!(policy.oom_group.unwrap().patterns().collect::<Vec<_>>(), ["/k", "/l"]);
+    assert_eq!(policy.kill_one_in.unwrap().patterns().collect::<Vec<_>>(), ["/m", "/n", "/o"]);
     let lines = |places: &[places::LineOf]| places.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(lines(&places.exclude), ["a.yaml:3", "b.yaml:4", "b.yaml:4"]);
     assert_eq!(lines(&places.importance), ["a.yaml:4", "b.yaml:5"]);
-    assert_eq!(lines(&places.rules), ["a.yaml:7", "b.yaml:8"]);
+    assert_eq!(lines(&places.rules), ["a.yaml:8", "b.yaml:9"]);
+    assert_eq!(lines(&places.kill_one_in), ["a.yaml:6", "b.yaml:7", "b.yaml:7"]);
     assert_eq!(lines(&places.oom_group), ["a.yaml:5", "b.yaml:6"]);
     // What counts for all counts for rules of the file before, too.
     assert!(policy.rules.iter().all(|rule| rule.mode == Mode::Observe && rule.cooldown.as_secs() == 5));
@@ -54,9 +56,12 @@ fn lists_are_joined_in_the_order_of_the_sources() {
 
 #[test]
 fn sources_may_not_contradict_each_other() {
-    let first = format!("version: 1\nmode: observe\ndefaults: {{cooldown: 1s}}\nkernel: {{hold: 1s}}\nlimits: {{kills: 5 per 1m}}\n{RULE}");
-    let second =
-        format!("version: 1\nmode: enforce\ndefaults: {{cooldown: 2s}}\nkernel: {{hold: 2s}}\nlimits: {{kills: 6 per 1m}}\n{RULE}");
+    let first = format!(
+        "version: 1\nmode: observe\ndefaults: {{cooldown: 1s}}\nkernel: {{hold: 1s}}\nlimits: {{kills: 5 per 1m, node: 8 per 1m}}\n{RULE}"
+    );
+    let second = format!(
+        "version: 1\nmode: enforce\ndefaults: {{cooldown: 2s}}\nkernel: {{hold: 2s}}\nlimits: {{kills: 6 per 1m, node: 9 per 1m}}\n{RULE}"
+    );
     assert_eq!(
         errors(&[&first, &second]),
         [
@@ -64,6 +69,7 @@ fn sources_may_not_contradict_each_other() {
             "b.yaml:3:22: error: cooldown is set differently in a.yaml:3\n  hint: it counts for all files together: set it once",
             "b.yaml:4:16: error: hold is set differently in a.yaml:4\n  hint: it counts for all files together: set it once",
             "b.yaml:5:17: error: the limit of kills is set differently in a.yaml:5\n  hint: it counts for all files together: set it once",
+            "b.yaml:5:33: error: the limit of kills on the node is set differently in a.yaml:5\n  hint: it counts for all files together: set it once",
             "b.yaml:7:12: error: there is a rule `r` already, in a.yaml:7\n  hint: give this one a name of its own",
         ]
     );
@@ -146,10 +152,15 @@ fn the_builtin_policy_spares_what_a_machine_needs_to_live() {
         "/system.slice/systemd-logind.service",
         "/system.slice/dbus.service",
         "/system.slice/containerd.service",
+    ] {
+        assert!(class(spared).excluded.is_some(), "{spared}");
+    }
+    // Users can put anything there: it dies last, but it does die.
+    for last in [
         "/user.slice/user-1000.slice/user@1000.service/init.scope",
         "/user.slice/user-1000.slice/user@1000.service/session.slice/org.gnome.Shell@wayland.service",
     ] {
-        assert!(class(spared).excluded.is_some(), "{spared}");
+        assert!(class(last).excluded.is_none() && class(last).importance > 0, "{last}");
     }
     for fair in [
         "/system.slice/postgresql.service",

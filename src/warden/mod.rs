@@ -18,6 +18,7 @@
 //! - [`attention`]: gaps in which the warden did not run.
 //! - [`switches`]: pause and circuit breakers, which keep it from deeds.
 //! - [`published`]: the groups that a scrape shows.
+//! - [`unmatched`]: exclusions that protect nothing here.
 
 pub mod attention;
 pub mod climbs;
@@ -35,6 +36,7 @@ pub mod senses;
 pub mod signal;
 mod stall;
 pub mod switches;
+mod unmatched;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -269,6 +271,7 @@ impl Warden {
         warden.senses.start_samplers(&warden.policy, now);
         warden.rehearse();
         warden.enlist();
+        unmatched::tell(&warden.policy, &warden.senses.tree);
         Ok(warden)
     }
 
@@ -405,6 +408,7 @@ impl Warden {
         self.closer.retain(renumber);
         self.closer.policy_replaced();
         self.senses.adopt(policy, now, &self.poller);
+        unmatched::tell(policy, &self.senses.tree);
         self.tree_changed(now);
         self.enlist();
     }

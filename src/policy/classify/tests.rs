@@ -26,6 +26,7 @@ rules:
     when: [event: oom_kill]
     victim: {among: leaves}
 kernel: {oom_group: /t/*}
+kill_one_in: [/user.slice/user-*.slice/session-*.scope, /t]
 "#;
 
 /// The class of a path by way of all its ancestors.
@@ -89,6 +90,23 @@ fn rules_go_by_the_groups_own_path() {
     ] {
         let class = class(&policy, path.as_bytes());
         assert_eq!((set(&class.subject_of), set(&class.among), class.oom_group), (subject_of, among, oom_group), "{path}");
+    }
+}
+
+#[test]
+fn what_is_killed_one_by_one_is_so_down_to_its_leaves() {
+    let policy = good(POLICY).policy;
+    for (path, kill_one) in [
+        ("/", false),
+        ("/user.slice/user-1000.slice", false),
+        ("/user.slice/user-1000.slice/session-3.scope", true),
+        ("/user.slice/user-1000.slice/session-3.scope/a/b", true),
+        ("/user.slice/user-1000.slice/user@1000.service/app.slice", false),
+        ("/t", true),
+        ("/t/1", true),
+        ("/u", false),
+    ] {
+        assert_eq!(class(&policy, path.as_bytes()).kill_one, kill_one, "{path}");
     }
 }
 

@@ -11,7 +11,7 @@ mod victim;
 use super::diagnostic::{Bad, Place, Report, plain};
 use super::draft::{At, Draft, Exclude, Importance, Patterns};
 use super::globs;
-use super::model::Mode;
+use super::model::{KillLimit, Mode};
 use super::quoting;
 use super::tree::{Kind, Node};
 use super::values;
@@ -22,10 +22,10 @@ pub(super) use victim::MOST_RANK_KEYS;
 
 const TOP: Keys = Keys {
     what: "the policy",
-    known: &["version", "mode", "limits", "defaults", "exclude", "importance", "rules", "kernel"],
+    known: &["version", "mode", "limits", "defaults", "exclude", "kill_one_in", "importance", "rules", "kernel"],
     later: &["tenants", "kubernetes"],
 };
-const LIMITS: Keys = Keys { what: "`limits`", known: &["kills"], later: &[] };
+const LIMITS: Keys = Keys { what: "`limits`", known: &["kills", "node"], later: &[] };
 const DEFAULTS: Keys = Keys { what: "`defaults`", known: &["cooldown"], later: &[] };
 const EXCLUDE: Keys = Keys { what: "an exclusion", known: &["group", "comm"], later: &["kubernetes"] };
 const IMPORTANCE: Keys = Keys { what: "a line of importance", known: &["group", "value"], later: &["kubernetes"] };
@@ -68,11 +68,8 @@ pub(super) fn read(root: &Node, draft: &mut Draft, report: &mut Report) {
     if let Some((at, value)) = fields.get("mode").and_then(|node| Some((node.at, mode(node, report)?))) {
         settle(&mut draft.mode, At::new(at, value), "mode", report);
     }
-    if let Some(limits) = fields.get("limits").and_then(|node| Fields::open(node, &LIMITS, report))
-        && let Some(node) = limits.need("kills", "write for instance `limits: {kills: 5 per 10m}`", report)
-        && let Some(value) = scalar(node, values::kill_limit, report)
-    {
-        settle(&mut draft.limit, At::new(node.at, value), "the limit of kills", report);
+    if let Some(node) = fields.get("limits") {
+        limits(node, draft, report);
     }
     if let Some(defaults) = fields.get("defaults").and_then(|node| Fields::open(node, &DEFAULTS, report))
         && let Some(node) = defaults.get("cooldown")
@@ -82,6 +79,9 @@ pub(super) fn read(root: &Node, draft: &mut Draft, report: &mut Report) {
     }
     for node in entries(&fields, "exclude", report) {
         draft.exclude.extend(exclude(node, report));
+    }
+    if let Some(node) = fields.get("kill_one_in") {
+        draft.kill_one_in.get_or_insert_default().extend(patterns(node, report).unwrap_or_default());
     }
     for node in entries(&fields, "importance", report) {
         draft.importance.extend(importance(node, report));
@@ -110,6 +110,27 @@ fn version(fields: &Fields<'_>, report: &mut Report) {
         }
         _ => report.error(node.at, format!("the version is a number, not {}", node.describe()), "write `version: 1`"),
     }
+}
+
+/// The circuit breaker's limits: one of them or both.
+fn limits(node: &Node, draft: &mut Draft, report: &mut Report) {
+    let before = report.errors();
+    let Some(fields) = Fields::open(node, &LIMITS, report) else { return };
+    if fields.is_empty() && report.errors() == before {
+        report.error(
+            node.at,
+            "`limits` sets no limit",
+            "write for instance `limits: {kills: 5 per 10m, node: 20 per 10m}`; either may be left out",
+        );
+    }
+    let mut limit = |key: &str, kept: &mut Option<At<KillLimit>>, what: &str| {
+        let Some(node) = fields.get(key) else { return };
+        if let Some(value) = scalar(node, values::kill_limit, report) {
+            settle(kept, At::new(node.at, value), what, report);
+        }
+    };
+    limit("kills", &mut draft.limit, "the limit of kills");
+    limit("node", &mut draft.node_limit, "the limit of kills on the node");
 }
 
 /// Keeps a value that counts for the whole policy; two files may say the same, but nothing different.
@@ -152,12 +173,19 @@ fn exclude(node: &Node, report: &mut Report) -> Option<At<Exclude>> {
     };
     let group = fields.need("group", hint, report).and_then(|node| patterns(node, report));
     let comm = match comm {
-        Some(node) => Some(
-            text(node, "a process's name", report).and_then(|text| Some((text.to_owned(), good(node.at, values::comm(text), report)?)))?,
-        ),
+        Some(node) => Some(comm_of(node, report)?),
         None => None,
     };
     Some(At::new(node.at, Exclude { group: group?, comm }))
+}
+
+fn comm_of(node: &Node, report: &mut Report) -> Option<(String, Box<[u8]>)> {
+    let text = text(node, "a process's name", report)?;
+    if let Some((at, bad)) = node.written.refusal("comm", text, node.at) {
+        report.bad(at, bad);
+        return None;
+    }
+    Some((text.to_owned(), good(node.at, values::comm(text), report)?))
 }
 
 fn importance(node: &Node, report: &mut Report) -> Option<At<Importance>> {
@@ -215,6 +243,10 @@ fn pattern(node: &Node, report: &mut Report) -> Option<At<String>> {
         report.error(node.at, format!("a glob is expected here, not {}", node.describe()), hint);
         return None;
     };
+    if let Some((at, bad)) = node.written.refusal("glob", text, node.at) {
+        report.bad(at, bad);
+        return None;
+    }
     match globs::parse(text) {
         Ok(_) => Some(At::new(node.at, text.clone())),
         Err(bad) => {
@@ -222,6 +254,22 @@ fn pattern(node: &Node, report: &mut Report) -> Option<At<String>> {
             None
         }
     }
+}
+
+/// `true` or `false`. Other YAML readers know more words for them, so these get a hint of their
+/// own.
+fn truth(node: &Node, key: &str, meaning: &str, report: &mut Report) -> Option<bool> {
+    if let Kind::Bare { boolean: Some(value), .. } = node.kind {
+        return Some(value);
+    }
+    let meant = match node.raw().map(str::to_ascii_lowercase).as_deref() {
+        Some("yes" | "y" | "on" | "true" | "1") => Some(true),
+        Some("no" | "n" | "off" | "false" | "0") => Some(false),
+        _ => None,
+    };
+    let hint = meant.map_or_else(|| meaning.to_owned(), |meant| format!("write `{key}: {meant}`, without quotes: {meaning}"));
+    report.error(node.at, format!("`{key}` is `true` or `false`, not {}", node.describe()), hint);
+    None
 }
 
 /// A scalar that `read` understands.

@@ -8,11 +8,14 @@ use super::super::model::{Condition, KillWhat, Level, Rung, Trigger, UsageOf, Us
 use super::super::tree::{Kind, Node};
 use super::super::values::{self, Quantum};
 use super::fields::{Fields, Keys};
-use super::{good, mode, patterns, scalar, text};
+use super::{good, mode, patterns, scalar, text, truth};
 use super::{ladder, victim};
 
-const RULE: Keys =
-    Keys { what: "a rule", known: &["name", "mode", "cooldown", "watch", "when", "only_if", "victim", "then"], later: &["limits"] };
+const RULE: Keys = Keys {
+    what: "a rule",
+    known: &["name", "mode", "cooldown", "watch", "when", "only_if", "victim", "spare_unkillable", "then"],
+    later: &["limits"],
+};
 const WHEN: Keys = Keys { what: "an entry of `when`", known: &["psi", "event", "usage", "available", "swap_free", "lms"], later: &[] };
 const ONLY_IF: Keys = Keys { what: "an entry of `only_if`", known: &["usage", "available", "swap_free"], later: &[] };
 const USAGE: Keys = Keys { what: "`usage`", known: &["above", "of", "for"], later: &[] };
@@ -45,6 +48,9 @@ pub(super) fn rule(node: &Node, names: &mut Vec<At<String>>, report: &mut Report
         Some(node) => victim::victim(node, report).map(|victim| At::new(node.at, victim)),
         None => Some(At::new(node.at, Victim::Subject)),
     };
+    let spare_unkillable = fields.get("spare_unkillable").map_or(Some(true), |node| {
+        truth(node, "spare_unkillable", "`false` lets a group die that holds a process with oom_score_adj -1000", report)
+    });
     let ladder = match fields.get("then") {
         Some(node) => ladder::ladder(node, report),
         None => Some(vec![Rung::Kill(KillWhat::Group)]),
@@ -58,6 +64,7 @@ pub(super) fn rule(node: &Node, names: &mut Vec<At<String>>, report: &mut Report
         only_if: only_if?,
         victim: victim?,
         ladder: ladder?,
+        spare_unkillable: spare_unkillable?,
     })
 }
 

@@ -148,12 +148,63 @@ fn the_rest_of_a_rule_and_of_the_policy() {
         let limit = good(&format!("version: 1\nlimits: {{kills: {text}}}\n")).policy.limit;
         assert_eq!(limit.map(|limit| (limit.kills, limit.per.as_secs())), Some((kills, per)), "{text}");
     }
+    assert_eq!((policy.node_limit, policy.kill_one_in.is_none(), policy.rules[0].spare_unkillable), (None, true, true));
     // Lists whose entries are all commented out.
     assert!(good("version: 1\nexclude:\nimportance:\nrules:\n").policy.rules.is_empty());
     // Everything may be written as JSON.
     good(r#"{"version": 1, "rules": [{"name": "r", "watch": "/a", "when": [{"event": "oom"}]}]}"#);
     // Line ends of other systems.
     good("version: 1\r\nrules:\r\n  - name: r\r\n    watch: /a\r\n    when:\r\n      - event: oom\r\n");
+}
+
+#[test]
+fn each_of_the_two_limits_may_stand_alone() {
+    let limits = |text: &str| {
+        let policy = good(&format!("version: 1\nlimits: {text}\n")).policy;
+        let pair = |limit: Option<KillLimit>| limit.map(|limit| (limit.kills, limit.per.as_secs()));
+        (pair(policy.limit), pair(policy.node_limit))
+    };
+    assert_eq!(limits("{kills: 5 per 10m}"), (Some((5, 600)), None));
+    assert_eq!(limits("{node: 20 per 1h}"), (None, Some((20, 3600))));
+    assert_eq!(limits("{node: 20 per 1h, kills: 5 per 10m}"), (Some((5, 600)), Some((20, 3600))));
+}
+
+#[test]
+fn groups_where_one_process_is_killed() {
+    let globs = |text: &str| {
+        let policy = good(&format!("version: 1\nkill_one_in: {text}\n")).policy;
+        policy.kill_one_in.unwrap().patterns().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(globs("/user.slice/*/session-*.scope"), ["/user.slice/*/session-*.scope"]);
+    assert_eq!(globs("[/a, \"/b/{c,d}\"]"), ["/a", "/b/{c,d}"]);
+}
+
+#[test]
+fn unkillables_are_spared_unless_the_rule_says_otherwise() {
+    let spares = |text: &str| rule(&format!("watch: /a\nwhen: [event: oom_kill]\n{text}")).spare_unkillable;
+    assert!(spares("") && spares("spare_unkillable: true"));
+    assert!(!spares("spare_unkillable: false") && !spares("spare_unkillable: False"));
+}
+
+#[test]
+fn truth_values_in_other_words() {
+    for (value, shown, hint) in [
+        ("no", "`no`", "write `spare_unkillable: false`, without quotes"),
+        ("Off", "`Off`", "write `spare_unkillable: false`"),
+        ("\"false\"", "`false`", "write `spare_unkillable: false`, without quotes"),
+        ("0", "the number `0`", "write `spare_unkillable: false`"),
+        ("yes", "`yes`", "write `spare_unkillable: true`"),
+        ("never", "`never`", "`false` lets a group die that holds a process with oom_score_adj -1000"),
+        ("[false]", "a list", "`false` lets a group die"),
+        ("", "nothing", "`false` lets a group die"),
+    ] {
+        let text = rule_text(&format!("watch: /a\nwhen: [event: oom]\nspare_unkillable: {value}"));
+        let start = format!("`spare_unkillable` is `true` or `false`, not {shown}");
+        let column = if value.is_empty() { 21 } else { 23 };
+        refused(&text, &[(&format!("6:{column}: {start}"), hint)]);
+    }
+    let text = rule_text("watch: /a\nwhen: [event: oom]\nvictim: {among: leaves, or_largest: yes}");
+    refused(&text, &[("6:41: `or_largest` is `true` or `false`, not `yes`", "write `or_largest: true`")]);
 }
 
 /// Each entry: text, `line:column: error: message` (its beginning), a part of the hint.
@@ -204,7 +255,12 @@ fn errors_at_the_top() {
         (format!("version: 1\nkernel: {{hold: 500}}\n{rest}"), "2:16: `500` has no unit", "write 500ms or 500s"),
         (format!("version: 1\nkernel: {{hold: [500ms]}}\n{rest}"), "2:16: a single value is expected here, not a list", "`150ms`"),
         (format!("version: 1\nkernel: {{holt: 500ms}}\n{rest}"), "2:10: unknown key `holt` in `kernel`", "did you mean `hold`?"),
-        (format!("version: 1\nlimits: {{}}\n{rest}"), "2:9: `kills` is missing in `limits`", "`limits: {kills: 5 per 10m}`"),
+        (format!("version: 1\nlimits: {{}}\n{rest}"), "2:9: `limits` sets no limit", "`limits: {kills: 5 per 10m, node: 20 per 10m}`"),
+        (format!("version: 1\nlimits: {{node: 20}}\n{rest}"), "2:16: `20` is no limit of kills", "`5 per 10m`"),
+        (format!("version: 1\nlimits: {{nodes: 5 per 10m}}\n{rest}"), "2:10: unknown key `nodes` in `limits`", "did you mean `node`?"),
+        (format!("version: 1\nkill_one_in: a\n{rest}"), "2:14: the glob `a` does not begin", "write `/a`"),
+        (format!("version: 1\nkill_one_in: []\n{rest}"), "2:14: the list of globs is empty", "leave the key out"),
+        (format!("version: 1\nkill_one: /a\n{rest}"), "2:1: unknown key `kill_one`", "did you mean `kill_one_in`?"),
         (format!("version: 1\nlimits: {{kills: 5}}\n{rest}"), "2:17: `5` is no limit of kills", "`5 per 10m`"),
         (format!("version: 1\nlimits: {{kills: 5 per 10}}\n{rest}"), "2:17: `10` has no unit", "write 10ms or 10s"),
         (format!("version: 1\nlimits: {{kills: 5 in 10m}}\n{rest}"), "2:17: `5 in 10m` is no limit of kills", "`5 per 10m`"),
@@ -246,11 +302,11 @@ fn errors_of_exclusions_and_importance() {
         ("{group: /a, comm: 1234567890123456}", "3:23: a process's name is expected here, not the number", "\"1234567890123456\""),
         ("{group: /a, comm: abcdefghijklmnop}", "3:23: the comm `abcdefghijklmnop` is longer than 15 bytes", "exclude the group"),
         ("{group: /a, comm: []}", "3:23: a process's name is expected here, not a list", "single word"),
-        ("{group: {a: b}}", "3:13: a glob is expected here, not a mapping", "double quotes"),
+        ("{group: {a: b}}", "3:13: a glob is expected here, not a mapping", "single quotes"),
         ("{group: /a, com: x}", "3:17: unknown key `com` in an exclusion", "did you mean `comm`?"),
-        ("{group: /a/{b,c}}", "3:16: not YAML: an unquoted glob with a brace", "\"/a/{b,c}\""),
-        ("*.service", "3:5: not YAML: `*` at the start", "\"/*\""),
-        ("[/a]", "3:5: a glob is expected here, not a list", "double quotes"),
+        ("{group: /a/{b,c}}", "3:16: not YAML: an unquoted glob with a brace", "'/a/{b,c}'"),
+        ("*.service", "3:5: not YAML: `*` at the start", "'/*'"),
+        ("[/a]", "3:5: a glob is expected here, not a list", "single quotes"),
     ] {
         refused(&exclude(entry), &[(start, hint)]);
     }
@@ -276,7 +332,7 @@ fn errors_of_rules() {
         ("watch: /a\nwhen: {event: oom}", "5:11: `when` is a list, not a mapping", "`- `"),
         ("watch: /a\nwhen: [event: oom]\nonly_if: []", "6:14: `only_if` is empty", "leave `only_if` out"),
         ("watch: [/a, 5]\nwhen: [event: oom]", "4:17: a glob is expected here, not the number `5`", "`/`"),
-        ("watch: {a,b}\nwhen: [event: oom]", "4:12: a glob is expected here, not a mapping", "double quotes"),
+        ("watch: {a,b}\nwhen: [event: oom]", "4:12: a glob is expected here, not a mapping", "single quotes"),
         ("watch: /a\nwhen: [event: oom]\nonlyif: []", "6:5: unknown key `onlyif` in a rule", "did you mean `only_if`?"),
         ("watch: /a\nwhen: [event: oom]\nmode: dry", "6:11: the mode is `enforce` or `observe`", "observe"),
         ("watch: /a\nwhen: [event: oom]\ncooldown: 5", "6:15: `5` has no unit", "write 5ms or 5s"),

@@ -6,7 +6,7 @@ use super::super::model::{RankBy, RankKey};
 use super::super::tree::{Kind, Node};
 use super::super::values;
 use super::fields::{Fields, Keys};
-use super::{patterns, scalar};
+use super::{patterns, scalar, truth};
 use crate::units::Bytes;
 
 const VICTIM: Keys = Keys { what: "`victim`", known: &["among", "at_least", "or_largest", "rank"], later: &["kubernetes"] };
@@ -49,17 +49,9 @@ fn among(node: &Node, report: &mut Report) -> Option<Among> {
         _ => patterns(node, report).map(Some),
     });
     let at_least = fields.get("at_least").map_or(Some(AT_LEAST), |node| scalar(node, values::bytes, report));
-    let or_largest = fields.get("or_largest").map_or(Some(false), |node| match node.kind {
-        Kind::Bare { boolean: Some(value), .. } => Some(value),
-        _ => {
-            report.error(
-                node.at,
-                format!("`or_largest` is `true` or `false`, not {}", node.describe()),
-                "`true` takes the largest even if all are below `at_least`",
-            );
-            None
-        }
-    });
+    let or_largest = fields
+        .get("or_largest")
+        .map_or(Some(false), |node| truth(node, "or_largest", "`true` takes the largest even if all are below `at_least`", report));
     let rank = fields.get("rank").map_or(Some(vec![RankBy { key: RankKey::Usage, within: None }]), |node| rank(node, report));
     Some(Among { groups: groups?, at_least: at_least?, or_largest: or_largest?, rank: rank? })
 }

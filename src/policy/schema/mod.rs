@@ -115,11 +115,15 @@ fn top(key: &str) -> Option<Value> {
             with_default(reference("mode"), json!("enforce")),
             "`enforce`: verdicts are carried out. `observe`: they are recorded and nothing else is done. A rule may say otherwise for itself.",
         ),
-        "limits" => described(mapping(tables.limits, &["kills"], limits), "The circuit breaker."),
+        "limits" => described(limits(tables.limits), "The circuit breaker: one of the two limits, or both."),
         "defaults" => described(mapping(tables.defaults, &[], defaults), "What counts for all rules that don't say it themselves."),
         "exclude" => described(
             list("exclusion"),
             "Who lives. Each entry covers the groups that it names and everything below them; a group that contains an excluded one is not killed as a whole.",
+        ),
+        "kill_one_in" => described(
+            reference("globs"),
+            "Groups that are no unit, such as the scope of a login, with everything below them: where a rule kills a group, here it kills the one process with the highest oom_score.",
         ),
         "importance" => described(
             list("importance"),
@@ -131,11 +135,24 @@ fn top(key: &str) -> Option<Value> {
     })
 }
 
-fn limits(key: &str) -> Option<Value> {
+/// A mapping that sets at least one limit.
+fn limits(keys: &Keys) -> Value {
+    let mut limits = mapping(keys, &[], limit);
+    if let Some(object) = limits.as_object_mut() {
+        object.insert("minProperties".into(), json!(1));
+    }
+    limits
+}
+
+fn limit(key: &str) -> Option<Value> {
     Some(match key {
         "kills" => described(
             reference("kill_limit"),
             "How many kills in which time, for each rule and subject. Beyond it the rule only observes for that subject until the time is over.",
+        ),
+        "node" => described(
+            reference("kill_limit"),
+            "How many kills in which time by all rules together, but for those that watch `/`. Beyond it these rules only observe until the time is over.",
         ),
         _ => return None,
     })
@@ -226,6 +243,10 @@ fn rule(key: &str) -> Option<Value> {
             with_default(reference("victim"), json!("subject")),
             "Who may die: `subject`, the whole group in trouble, or a mapping with `among`.",
         ),
+        "spare_unkillable" => described(
+            with_default(json!({"type": "boolean"}), json!(true)),
+            "`false`: a group that holds a process with oom_score_adj -1000 may die whole. Oomwarden's own group and that of process 1 never do.",
+        ),
         "then" => described(
             with_default(reference("ladder"), json!([{"kill": "group"}])),
             "The ladder. Its rungs are climbed in this order; if the trouble is over on one of them, the next is not climbed.",
@@ -246,12 +267,15 @@ fn trigger(key: &str) -> Option<Value> {
         ),
         "usage" => described(
             reference("usage"),
-            "The subject uses more than a share of a limit, or than an amount, as in `{above: 95%, of: max, for: 1s}`. Usage is memory.current less file cache that is easily given back.",
+            "The subject uses more than a share of a limit, or than an amount, as in `{above: 95%, of: max, for: 1s}`. Usage is memory.current less what can be reclaimed: clean file cache and reclaimable slab.",
         ),
         "available" => {
             described(reference("level"), "MemAvailable of the node is below a level, as in `{below: {share: 5%, at_most: 1GiB}}`.")
         }
-        "swap_free" => described(reference("level"), "SwapFree of the node is below a level. On a node without swap it always is."),
+        "swap_free" => described(
+            reference("level"),
+            "SwapFree of the node is below a level. On a node without swap this starts no judgement; there, say in `when` what else tells of the shortage.",
+        ),
         "lms" => described(
             json!({"enum": LMS_LEVELS.map(|(name, _)| name)}),
             "The low memory signal of the kernel module: below its first threshold, below its second, or about to kill by itself.",
@@ -264,7 +288,10 @@ fn condition(key: &str) -> Option<Value> {
     Some(match key {
         "usage" => described(reference("usage_now"), "The subject uses more than a share of a limit, or than an amount."),
         "available" => described(reference("level_now"), "MemAvailable of the node is below a level."),
-        "swap_free" => described(reference("level_now"), "SwapFree of the node is below a level. On a node without swap it always is."),
+        "swap_free" => described(
+            reference("level_now"),
+            "SwapFree of the node is below a level. On a node without swap this holds: there is none to help.",
+        ),
         _ => return None,
     })
 }

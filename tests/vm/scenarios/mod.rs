@@ -27,6 +27,7 @@ mod lms_table;
 mod node;
 mod precedence;
 mod preview;
+mod ready;
 mod refusals;
 mod reload;
 mod speed;
@@ -176,6 +177,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             swapped_symlink_is_a_new_policy,
             bad_policy_changes_nothing,
             half_written_policy_is_not_read,
+            exclusions_that_match_nothing_are_told,
         }
         journal::{
             full_disk_costs_counted_lines_and_no_later_one,
@@ -192,6 +194,13 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             open_breaker_leaves_the_module_alone,
             daemon_killed_in_mid_ladder_goes_on_after_a_restart,
             broken_policy_at_start_falls_back_to_the_last_good_one,
+        }
+        ready::{
+            page_cache_thrash_at_the_limit_kills_nobody: 240,
+            group_that_swaps_and_gets_on_lives: 240,
+            standstill_over_memory_high_without_swap_dies,
+            standstill_at_memory_max_without_swap_dies,
+            limit_of_a_parent_costs_one_child,
         }
         preview::{
             plan_and_explain_tell_without_a_daemon,

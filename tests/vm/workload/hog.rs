@@ -18,7 +18,8 @@ const PAGE: usize = 4096;
 /// What an honoured SIGTERM makes the process exit with.
 pub const HONOURED: i32 = 42;
 
-/// `mib=`: how much; `rate=`: MiB a second, 0 for as fast as it goes; `then=hold|touch|exit`: sleep, write to it for ever, or end;
+/// `mib=`: how much; `rate=`: MiB a second, 0 for as fast as it goes; `then=hold|touch|exit`: sleep, write to it for ever
+/// (with `rest=` milliseconds of sleep after each round), or end;
 /// `term=ignore|exit`: hold SIGTERM off, or exit with [`HONOURED`] (the default is the kernel's);
 /// `usr1=NAME`: begin only when SIGUSR1 arrives, and be called NAME from the moment on at which it may.
 pub fn run(words: &Words) -> Outcome<ExitCode> {
@@ -40,21 +41,22 @@ pub fn run(words: &Words) -> Outcome<ExitCode> {
     match words.text("then").as_str() {
         "hold" => Ok(bystanders::sleep()),
         "exit" => Ok(ExitCode::SUCCESS),
-        _ => touch(&mut memory),
+        _ => touch(&mut memory, Duration::from_millis(words.number("rest", 0)?)),
     }
 }
 
 /// So many MiB as fast as it goes; then touches them for ever.
 pub fn fill(mib: u64) -> ! {
     let mut memory: Vec<_> = (0..mib).map(chunk).collect();
-    touch(&mut memory)
+    touch(&mut memory, Duration::ZERO)
 }
 
-fn touch(memory: &mut [Vec<u8>]) -> ! {
+fn touch(memory: &mut [Vec<u8>], rest: Duration) -> ! {
     loop {
         for page in memory.iter_mut().flat_map(|chunk| chunk.chunks_mut(PAGE)) {
             page[0] = page[0].wrapping_add(1);
         }
+        std::thread::sleep(rest);
     }
 }
 
