@@ -12,6 +12,7 @@
 //! - [`climbs`]: ladders under way.
 //! - [`hooks`]: the way to the administrator's programs; [`reach`]: who else is told.
 //! - [`signal`]: the kernel module's low memory signal; [`holds`]: what it asks for, and the table left with it.
+//! - [`oom_group`]: where memory.oom.group is set for `kernel: oom_group`.
 //! - [`own`]: which group oomwarden itself runs in.
 //! - [`reload`]: the thread that watches the policy's files.
 //! - [`switches`]: pause and circuit breakers, which keep it from deeds.
@@ -23,6 +24,7 @@ pub mod court;
 pub mod holds;
 pub mod hooks;
 pub mod levels;
+pub mod oom_group;
 pub mod own;
 pub mod published;
 pub mod reach;
@@ -58,10 +60,12 @@ use crate::record::pulse::Pulse;
 use crate::record::rules::RuleCounters;
 use crate::sense::poller::{Poller, Ready, Token};
 use crate::sense::tree::Tree;
+use crate::state::StateDir;
 
 use climbs::{Climbs, Means, Relieved};
 use closer::{Closer, Word};
 use court::{Court, Ruling};
+use oom_group::OomGroups;
 use reach::Reach;
 use reload::Mailbox;
 use senses::Senses;
@@ -135,6 +139,8 @@ pub struct Setup {
     pub mailbox: Mailbox,
     /// Orders, and how the warden stands.
     pub board: Arc<Board>,
+    /// Where it is remembered in which groups memory.oom.group was set.
+    pub state: StateDir,
     /// What is left of a pause from before the start.
     pub paused: Option<Duration>,
     /// Signals to the daemon, blocked in every thread.
@@ -198,6 +204,7 @@ impl Warden {
             pulse,
             mailbox,
             board,
+            state,
             paused,
             signals,
             low_memory,
@@ -212,7 +219,8 @@ impl Warden {
             // EPERM for an ordinary file, which has no notices.
             let _ = poller.add_notice(device.as_ref(), Token::Signal);
         }
-        let senses = Senses::open(Arc::clone(&root), &policy, psi_groups, descriptors, low_memory, Arc::clone(&mail))?;
+        let oom_groups = OomGroups::start(Arc::clone(&root), state, counters.oom_group_resets())?;
+        let senses = Senses::open(Arc::clone(&root), &policy, psi_groups, descriptors, low_memory, Arc::clone(&mail), oom_groups)?;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
         poller.add_readable(senses.tree.watches(), Token::Watches)?;
         poller.add_readable(timer.as_fd(), Token::Timer)?;
@@ -303,9 +311,11 @@ impl Warden {
                 self.forget_looks();
             }
             self.keep_table();
+            self.mind_oom_groups();
             self.publish();
             turned();
             if self.stopped() {
+                self.senses.oom_groups.end();
                 return Ok(());
             }
         }
