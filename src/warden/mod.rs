@@ -12,6 +12,7 @@
 //! - [`climbs`]: ladders under way.
 //! - [`hooks`]: the way to the administrator's programs; [`reach`]: who else is told.
 //! - [`signal`]: the kernel module's low memory signal; [`holds`]: what it asks for, and the table left with it.
+//! - `kernels_turn`: kills that the kernel makes itself by memory.oom.group.
 //! - [`oom_group`]: where memory.oom.group is set for `kernel: oom_group`.
 //! - [`own`]: which group oomwarden itself runs in.
 //! - [`reload`]: the thread that watches the policy's files.
@@ -23,6 +24,7 @@ mod closer;
 pub mod court;
 pub mod holds;
 pub mod hooks;
+mod kernels_turn;
 pub mod levels;
 pub mod oom_group;
 pub mod own;
@@ -383,6 +385,7 @@ impl Warden {
         self.pending.retain_mut(renumber);
         self.closer.retain(renumber);
         self.closer.policy_replaced();
+        self.senses.kernels_turn.policy_replaced();
         self.senses.adopt(policy, now, &self.poller);
         self.tree_changed(now);
         self.enlist();
@@ -527,6 +530,12 @@ impl Warden {
             }
             return;
         }
+        if let Ruling::Kill { victim, .. } = ruling
+            && self.is_the_kernels(&pending, victim, begun)
+        {
+            return;
+        }
+        let was_the_kernels = self.senses.kernels_turn.done(rule, subject);
         let decided = self.clock.now();
         let record = self.write_down(notice, arrived, begun, decided);
         let cooldown = the_rule.cooldown;
@@ -554,8 +563,8 @@ impl Warden {
                 if let Some(record) = record {
                     self.records.submit(record);
                 }
-                // Said once, then less and less often while nothing changes.
-                self.rest(decided, rule, subject, cooldown, true);
+                // Said once, then less and less often while nothing changes. Where the kernel killed everybody itself, something did.
+                self.rest(decided, rule, subject, cooldown, !was_the_kernels);
             }
             Ruling::NotConfirmed => {
                 if let Some(record) = record {

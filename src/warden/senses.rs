@@ -9,6 +9,7 @@ use nix::sys::eventfd::EventFd;
 
 use super::Pending;
 use super::court::Sight;
+use super::kernels_turn::KernelsTurn;
 use super::levels::Sample;
 use super::oom_group::{News, OomGroups};
 use super::published::Subject;
@@ -63,6 +64,8 @@ pub struct Senses {
     pub(super) samples: Vec<Sample>,
     pub(super) renewed: Vec<(GroupId, Psi)>,
     pub(super) troubled: Vec<GroupId>,
+    /// Kills that the kernel makes itself by memory.oom.group.
+    pub(super) kernels_turn: KernelsTurn,
     timer_due: Option<Duration>,
     pub(super) trend_due: Option<Duration>,
     publish_due: Option<Duration>,
@@ -153,6 +156,7 @@ impl Senses {
             samples: Vec::new(),
             renewed: Vec::new(),
             troubled: Vec::with_capacity(TROUBLED),
+            kernels_turn: KernelsTurn::default(),
             timer_due: None,
             trend_due: None,
             publish_due: None,
@@ -333,7 +337,7 @@ impl Senses {
         let Some(node) = self.tree.find(key).filter(|node| node.counted) else { return };
         // A failed read is no zero: the counters stay as they were, and the next notice looks again.
         let Ok(Some(read)) = counters::read(&node.group, node.first_child.is_some(), &mut self.buffer) else { return };
-        let before = node.events;
+        let (before, group) = (node.events, node.group.id);
         if read == before {
             return;
         }
@@ -341,6 +345,9 @@ impl Senses {
             node.events = read;
         }
         for (kind, from, to) in counters::risen(&before, &read) {
+            if kind == EventKind::OomGroupKill {
+                self.kernels_turn.killed(now, group);
+            }
             self.risen(key.slot, Notice::Event(kind, from, to), kind, now, policy, rules, pending);
         }
     }
