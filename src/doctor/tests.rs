@@ -499,6 +499,16 @@ fn marks_for_systemd_oomd_are_told_because_nobody_reads_them_here() {
 }
 
 #[test]
+fn units_that_go_on_when_a_process_is_killed_are_listed_for_oom_group() {
+    let fake = Fake::fit();
+    fake.expect("oom-policy", Status::Ok, "no unit has OOMPolicy=continue");
+    fake.write("root/usr/lib/systemd/system/ssh.service", "[Service]\nOOMPolicy=continue\n");
+    fake.write("root/usr/lib/systemd/system/cron.service", "[Service]\nOOMPolicy=continue\n");
+    fake.write("root/etc/systemd/system/cron.service.d/stop.conf", "[Service]\nOOMPolicy=stop\n");
+    fake.expect("oom-policy", Status::Ok, "OOMPolicy=continue in ssh.service: `kernel: oom_group` of a policy is not set there");
+}
+
+#[test]
 fn daemons_that_kill_are_neighbours_and_those_that_tell_are_not() {
     let fake = Fake::fit();
     fake.write("proc/500/comm", "psi-notify\n");

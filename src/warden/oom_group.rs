@@ -65,10 +65,10 @@ pub struct OomGroups {
 /// Why a group is not to have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bar {
-    /// The policy says so, or it is the root.
+    /// The policy says so of this group, or it is the root, or our own.
     Always,
-    /// This group does, which is it or stands below it.
-    Group(GroupId),
+    /// This group below it does.
+    Below(GroupId),
 }
 
 impl OomGroups {
@@ -166,7 +166,7 @@ impl OomGroups {
                     self.wanted.insert(node.group.id);
                     groups.push(Arc::clone(&node.group));
                 }
-                Some(Bar::Group(blocker)) => {
+                Some(Bar::Below(blocker)) => {
                     self.blockers.insert(blocker);
                 }
                 Some(Bar::Always) => {}
@@ -196,7 +196,7 @@ impl OomGroups {
                 self.wanted.insert(id);
                 self.keeper.send(Errand::Set(Arc::clone(&node.group)));
             }
-            Some(Bar::Group(blocker)) => {
+            Some(Bar::Below(blocker)) => {
                 self.blockers.insert(blocker);
             }
             Some(Bar::Always) => {}
@@ -238,7 +238,7 @@ fn bar(tree: &Tree, top: Slot, own: Own, policy: &Policy) -> Option<Bar> {
     while let Some(slot) = next {
         next = tree.next_in_preorder(top, slot);
         if let Some(node) = tree.get(slot).filter(|node| must_live(node, own)) {
-            return Some(Bar::Group(node.group.id));
+            return Some(if slot == top { Bar::Always } else { Bar::Below(node.group.id) });
         }
     }
     None
