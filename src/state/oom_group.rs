@@ -71,7 +71,6 @@ pub struct Ledger {
 impl Ledger {
     /// Reads what an earlier oomwarden of this boot has left. A file that can't be read is an error, which comes with an empty ledger: what
     /// was set before then stays set.
-    #[must_use]
     pub fn open(state: StateDir) -> (Ledger, io::Result<()>) {
         let boot = std::fs::read_to_string(BOOT_ID).map(|text| text.trim().to_owned()).unwrap_or_default();
         Ledger::of_boot(state, boot)

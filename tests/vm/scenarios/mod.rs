@@ -96,6 +96,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             after_a_crash_the_next_oomwarden_knows_what_was_set,
             policy_that_no_longer_asks_takes_it_back,
             reset_by_somebody_else_is_noticed_set_again_and_counted,
+            unit_with_oompolicy_continue_is_left_alone,
             twelve_group_kills_by_the_kernel_are_no_kills_of_a_rule: 120,
             one_process_killed_at_a_limit_below_leaves_the_rest_to_the_rule,
             siblings_of_an_excluded_child_can_be_killed_in_a_group_with_oom_group,

@@ -1,5 +1,6 @@
 //! `kernel: oom_group`: where memory.oom.group is set, where it never is, that it is taken back, and whose kills are whose.
 
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -163,6 +164,21 @@ pub fn reset_by_somebody_else_is_noticed_set_again_and_counted() -> Outcome {
     daemon.counted(RESETS, &[], 10.0)?;
     wait::until("the log says that it gives up", SOON, || Ok(daemon.said().contains("it is left at that")))?;
     ensure!(a.number(FILE)? == 0 && daemon.count(RESETS, &[])? == 10.0, "it fights for ever");
+    daemon.stop()
+}
+
+/// A unit that is made to go on when one of its processes is killed is left alone, and so is what is below it.
+pub fn unit_with_oompolicy_continue_is_left_alone() -> Outcome {
+    let units = Path::new("/etc/systemd/system");
+    std::fs::create_dir_all(units).doing("make the directory of units")?;
+    std::fs::write(units.join("many.service"), "[Service]\nOOMPolicy=continue\n").doing("write a unit")?;
+    let many = Group::new("t/many.service")?;
+    let worker = many.child("worker")?;
+    let daemon = Daemon::start(&FINISH.replace("oom_group: /t/*", "oom_group: /t/**"))?;
+    is(&Group::new("t/one.service")?, 1)?;
+    ensure!(many.number(FILE)? == 0 && worker.number(FILE)? == 0, "a unit that is to go on can be killed whole");
+    ensure!(daemon.said().contains("many.service has OOMPolicy=continue"), "the log does not say so: {}", daemon.said());
+    std::fs::remove_file(units.join("many.service")).doing("remove the unit")?;
     daemon.stop()
 }
 
