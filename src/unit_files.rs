@@ -1,13 +1,16 @@
-//! What systemd's unit files say of `OOMPolicy=`: whether a service is to go on when the kernel kills one of its processes.
+//! What systemd's unit files say of `OOMPolicy=`: whether a service is to go on when the kernel
+//! kills one of its processes.
 //!
-//! systemd tells it over D-Bus only, and a unit with `continue` has no mark in the cgroup file system, so the files are read: the
-//! fragment, its drop-ins, and `DefaultOOMPolicy=` of system.conf. Nothing else of a unit is understood. Files of users (below their home
-//! directories) are not read. Reads files; for threads that may block.
+//! systemd tells it over D-Bus only, and a unit with `continue` has no mark in the cgroup file
+//! system, so the files are read: the fragment, its drop-ins, and `DefaultOOMPolicy=` of
+//! system.conf. Nothing else of a unit is understood. Files of users (below their home directories)
+//! are not read. Reads files; for threads that may block.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Where the units of the system manager are, the first counts most (systemd.unit(5)). Below the root directory.
+/// Where the units of the system manager are, the first counts most (systemd.unit(5)). Below the
+/// root directory.
 const SYSTEM: &[&str] = &[
     "etc/systemd/system.control",
     "run/systemd/system.control",
@@ -56,8 +59,8 @@ impl OomPolicy {
     }
 }
 
-/// The unit of a group's path that is to go on when one of its processes is killed: the group itself, or one that it is in. `root` is the root
-/// directory.
+/// The unit of a group's path that is to go on when one of its processes is killed: the group
+/// itself, or one that it is in. `root` is the root directory.
 #[must_use]
 pub fn continues(root: &Path, group: &[u8]) -> Option<String> {
     let mut user = false;
@@ -72,7 +75,8 @@ pub fn continues(root: &Path, group: &[u8]) -> Option<String> {
     None
 }
 
-/// What the files say of a unit of the system manager, or of a `user`'s; `None` if they say nothing, so that systemd's own default holds.
+/// What the files say of a unit of the system manager, or of a `user`'s; `None` if they say
+/// nothing, so that systemd's own default holds.
 #[must_use]
 pub fn oom_policy(root: &Path, unit: &str, user: bool) -> Option<OomPolicy> {
     let directories: Vec<PathBuf> = (if user { USER } else { SYSTEM }).iter().map(|directory| root.join(directory)).collect();
@@ -84,8 +88,8 @@ pub fn oom_policy(root: &Path, unit: &str, user: bool) -> Option<OomPolicy> {
     said.or_else(|| default(root, user))
 }
 
-/// Every unit that has a file or a drop-in with `OOMPolicy=continue` in force, of the system manager, sorted. An instance is named by its template if
-/// that says so.
+/// Every unit that has a file or a drop-in with `OOMPolicy=continue` in force, of the system
+/// manager, sorted. An instance is named by its template if that says so.
 #[must_use]
 pub fn all_that_continue(root: &Path) -> Vec<String> {
     let mut units: Vec<String> = Vec::new();
@@ -131,7 +135,8 @@ fn drop_ins(directories: &[PathBuf], unit: &str) -> Vec<String> {
     // The most specific first: of files with one name that one counts.
     let mut names = names(unit);
     if let Some((stem, kind)) = unit.rsplit_once('.') {
-        // `a-b.service` heeds `a-.service.d` too, `a-b@c.service` does `a-@.service.d`... systemd cuts at each dash of the prefix.
+        // `a-b.service` heeds `a-.service.d` too, `a-b@c.service` does `a-@.service.d`... systemd
+        // cuts at each dash of the prefix.
         let (prefix, at) = stem.split_once('@').map_or((stem, ""), |(prefix, _)| (prefix, "@"));
         let dashes = prefix.char_indices().rev().filter(|(at, c)| *c == '-' && at + 1 < prefix.len());
         names.extend(dashes.map(|(dash, _)| format!("{}{at}.{kind}", &prefix[..=dash])));
@@ -141,7 +146,8 @@ fn drop_ins(directories: &[PathBuf], unit: &str) -> Vec<String> {
     in_order(directories, &names)
 }
 
-/// The texts of `*.conf` in subdirectories of these names, in order of their own names; of two with one name the first counts.
+/// The texts of `*.conf` in subdirectories of these names, in order of their own names; of two with
+/// one name the first counts.
 fn in_order(directories: &[PathBuf], subdirectories: &[String]) -> Vec<String> {
     let mut files: BTreeMap<std::ffi::OsString, PathBuf> = BTreeMap::new();
     for subdirectory in subdirectories {
@@ -156,7 +162,8 @@ fn in_order(directories: &[PathBuf], subdirectories: &[String]) -> Vec<String> {
     files.values().filter_map(|path| read(path)).collect()
 }
 
-/// A text file. An empty one, or /dev/null, says nothing, and hides others of its name all the same.
+/// A text file. An empty one, or /dev/null, says nothing, and hides others of its name all the
+/// same.
 fn read(path: &Path) -> Option<String> {
     use std::io::Read as _;
     let mut text = Vec::new();
@@ -168,8 +175,8 @@ fn read(path: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Takes the assignments of a key over, the last one counts; an empty one, and one that systemd would not understand, differ: the former
-/// takes back what was said, the latter changes nothing.
+/// Takes the assignments of a key over, the last one counts; an empty one, and one that systemd
+/// would not understand, differ: the former takes back what was said, the latter changes nothing.
 fn assign(text: &str, sections: &[&str], key: &str, said: &mut Option<OomPolicy>) {
     let mut in_section = false;
     let mut lines = text.lines().map(str::trim);

@@ -1,4 +1,5 @@
-//! `kernel: oom_group` and kills by the kernel that it brings about, with the whole warden on a tree of files.
+//! `kernel: oom_group` and kills by the kernel that it brings about, with the whole warden on a
+//! tree of files.
 #![allow(clippy::unwrap_used, reason = "helpers of a test may stop at the first surprise")]
 
 mod stand_in;
@@ -69,7 +70,8 @@ fn a_group_that_the_kernel_killed_whole_is_not_claimed_by_a_rule() {
     }
     let killed = Arc::new(AtomicBool::new(false));
     let (its_killed, events) = (Arc::clone(&killed), root.join("t/a/cgroup.events"));
-    // Its processes end after the warden has heard of it. On its thread, so that no time passes meanwhile.
+    // Its processes end after the warden has heard of it. On its thread, so that no time passes
+    // meanwhile.
     let turned = move || {
         if its_killed.swap(false, Ordering::SeqCst) {
             change(&events, "populated 0\nfrozen 0\n");

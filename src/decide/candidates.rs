@@ -110,7 +110,8 @@ impl Survey {
             let group_end = tree.end(at);
             let has_named_below = self.notes[at as usize + 1].next_named < group_end;
             let named = self.notes[at as usize].named;
-            // A unit dies whole or, if it contains what must live, not at all: then what is named below it counts.
+            // A unit dies whole or, if it contains what must live, not at all: then what is named
+            // below it counts.
             let is_unit = || tree.group(at).is_unit() && !self.strike(tree, at).is_some_and(gives_way_to_children);
             if named && (!has_named_below || is_unit()) {
                 add(at);

@@ -58,7 +58,8 @@ impl Globs {
         self.globs.iter().any(|glob| glob.matches(path))
     }
 
-    /// Whether one of the patterns names nothing but groups below `path`: whoever it matches, now or later, stands there.
+    /// Whether one of the patterns names nothing but groups below `path`: whoever it matches, now
+    /// or later, stands there.
     #[must_use]
     pub fn name_some_below(&self, path: &[u8]) -> bool {
         self.patterns().any(|pattern| {

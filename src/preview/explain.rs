@@ -43,7 +43,8 @@ pub struct Explanation {
     pub exclusions: Vec<Exclusion>,
     /// What `kernel: oom_group` says of it; `None`: nothing.
     pub oom_group: Option<Cover>,
-    /// An exclusion keeps it from memory.oom.group all the same, for the sake of the group itself or of one below it; or oomwarden does.
+    /// An exclusion keeps it from memory.oom.group all the same, for the sake of the group itself
+    /// or of one below it; or oomwarden does.
     pub oom_group_spared: bool,
     /// Every rule that has to do with it, in the policy's order.
     pub rules: Vec<RuleRelation>,

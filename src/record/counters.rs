@@ -306,7 +306,8 @@ impl Counters {
         let _ = self.kernel_counts.set(wake);
     }
 
-    /// The counter of groups whose memory.oom.group somebody else reset, for the thread that sets it again.
+    /// The counter of groups whose memory.oom.group somebody else reset, for the thread that sets
+    /// it again.
     #[must_use]
     pub fn oom_group_resets(&self) -> IntCounter {
         self.oom_group_resets.clone()

@@ -1,9 +1,9 @@
 //! The clerk: a thread for the writes of sensing that can block, so that the warden need not do them.
 //!
-//! Arming a privileged PSI trigger starts a kernel thread, and taking one down waits for it; the kernel module needs memory for a new
-//! table. Errands come and go in order, save that closing waits until nothing else
-//! is to be done: a trigger takes the kernel tens of milliseconds to close, and there may be hundreds. Nothing on the kill path waits
-//! for an errand.
+//! Arming a privileged PSI trigger starts a kernel thread, and taking one down waits for it; the
+//! kernel module needs memory for a new table. Errands come and go in order, save that closing
+//! waits until nothing else is to be done: a trigger takes the kernel tens of milliseconds to
+//! close, and there may be hundreds. Nothing on the kill path waits for an errand.
 
 use std::io;
 use std::os::fd::OwnedFd;

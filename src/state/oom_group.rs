@@ -1,7 +1,8 @@
-//! In which groups oomwarden has set memory.oom.group: kept, so that it takes back after a restart what it set, and nothing else.
+//! In which groups oomwarden has set memory.oom.group: kept, so that it takes back after a restart
+//! what it set, and nothing else.
 //!
-//! A group is known by its id and its path. Ids are unique only until the machine is booted anew, so the file also says which boot
-//! it is about; one of another boot is void.
+//! A group is known by its id and its path. Ids are unique only until the machine is booted anew,
+//! so the file also says which boot it is about; one of another boot is void.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -69,8 +70,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Reads what an earlier oomwarden of this boot has left. A file that can't be read is an error, which comes with an empty ledger: what
-    /// was set before then stays set.
+    /// Reads what an earlier oomwarden of this boot has left. A file that can't be read is an
+    /// error, which comes with an empty ledger: what was set before then stays set.
     pub fn open(state: StateDir) -> (Ledger, io::Result<()>) {
         let boot = std::fs::read_to_string(BOOT_ID).map(|text| text.trim().to_owned()).unwrap_or_default();
         Ledger::of_boot(state, boot)
@@ -136,12 +137,14 @@ impl Ledger {
         self.changed |= self.groups.remove(&id).is_some();
     }
 
-    /// The group is no more. Its id comes to nobody else in this boot, so that the file need not be written for this alone.
+    /// The group is no more. Its id comes to nobody else in this boot, so that the file need not be
+    /// written for this alone.
     pub fn forget(&mut self, id: GroupId) {
         self.groups.remove(&id);
     }
 
-    /// Writes the file, or takes it away where there is nothing to say. May block as long as the disk does.
+    /// Writes the file, or takes it away where there is nothing to say. May block as long as the
+    /// disk does.
     ///
     /// # Errors
     /// What the system says.

@@ -1,12 +1,14 @@
 //! Kills that the kernel makes itself by memory.oom.group are not claimed by a rule again.
 //!
-//! Where a group has memory.oom.group the kernel's OOM killer ends it whole. It raises `oom_kill` for each process, and `oom_group_kill` after
-//! the first of them, so a rule on `event: oom_kill` hears of it while the kernel is still at it. The verdict is then left alone for a moment and
-//! judged anew. If the group is empty by then, there is nobody to kill. If somebody survived (a process that was forked meanwhile can), the rule has its
-//! way.
+//! Where a group has memory.oom.group the kernel's OOM killer ends it whole. It raises `oom_kill`
+//! for each process, and `oom_group_kill` after the first of them, so a rule on `event: oom_kill`
+//! hears of it while the kernel is still at it. The verdict is then left alone for a moment and
+//! judged anew. If the group is empty by then, there is nobody to kill. If somebody survived (a
+//! process that was forked meanwhile can), the rule has its way.
 //!
-//! Whether the kernel took the whole group is told by `oom_group_kill` of it or a group above it, where that is counted. Where it isn't, or has not risen yet,
-//! memory.oom.group itself says that it may be so: a limit below the group that has it costs one process only.
+//! Whether the kernel took the whole group is told by `oom_group_kill` of it or a group above it,
+//! where that is counted. Where it isn't, or has not risen yet, memory.oom.group itself says that
+//! it may be so: a limit below the group that has it costs one process only.
 
 use std::time::Duration;
 
@@ -19,7 +21,8 @@ use crate::sense::tree::{Slot, Tree};
 
 /// For how long a group that the kernel kills is left to it.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The same where `oom_group_kill` is counted and has not risen: the kernel raises it within the same breath.
+/// The same where `oom_group_kill` is counted and has not risen: the kernel raises it within the
+/// same breath.
 const DOUBT: Duration = Duration::from_millis(250);
 /// Groups and judgements that are remembered.
 const REMEMBERED: usize = 64;
@@ -60,7 +63,8 @@ impl KernelsTurn {
         self.killed.push((group, now));
     }
 
-    /// Whether a verdict is left to the kernel for now. `breaks`: its notice is of a kill by the kernel.
+    /// Whether a verdict is left to the kernel for now. `breaks`: its notice is of a kill by the
+    /// kernel.
     fn has(&mut self, now: Duration, rule: u16, subject: GroupId, breaks: bool, line: impl Iterator<Item = OnLine> + Clone) -> bool {
         let killed = |one: OnLine| self.killed.iter().any(|(group, at)| *group == one.group && now.saturating_sub(*at) < PATIENCE);
         if line.clone().any(killed) {
@@ -117,7 +121,8 @@ fn line<'a>(tree: &'a Tree, court: &'a Court, victim: Slot) -> impl Iterator<Ite
 }
 
 impl Warden {
-    /// Whether the victim of a judgement is left to the kernel, which is killing it already. Then the notice is kept for a moment, if it won't come again.
+    /// Whether the victim of a judgement is left to the kernel, which is killing it already. Then
+    /// the notice is kept for a moment, if it won't come again.
     pub(super) fn is_the_kernels(&mut self, pending: &Pending, victim: Slot, now: Duration) -> bool {
         let Pending { rule, subject, notice, .. } = *pending;
         let breaks = breaks_group(&notice);

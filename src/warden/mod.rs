@@ -563,7 +563,8 @@ impl Warden {
                 if let Some(record) = record {
                     self.records.submit(record);
                 }
-                // Said once, then less and less often while nothing changes. Where the kernel killed everybody itself, something did.
+                // Said once, then less and less often while nothing changes. Where the kernel
+                // killed everybody itself, something did.
                 self.rest(decided, rule, subject, cooldown, !was_the_kernels);
             }
             Ruling::NotConfirmed => {

@@ -1,9 +1,11 @@
-//! `kernel: oom_group`: in which groups memory.oom.group is to be 1. The thread in [`keeper`] sets it and takes it back.
+//! `kernel: oom_group`: in which groups memory.oom.group is to be 1. The thread in [`keeper`] sets
+//! it and takes it back.
 //!
-//! Where it is 1 the kernel kills the whole group for one process, so a group that is, contains, or lies below an excluded one never gets
-//! it. An exclusion with a comm counts whether or not such a process is there now: one can start at any moment. The same goes for a group
-//! that is named by an exclusion, below the one in question, and does not exist yet. If a group that must live appears below one that was set, it
-//! is taken back there.
+//! Where it is 1 the kernel kills the whole group for one process, so a group that is, contains, or
+//! lies below an excluded one never gets it. An exclusion with a comm counts whether or not such a
+//! process is there now: one can start at any moment. The same goes for a group that is named by an
+//! exclusion, below the one in question, and does not exist yet. If a group that must live appears
+//! below one that was set, it is taken back there.
 
 mod keeper;
 
@@ -23,8 +25,8 @@ use crate::policy::model::{Mode, Policy};
 use crate::sense::tree::{Node, Sensing, Slot, Tree};
 use crate::state::StateDir;
 
-/// When everything is looked at after a group is gone that kept others from it: a service that is started anew must not cost a look each
-/// time.
+/// When everything is looked at after a group is gone that kept others from it: a service that is
+/// started anew must not cost a look each time.
 const CALM: Duration = Duration::from_secs(1);
 /// How often the files of groups without notices are read.
 const TIMER: Duration = Duration::from_secs(1);
@@ -72,7 +74,8 @@ enum Bar {
 }
 
 impl OomGroups {
-    /// Starts the thread. Everything is looked at first, so that what an earlier oomwarden has set and the policy no longer names is taken back.
+    /// Starts the thread. Everything is looked at first, so that what an earlier oomwarden has set
+    /// and the policy no longer names is taken back.
     ///
     /// # Errors
     /// When the thread can't be started.
@@ -123,7 +126,8 @@ impl OomGroups {
             self.due = Some(now);
         }
         if own == Own::Unknown {
-            // Any group might be the one that we must not harm. Nothing changes until that is known.
+            // Any group might be the one that we must not harm. Nothing changes until that is
+            // known.
             self.news.clear();
             self.due = Some(now + CALM);
             return;

@@ -52,7 +52,8 @@ fn what_follows_from_a_name() {
     let from = below.importance.from.as_ref().unwrap();
     assert_eq!((below.importance.value, from.inherited, &*from.matched), (7, true, "/t/web"));
     assert_eq!(below.oom_group, None, "not inherited");
-    // As the daemon has it: an exclusion with a comm counts whoever runs there, and one that names a group below counts before that is there.
+    // As the daemon has it: an exclusion with a comm counts whoever runs there, and one that names
+    // a group below counts before that is there.
     let spared = |exclude: &str, path: &str| {
         by_name(&format!("rules: []\nkernel: {{oom_group: /**}}\nexclude: [{exclude}]\n"), path).oom_group_spared
     };

@@ -1,8 +1,10 @@
-//! The thread that reads and writes memory.oom.group, and the file that says where it was set. Both may block.
+//! The thread that reads and writes memory.oom.group, and the file that says where it was set. Both
+//! may block.
 //!
-//! A group is written into the ledger before its file is set: after a crash in between, a 0 is taken for one that somebody wrote, not a
-//! foreign 1 for ours. What was 1 before is somebody else's and is never touched. What can't be written down is not set: nobody would ever
-//! take it back.
+//! A group is written into the ledger before its file is set: after a crash in between, a 0 is
+//! taken for one that somebody wrote, not a foreign 1 for ours. What was 1 before is somebody
+//! else's and is never touched. What can't be written down is not set: nobody would ever take it
+//! back.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
@@ -190,7 +192,8 @@ impl Work {
         }
     }
 
-    /// Does what is asked. Whom to tell that everything was taken back, if that was among it. Nothing asked: what failed is tried again.
+    /// Does what is asked. Whom to tell that everything was taken back, if that was among it.
+    /// Nothing asked: what failed is tried again.
     fn take(&mut self, batch: Vec<Errand>) -> Option<SyncSender<()>> {
         let again = std::mem::take(&mut self.failed) || batch.is_empty();
         let (mut set, mut release): (HashSet<GroupId>, HashMap<GroupId, Option<Arc<Group>>>) = Default::default();
@@ -251,7 +254,8 @@ impl Work {
         }
     }
 
-    /// What the file says; `None` where there is none: the group is gone, or has no memory controller.
+    /// What the file says; `None` where there is none: the group is gone, or has no memory
+    /// controller.
     fn read(&mut self, group: &Group) -> Option<bool> {
         match group.read(File::OomGroup, &mut self.buffer, parse::flag) {
             Ok(value) => value,
@@ -270,7 +274,8 @@ impl Work {
         self.may_set.load(Ordering::SeqCst)
     }
 
-    /// Looks at a wanted group. One of ours that was reset is set again; one that is to be set for the first time is returned.
+    /// Looks at a wanted group. One of ours that was reset is set again; one that is to be set for
+    /// the first time is returned.
     fn look(&mut self, id: GroupId) -> Option<Arc<Group>> {
         let group = Arc::clone(self.wanted.get(&id)?);
         if self.left.contains(&id) || self.read(&group) != Some(false) {
@@ -307,7 +312,8 @@ impl Work {
         None
     }
 
-    /// Whether no unit file says that the kernel may kill one process of it and the rest is to go on.
+    /// Whether no unit file says that the kernel may kill one process of it and the rest is to go
+    /// on.
     fn unit_allows(&mut self, group: &Group) -> bool {
         let Some(unit) = unit_files::continues(&self.files, group.path.as_bytes()) else { return true };
         if self.told.units.insert(unit.clone()) {

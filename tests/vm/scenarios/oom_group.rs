@@ -1,4 +1,5 @@
-//! `kernel: oom_group`: where memory.oom.group is set, where it never is, that it is taken back, and whose kills are whose.
+//! `kernel: oom_group`: where memory.oom.group is set, where it never is, that it is taken back,
+//! and whose kills are whose.
 
 use std::path::Path;
 use std::time::Duration;
@@ -32,7 +33,8 @@ fn is(group: &Group, value: u64) -> Outcome {
     wait::until(&format!("{FILE} of {group} is {value}"), SOON, || Ok(group.number(FILE)? == value))
 }
 
-/// An exclusion counts for the group that it names, what contains it, and what is below it; one that appears later as well.
+/// An exclusion counts for the group that it names, what contains it, and what is below it; one
+/// that appears later as well.
 pub fn never_set_on_a_group_that_is_contains_or_lies_below_an_excluded_one() -> Outcome {
     let policy = "
 version: 1
@@ -93,7 +95,8 @@ pub fn foreign_1_stays_and_ours_are_taken_back_at_sigterm() -> Outcome {
     Ok(())
 }
 
-/// A daemon that was killed leaves its 1s. The next one knows them: it keeps those that the policy names and takes the others back.
+/// A daemon that was killed leaves its 1s. The next one knows them: it keeps those that the policy
+/// names and takes the others back.
 pub fn after_a_crash_the_next_oomwarden_knows_what_was_set() -> Outcome {
     let foreign = Group::new("t/foreign")?;
     foreign.set(FILE, "1")?;
@@ -118,7 +121,8 @@ pub fn after_a_crash_the_next_oomwarden_knows_what_was_set() -> Outcome {
     Ok(())
 }
 
-/// A policy without the key, one that excludes, and one that only observes take back; a pause sets nothing.
+/// A policy without the key, one that excludes, and one that only observes take back; a pause sets
+/// nothing.
 pub fn policy_that_no_longer_asks_takes_it_back() -> Outcome {
     let daemon = Daemon::start(FINISH)?;
     let (a, b) = (Group::new("t/a")?, Group::new("t/b")?);
@@ -146,7 +150,8 @@ pub fn policy_that_no_longer_asks_takes_it_back() -> Outcome {
     daemon.stop()
 }
 
-/// systemd writes 0 when a property of the unit is set: noticed, set again, counted; but not for ever.
+/// systemd writes 0 when a property of the unit is set: noticed, set again, counted; but not for
+/// ever.
 pub fn reset_by_somebody_else_is_noticed_set_again_and_counted() -> Outcome {
     let daemon = Daemon::start(FINISH)?;
     let (a, b) = (Group::new("t/a")?, Group::new("t/b")?);
@@ -167,7 +172,8 @@ pub fn reset_by_somebody_else_is_noticed_set_again_and_counted() -> Outcome {
     daemon.stop()
 }
 
-/// A unit that is made to go on when one of its processes is killed is left alone, and so is what is below it.
+/// A unit that is made to go on when one of its processes is killed is left alone, and so is what
+/// is below it.
 pub fn unit_with_oompolicy_continue_is_left_alone() -> Outcome {
     let units = Path::new("/etc/systemd/system");
     std::fs::create_dir_all(units).doing("make the directory of units")?;
@@ -182,7 +188,8 @@ pub fn unit_with_oompolicy_continue_is_left_alone() -> Outcome {
     daemon.stop()
 }
 
-/// Twelve groups that the kernel takes whole are twelve lines of the kernel's, and no deed of a rule's.
+/// Twelve groups that the kernel takes whole are twelve lines of the kernel's, and no deed of a
+/// rule's.
 pub fn twelve_group_kills_by_the_kernel_are_no_kills_of_a_rule() -> Outcome {
     const GROUPS: usize = 12;
     let daemon = Daemon::start(FINISH)?;
@@ -222,7 +229,8 @@ pub fn one_process_killed_at_a_limit_below_leaves_the_rest_to_the_rule() -> Outc
     daemon.stop()
 }
 
-/// A group with memory.oom.group, whoever set it, that holds an excluded one is not killed; its other children can be.
+/// A group with memory.oom.group, whoever set it, that holds an excluded one is not killed; its
+/// other children can be.
 pub fn siblings_of_an_excluded_child_can_be_killed_in_a_group_with_oom_group() -> Outcome {
     let a = narrow("t/a")?;
     a.set(FILE, "1")?;

@@ -1,4 +1,5 @@
-//! On ordinary directories that stand in for groups; each errand is done at once, without the thread.
+//! On ordinary directories that stand in for groups; each errand is done at once, without the
+//! thread.
 
 use std::fs;
 use std::path::Path;
