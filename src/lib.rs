@@ -17,5 +17,6 @@ pub mod sense;
 pub mod serve;
 pub mod state;
 pub mod sys;
+pub mod unit_files;
 pub mod units;
 pub mod warden;

@@ -264,6 +264,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         pulse: Arc::clone(&pulse),
         mailbox: mailbox.clone(),
         board: Arc::clone(&board),
+        state: state.clone(),
         paused: pause_left(&state),
         signals,
         low_memory: lms::PATH.into(),

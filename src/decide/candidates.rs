@@ -109,8 +109,11 @@ impl Survey {
         while at < end {
             let group_end = tree.end(at);
             let has_named_below = self.notes[at as usize + 1].next_named < group_end;
-            let is_leaf = tree.group(at).is_unit() || !has_named_below;
-            if self.notes[at as usize].named && is_leaf {
+            let named = self.notes[at as usize].named;
+            // A unit dies whole or, if it contains what must live, not at all: then what is named
+            // below it counts.
+            let is_unit = || tree.group(at).is_unit() && !self.strike(tree, at).is_some_and(gives_way_to_children);
+            if named && (!has_named_below || is_unit()) {
                 add(at);
                 at = group_end;
             } else {
@@ -146,8 +149,7 @@ impl Survey {
                 usage_bytes: group.memory.usage(),
                 keys: rank::keys(tree, rule, next),
             });
-            let splits = strike.is_some_and(gives_way_to_children) && !group.is_unit();
-            next = if splits { next + 1 } else { tree.end(next) };
+            next = if strike.is_some_and(gives_way_to_children) { next + 1 } else { tree.end(next) };
         }
     }
 

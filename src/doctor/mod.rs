@@ -136,6 +136,7 @@ pub const CHECKS: &[Check] = &[
     ("own-limits", Needs::CgroupRoot, limits::own_group),
     ("systemd-oomd", Needs::Nothing, neighbours::systemd_oomd),
     ("oomd-marks", Needs::CgroupRoot, neighbours::oomd_marks),
+    ("oom-policy", Needs::Nothing, neighbours::oom_policy),
     ("other-killers", Needs::Nothing, neighbours::other_killers),
     ("kubelet", Needs::Nothing, neighbours::kubelet),
 ];

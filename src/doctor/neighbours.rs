@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::machine::read;
 use super::{Finding, Machine, many};
+use crate::unit_files;
 
 /// Daemons that kill when memory is short, by their comm (15 bytes of it).
 const KILLERS: &[&str] = &["earlyoom", "nohang", "nohang-desktop", "oomd", "bustd", "low-memory-moni", "thrash-protect", "le9-oomd"];
@@ -97,6 +98,18 @@ fn asks_for_kills(file: &Path) -> bool {
         matches!(key.trim(), "ManagedOOMSwap" | "ManagedOOMMemoryPressure") && value.trim() == "kill"
     };
     text.lines().any(asks)
+}
+
+pub(super) fn oom_policy(machine: &Machine) -> Finding {
+    let units = unit_files::all_that_continue(&machine.system.root);
+    if units.is_empty() {
+        return Finding::ok("no unit has OOMPolicy=continue");
+    }
+    Finding::ok(format!(
+        "OOMPolicy=continue in {}: `kernel: oom_group` of a policy is not set {}",
+        named(&units),
+        if units.len() == 1 { "there" } else { "in these" }
+    ))
 }
 
 pub(super) fn other_killers(machine: &Machine) -> Finding {

@@ -442,7 +442,7 @@ fn as_text_and_as_json() {
     let text = report.to_string();
     let line = text.lines().find(|line| line.contains("memory-controller")).unwrap();
     assert!(line.starts_with("missing   memory-controller  available, but not enabled for the groups below -> echo +memory >"), "{line}");
-    assert!(text.ends_with("\noomwarden can't do its work here: 23 ok, 1 degraded, 1 missing\n"), "{text}");
+    assert!(text.ends_with("\noomwarden can't do its work here: 24 ok, 1 degraded, 1 missing\n"), "{text}");
     assert_eq!(text.lines().count(), CHECKS.len() + 2);
 
     let json: serde_json::Value = serde_json::to_value(&report).unwrap();
@@ -496,6 +496,16 @@ fn marks_for_systemd_oomd_are_told_because_nobody_reads_them_here() {
     fake.write("cgroup/web.service/user.oomd_omit", "1");
     fake.expect("oomd-marks", Status::Degraded, "/web.service");
     fake.expect("oomd-marks", Status::Degraded, "`exclude`");
+}
+
+#[test]
+fn units_that_go_on_when_a_process_is_killed_are_listed_for_oom_group() {
+    let fake = Fake::fit();
+    fake.expect("oom-policy", Status::Ok, "no unit has OOMPolicy=continue");
+    fake.write("root/usr/lib/systemd/system/ssh.service", "[Service]\nOOMPolicy=continue\n");
+    fake.write("root/usr/lib/systemd/system/cron.service", "[Service]\nOOMPolicy=continue\n");
+    fake.write("root/etc/systemd/system/cron.service.d/stop.conf", "[Service]\nOOMPolicy=stop\n");
+    fake.expect("oom-policy", Status::Ok, "OOMPolicy=continue in ssh.service: `kernel: oom_group` of a policy is not set there");
 }
 
 #[test]

@@ -64,6 +64,16 @@ impl Globs {
         self.globs.get(index).is_some_and(|glob| glob.matches(path))
     }
 
+    /// Whether one of the patterns names nothing but groups below `path`: whoever it matches, now
+    /// or later, stands there.
+    #[must_use]
+    pub fn name_some_below(&self, path: &[u8]) -> bool {
+        self.patterns().any(|pattern| {
+            let below = pattern::fixed_part(pattern).as_bytes().strip_prefix(path);
+            path != b"/" && below.is_some_and(|rest| rest.first() == Some(&b'/'))
+        })
+    }
+
     /// The patterns as they were written.
     pub fn patterns(&self) -> impl Iterator<Item = &str> {
         self.globs.iter().map(Matcher::pattern)
@@ -179,6 +189,24 @@ mod tests {
     fn patterns_come_back_as_written() {
         let written = ["/a", "/b/*", "/c/**", "/{d,e}"];
         assert_eq!(Globs::new(&written).unwrap().patterns().collect::<Vec<_>>(), written);
+    }
+
+    #[test]
+    fn patterns_that_name_only_what_is_below_a_group() {
+        for (pattern, yes) in [
+            ("/t/a/b", true),
+            ("/t/a/*", true),
+            ("/t/a/**", true),
+            ("/t/a/{b,c}/d", true),
+            ("/t/a", false),
+            ("/t/ab", false),
+            ("/t/*/b", false),
+            ("/t/a*/b", false),
+            ("/**/b", false),
+        ] {
+            assert_eq!(Globs::new(&[pattern]).unwrap().name_some_below(b"/t/a"), yes, "{pattern}");
+        }
+        assert!(!Globs::new(&["/t"]).unwrap().name_some_below(b"/"), "the root is no group of its own");
     }
 
     proptest! {

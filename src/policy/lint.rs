@@ -43,6 +43,13 @@ pub(super) fn lint(draft: &Draft, report: &mut Report) {
     // Exclusions by comm depend on what runs: nothing is known of them here.
     let exclude = draft.exclude.iter().filter(|entry| entry.value.comm.is_none()).flat_map(|entry| &entry.value.group);
     let exclude: Vec<Over<'_>> = exclude.map(|pattern| Over::new(&pattern.value)).collect();
+    for pattern in draft.oom_group.iter().flatten().filter(|pattern| covered(&exclude, pattern)) {
+        report.warning(
+            pattern.at,
+            format!("exclusions cover all that {} names, so memory.oom.group is never set there", shown(&pattern.value)),
+            "leave it out of `oom_group`, or out of `exclude`",
+        );
+    }
     for rule in &draft.rules {
         let root_only = rule.watch.iter().all(|pattern| pattern.value == "/");
         triggers(rule, root_only, report);

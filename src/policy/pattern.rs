@@ -38,6 +38,11 @@ pub(super) fn shape(pattern: &str) -> Shape<'_> {
     }
 }
 
+/// What every path that matches begins with, as far as no special character stands in it.
+pub(super) fn fixed_part(pattern: &str) -> &str {
+    pattern.split(is_special).next().unwrap_or(pattern)
+}
+
 fn is_special(c: char) -> bool {
     matches!(c, '*' | '?' | '[' | ']' | '{' | '}')
 }

@@ -84,6 +84,7 @@ pub struct Counters {
     phases: [Histogram; Phase::ALL.len()],
     paused: IntGauge,
     breakers: IntGauge,
+    oom_group_resets: IntCounter,
     journal_dropped: IntCounter,
     reloads: IntCounter,
     reload_failures: IntCounter,
@@ -154,6 +155,11 @@ impl Counters {
                 r,
                 "oomwarden_breaker_open",
                 "Circuit breakers that are open: pairs of rule and subject for which the rule only observes.",
+            )?,
+            oom_group_resets: int_counter(
+                r,
+                "oomwarden_oom_group_resets_total",
+                "How often somebody else reset memory.oom.group of a group of `kernel: oom_group`, and it was set again.",
             )?,
             journal_dropped: int_counter(
                 r,
@@ -298,6 +304,13 @@ impl Counters {
     pub fn on_scrape(&self, wake: Arc<EventFd>) {
         // Set once, by the only one who counts.
         let _ = self.kernel_counts.set(wake);
+    }
+
+    /// The counter of groups whose memory.oom.group somebody else reset, for the thread that sets
+    /// it again.
+    #[must_use]
+    pub fn oom_group_resets(&self) -> IntCounter {
+        self.oom_group_resets.clone()
     }
 
     /// The counter of lost records, for the pool and the recorder.

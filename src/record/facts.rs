@@ -102,7 +102,7 @@ impl RecordedFacts {
             let Some(group) = facts.get(candidate.group as usize) else { continue };
             let end = match candidate.standing {
                 // Its children stand in the list themselves.
-                Standing::Struck(Strike::ContainsSpared(_)) if !group.oom_group => candidate.group.saturating_add(1),
+                Standing::Struck(Strike::ContainsSpared(_)) => candidate.group.saturating_add(1),
                 _ => group.subtree_end,
             };
             for (at, group) in (candidate.group..end).zip(facts.iter().skip(candidate.group as usize)) {

@@ -1,9 +1,9 @@
 //! The clerk: a thread for the writes of sensing that can block, so that the warden need not do them.
 //!
-//! Arming a privileged PSI trigger starts a kernel thread, and taking one down waits for it; setting memory.oom.group is a
-//! write; the kernel module needs memory for a new table. Errands come and go in order, save that closing waits until nothing else
-//! is to be done: a trigger takes the kernel tens of milliseconds to close, and there may be hundreds. Nothing on the kill path waits
-//! for an errand.
+//! Arming a privileged PSI trigger starts a kernel thread, and taking one down waits for it; the
+//! kernel module needs memory for a new table. Errands come and go in order, save that closing
+//! waits until nothing else is to be done: a trigger takes the kernel tens of milliseconds to
+//! close, and there may be hundreds. Nothing on the kill path waits for an errand.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -29,8 +29,6 @@ pub enum Errand {
     Arm(Key, Arc<Group>, Psi),
     /// Close descriptors of triggers that are no longer wanted.
     Close(OwnedFd),
-    /// Set memory.oom.group.
-    OomGroup(Arc<Group>),
     /// Write the kernel module's table, for which the module needs memory.
     Table(Arc<Lms>, Box<Table>),
 }
@@ -107,10 +105,6 @@ fn work(inbox: &Receiver<Errand>, outbox: &Sender<Reply>, mail: &EventFd) {
                 to_close.push(fd);
                 continue;
             }
-            Errand::OomGroup(group) => {
-                told.oom_group(&group, set_oom_group(&group));
-                continue;
-            }
         };
         if outbox.send(reply).is_err() {
             return;
@@ -147,17 +141,11 @@ fn arm(group: &Group, psi: Psi) -> Result<(OwnedFd, Psi), Errno> {
     Err(refused)
 }
 
-fn set_oom_group(group: &Group) -> Result<(), Errno> {
-    let fd = group.open_file(File::OomGroup, OFlags::WRONLY)?;
-    write(&fd, b"1").map(drop)
-}
-
 /// What was said already: each thing once, since it is the same for every group.
 #[derive(Default)]
 struct Told {
     widened: bool,
     refused: Vec<Errno>,
-    oom_group: Vec<Errno>,
 }
 
 impl Told {
@@ -176,16 +164,6 @@ impl Told {
         if !gone && !self.refused.contains(&errno) {
             self.refused.push(errno);
             tracing::warn!("{}/memory.pressure: no PSI trigger: {errno}; stall is read on a timer there", group.path);
-        }
-    }
-
-    fn oom_group(&mut self, group: &Group, result: Result<(), Errno>) {
-        if let Err(errno) = result
-            && !matches!(errno, Errno::NOENT | Errno::NODEV)
-            && !self.oom_group.contains(&errno)
-        {
-            self.oom_group.push(errno);
-            tracing::warn!("{}/memory.oom.group: cannot be set: {errno}", group.path);
         }
     }
 }

@@ -36,6 +36,8 @@ pub enum FileName {
     Type,
     /// cgroup.subtree_control
     SubtreeControl,
+    /// memory.oom.group
+    OomGroup,
 }
 
 impl FileName {
@@ -45,6 +47,7 @@ impl FileName {
             b"cgroup.events" => Some(FileName::Populated),
             b"cgroup.type" => Some(FileName::Type),
             b"cgroup.subtree_control" => Some(FileName::SubtreeControl),
+            b"memory.oom.group" => Some(FileName::OomGroup),
             _ => None,
         }
     }

@@ -1,9 +1,11 @@
-//! What outlives the daemon, in the directory of `--state`: a pause that is not over ([`pause`]), and the last policy that was good
-//! ([`policy`]). The lock that keeps a second oomwarden off lies there too.
+//! What outlives the daemon, in the directory of `--state`: a pause that is not over ([`pause`]),
+//! the last policy that was good ([`policy`]), and where memory.oom.group was set ([`oom_group`]).
+//! The lock that keeps a second oomwarden off lies there too.
 //!
 //! A file is written whole under another name, synced and renamed: whoever reads finds the old one or the new one. Readable for the
 //! owner and his group. Nobody who decides or acts waits for any of this.
 
+pub mod oom_group;
 pub mod pause;
 pub mod policy;
 

@@ -12,6 +12,8 @@
 //! - [`climbs`]: ladders under way.
 //! - [`hooks`]: the way to the administrator's programs; [`reach`]: who else is told.
 //! - [`signal`]: the kernel module's low memory signal; [`holds`]: what it asks for, and the table left with it.
+//! - `kernels_turn`: kills that the kernel makes itself by memory.oom.group.
+//! - [`oom_group`]: where memory.oom.group is set for `kernel: oom_group`.
 //! - [`own`]: which group oomwarden itself runs in.
 //! - [`reload`]: the thread that watches the policy's files.
 //! - [`order`]: which of several notices is judged first.
@@ -26,7 +28,9 @@ mod closer;
 pub mod court;
 pub mod holds;
 pub mod hooks;
+mod kernels_turn;
 pub mod levels;
+pub mod oom_group;
 mod order;
 pub mod own;
 pub mod published;
@@ -64,11 +68,13 @@ use crate::record::pulse::Pulse;
 use crate::record::rules::RuleCounters;
 use crate::sense::poller::{Poller, Ready, Token};
 use crate::sense::tree::Tree;
+use crate::state::StateDir;
 
 use attention::{Attention, Sign};
 use climbs::{Climbs, Means, Relieved, Wanted, Way};
 use closer::{Closer, Word};
 use court::{Court, Ruling};
+use oom_group::OomGroups;
 use reach::Reach;
 use reload::Mailbox;
 use senses::Senses;
@@ -142,6 +148,8 @@ pub struct Setup {
     pub mailbox: Mailbox,
     /// Orders, and how the warden stands.
     pub board: Arc<Board>,
+    /// Where it is remembered in which groups memory.oom.group was set.
+    pub state: StateDir,
     /// What is left of a pause from before the start.
     pub paused: Option<Duration>,
     /// Signals to the daemon, blocked in every thread.
@@ -207,6 +215,7 @@ impl Warden {
             pulse,
             mailbox,
             board,
+            state,
             paused,
             signals,
             low_memory,
@@ -221,7 +230,8 @@ impl Warden {
             // EPERM for an ordinary file, which has no notices.
             let _ = poller.add_notice(device.as_ref(), Token::Signal);
         }
-        let senses = Senses::open(Arc::clone(&root), &policy, psi_groups, descriptors, low_memory, Arc::clone(&mail))?;
+        let oom_groups = OomGroups::start(Arc::clone(&root), state, counters.oom_group_resets())?;
+        let senses = Senses::open(Arc::clone(&root), &policy, psi_groups, descriptors, low_memory, Arc::clone(&mail), oom_groups)?;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
         poller.add_readable(senses.tree.watches(), Token::Watches)?;
         poller.add_readable(timer.as_fd(), Token::Timer)?;
@@ -324,10 +334,12 @@ impl Warden {
                 self.forget_looks();
             }
             self.keep_table();
+            self.mind_oom_groups();
             self.publish();
             gap = attention.turned(now, self.clock.now());
             turned();
             if self.stopped() {
+                self.senses.oom_groups.end();
                 return Ok(());
             }
         }
@@ -407,6 +419,7 @@ impl Warden {
         self.pending.retain_mut(renumber);
         self.closer.retain(renumber);
         self.closer.policy_replaced();
+        self.senses.kernels_turn.policy_replaced();
         self.senses.adopt(policy, now, &self.poller);
         unmatched::tell(policy, &self.senses.tree);
         self.tree_changed(now);
@@ -554,6 +567,12 @@ impl Warden {
             Some(Word::Postponed) => return self.closer.postpone(pending),
             Some(Word::Given(ruling)) => ruling,
         };
+        if let Ruling::Kill { victim, .. } = ruling
+            && self.is_the_kernels(&pending, &whose, victim, begun)
+        {
+            return;
+        }
+        let was_the_kernels = self.senses.kernels_turn.done(rule, subject);
         let decided = self.clock.now();
         let forbidden = match the_rule.mode {
             Mode::Observe => Some(Outcome::Observed),
@@ -602,8 +621,9 @@ impl Warden {
                 if let Some(record) = record {
                     self.records.submit(record);
                 }
-                // Said once, then less and less often while nothing changes.
-                self.rest(decided, rule, &whose, cooldown, true);
+                // Said once, then less and less often while nothing changes. Where the kernel
+                // killed everybody itself, something did.
+                self.rest(decided, rule, &whose, cooldown, !was_the_kernels);
             }
             Ruling::NotConfirmed => {
                 if let Some(record) = record {

@@ -9,7 +9,9 @@ use nix::sys::eventfd::EventFd;
 
 use super::Pending;
 use super::court::Sight;
+use super::kernels_turn::KernelsTurn;
 use super::levels::Sample;
+use super::oom_group::{News, OomGroups};
 use super::published::Subject;
 use super::signal::Signal;
 use super::stall::Past;
@@ -19,7 +21,7 @@ use crate::cgroup::parse;
 use crate::cgroup::root::Root;
 use crate::decide::facts::NodeFacts;
 use crate::decide::verdict::Notice;
-use crate::policy::model::{EventKind, LmsLevel, Mode, Policy, Psi, PsiKind, Trigger};
+use crate::policy::model::{EventKind, LmsLevel, Policy, Psi, PsiKind, Trigger};
 use crate::record::counters::{Counters, Sensing as Gauge};
 use crate::record::groups::GroupReader;
 use crate::record::rules::RuleCounters;
@@ -48,6 +50,8 @@ pub struct Senses {
     /// PSI triggers.
     pub(super) pool: Pool,
     pub(super) clerk: Clerk,
+    /// Where memory.oom.group is to be set.
+    pub oom_groups: OomGroups,
     node: Node,
     /// The kernel module's low memory signal.
     pub signal: Signal,
@@ -61,11 +65,13 @@ pub struct Senses {
     pub(super) samples: Vec<Sample>,
     pub(super) renewed: Vec<(GroupId, Psi)>,
     pub(super) troubled: Vec<GroupId>,
+    /// Kills that the kernel makes itself by memory.oom.group.
+    pub(super) kernels_turn: KernelsTurn,
     timer_due: Option<Duration>,
     pub(super) trend_due: Option<Duration>,
     publish_due: Option<Duration>,
     was_armed: bool,
-    /// Deeds are paused: nothing is set in groups.
+    /// Deeds are paused: memory.oom.group is not set.
     pub hands_off: bool,
 }
 
@@ -140,6 +146,7 @@ impl Senses {
         descriptors: usize,
         signal: Signal,
         mail: Arc<EventFd>,
+        oom_groups: OomGroups,
     ) -> io::Result<Senses> {
         let mut buffer = ReadBuf::new();
         // Without the right to lock, everything works but is slower when the node starves; the start says so.
@@ -151,6 +158,7 @@ impl Senses {
             tree,
             pool: Pool::new(psi_groups, root),
             clerk: Clerk::start(mail)?,
+            oom_groups,
             node: Node::open()?,
             signal,
             processes: Processes::open()?,
@@ -160,6 +168,7 @@ impl Senses {
             samples: Vec::new(),
             renewed: Vec::new(),
             troubled: Vec::with_capacity(TROUBLED),
+            kernels_turn: KernelsTurn::default(),
             timer_due: None,
             trend_due: None,
             publish_due: None,
@@ -205,6 +214,7 @@ impl Senses {
         for change in &changes {
             match *change {
                 Change::Added(slot) => {
+                    self.tell_oom_groups(slot, News::Came, policy);
                     self.register(slot, poller);
                     let key = self.tree.key(slot);
                     self.events(key, now, policy, rules, pending);
@@ -213,7 +223,7 @@ impl Senses {
                     self.signal.table_outdated(now);
                     self.register(slot, poller);
                     self.arm(slot, now, policy, false, Past::None, poller);
-                    self.ask_oom_group(slot, policy);
+                    self.tell_oom_groups(slot, News::Settled, policy);
                     self.add_samples(slot, policy, now);
                     self.changed_at(now);
                 }
@@ -223,6 +233,7 @@ impl Senses {
                     self.samples.retain(|sample| sample.subject != id);
                     self.trends.forget(id);
                     if self.tree.slot_of(id).is_none() {
+                        self.oom_groups.heard(News::Gone(id), policy);
                         gone(id);
                     }
                     self.changed_at(now);
@@ -238,6 +249,8 @@ impl Senses {
                         touched(node.group.id);
                     }
                 }
+                Change::Touched(slot, Touched::OomGroup) => self.tell_oom_groups(slot, News::Written, policy),
+                Change::NoticesLost => self.oom_groups.heard(News::Lost, policy),
             }
         }
         self.changes = changes;
@@ -260,20 +273,9 @@ impl Senses {
         let _ = poller.add_notice(fd, Token::Events(self.tree.key(slot)));
     }
 
-    fn ask_oom_group(&mut self, slot: Slot, policy: &Policy) {
-        let Some(node) = self.tree.get(slot) else { return };
-        if node.class.oom_group && policy.mode == Mode::Enforce && !self.hands_off {
-            self.clerk.send(Errand::OomGroup(Arc::clone(&node.group)));
-        }
-    }
-
-    /// Asks once more for what was not set while deeds were paused.
-    pub fn ask_oom_groups(&mut self, policy: &Policy) {
-        if policy.oom_group.is_some() {
-            let slots: Vec<Slot> = self.tree.slots().collect();
-            for slot in slots {
-                self.ask_oom_group(slot, policy);
-            }
+    fn tell_oom_groups(&mut self, slot: Slot, news: fn(GroupId) -> News, policy: &Policy) {
+        if let Some(node) = self.tree.get(slot) {
+            self.oom_groups.heard(news(node.group.id), policy);
         }
     }
 
@@ -347,7 +349,7 @@ impl Senses {
         let Some(node) = self.tree.find(key).filter(|node| node.counted) else { return };
         // A failed read is no zero: the counters stay as they were, and the next notice looks again.
         let Ok(Some(read)) = counters::read(&node.group, node.first_child.is_some(), &mut self.buffer) else { return };
-        let before = node.events;
+        let (before, group) = (node.events, node.group.id);
         if read == before {
             return;
         }
@@ -355,6 +357,9 @@ impl Senses {
             node.events = read;
         }
         for (kind, from, to) in counters::risen(&before, &read) {
+            if kind == EventKind::OomGroupKill {
+                self.kernels_turn.killed(now, group);
+            }
             self.risen(key.slot, Notice::Event(kind, from, to), kind, now, policy, rules, pending);
         }
     }
@@ -413,6 +418,7 @@ impl Senses {
             for slot in unnoticed {
                 self.events(self.tree.key(slot), now, policy, rules, pending);
             }
+            self.oom_groups.read_unnoticed(now, &self.tree);
         }
         if self.pool.timed() > 0 {
             let Senses { pool, tree, buffer, .. } = self;
@@ -446,8 +452,8 @@ impl Senses {
         for slot in slots {
             self.register(slot, poller);
             self.arm(slot, now, policy, false, Past::Watched, poller);
-            self.ask_oom_group(slot, policy);
         }
+        self.oom_groups.look_anew();
         self.start_samplers(policy, now);
         self.changed_at(now);
     }
@@ -485,7 +491,8 @@ impl Senses {
         let table = self.signal.table_due();
         let relook = self.signal.relook_due();
         let news = news.or(self.tree.has_more().then_some(Duration::ZERO));
-        [samples, self.timer_due, self.trend_due, self.publish_due, self.tree.next_settled(), news, table, relook]
+        let oom_groups = self.oom_groups.due();
+        [samples, self.timer_due, self.trend_due, self.publish_due, self.tree.next_settled(), news, table, relook, oom_groups]
             .into_iter()
             .flatten()
             .min()

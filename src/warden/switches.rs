@@ -151,6 +151,7 @@ impl Warden {
         self.switches.paused_until = Some(now + time);
         self.switches.changed();
         self.senses.hands_off = true;
+        self.senses.oom_groups.allow(false);
         self.counters.set_paused(true);
         self.leave_module();
         let Warden { clock, court, senses, history, records, poller, climbs, switches, .. } = self;
@@ -164,9 +165,10 @@ impl Warden {
         }
         self.switches.changed();
         self.senses.hands_off = false;
+        self.senses.oom_groups.allow(true);
+        self.senses.oom_groups.look_anew();
         self.counters.set_paused(false);
         tracing::warn!("{why}: verdicts are carried out again");
-        self.senses.ask_oom_groups(&self.policy);
         self.enlist();
     }
 

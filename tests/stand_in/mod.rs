@@ -22,6 +22,7 @@ use oomwarden::record::pulse::Pulse;
 use oomwarden::record::recent::Recent;
 use oomwarden::record::recorder::Recorder;
 use oomwarden::serve::{Limits, Server, ServerHandle};
+use oomwarden::state::StateDir;
 use oomwarden::warden::hooks::Hooks;
 use oomwarden::warden::reach::Reach;
 use oomwarden::warden::reload::{self, Mailbox};
@@ -142,6 +143,7 @@ impl Machine {
             let descriptors = 1000;
             let low_memory = root.path.join("oom_notifier");
             let paused = None;
+            let state = StateDir::new(&root.path);
             // The helper is only started for a policy with hooks.
             let program = env!("CARGO_BIN_EXE_oomwarden").into();
             let hooks = Hooks::start(None, program, records.clone(), Context::of_this_process(None), mailbox.mail()).unwrap();
@@ -157,6 +159,7 @@ impl Machine {
                 pulse,
                 mailbox,
                 board,
+                state,
                 paused,
                 signals,
                 low_memory,

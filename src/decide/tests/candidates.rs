@@ -141,12 +141,39 @@ fn no_ancestor_of_an_excluded_group_dies_and_its_other_children_take_its_place()
 }
 
 #[test]
-fn a_unit_that_contains_an_excluded_group_is_neither_killed_nor_split() {
+fn the_other_children_of_an_oom_group_that_contains_an_excluded_group_can_be_killed() {
     let text = "
         a subject unit
           keep excluded=0 5
+          b 50
+          c unit
+            d 20
+            e 30";
+    assert_eq!(verdict(text, subject_rule()), "kill /a/b | then /a/c | not /a: ContainsSpared(2) | not /a/keep: Excluded(0)");
+    assert_eq!(verdict(text, leaves_rule()), "kill /a/b | then /a/c | not /a/keep: Excluded(0)");
+    // With our own group in it, and with a process that must live, just the same.
+    assert_eq!(verdict("a subject unit\n  us own 5\n  b 50", subject_rule()), "kill /a/b | not /a: ContainsSpared(2) | not /a/us: Own");
+    let text = "
+        a subject unit
+          sshd unkillable 5
           b 50";
-    assert_eq!(verdict(text, subject_rule()), "no victim | not /a: ContainsSpared(2)");
+    assert_eq!(verdict(text, subject_rule()), "kill /a/b | not /a: ContainsSpared(2) | not /a/sshd: Unkillable");
+}
+
+#[test]
+fn of_an_oom_group_that_contains_an_excluded_group_only_named_children_are_candidates() {
+    let text = "
+        a among unit
+          keep excluded=0 5
+          b among 50
+          c 70";
+    assert_eq!(verdict(text, among_rule()), "kill /a/b");
+    // Where nothing below it is named, its children stand for it, as for any other group.
+    let text = "
+        a among unit
+          keep excluded=0 5
+          c 70";
+    assert_eq!(verdict(text, among_rule()), "kill /a/c | not /a: ContainsSpared(2) | not /a/keep: Excluded(0)");
 }
 
 #[test]

@@ -219,6 +219,10 @@ fn exclusions_that_leave_nothing() {
         warned(&format!("exclude: [{exclude}]\n"), rule, &[]);
         warned(&format!("exclude: [{exclude}]\n"), &format!("{rule}victim: {{among: leaves}}"), &[]);
     }
+    let rule = "watch: /x\nwhen: [event: oom]\n";
+    let kernel = |exclude: &str| format!("exclude: [{exclude}]\nkernel: {{oom_group: [/a/*, /c]}}\n");
+    warned(&kernel("/a"), rule, &["7:22: exclusions cover all that `/a/*` names, so memory.oom.group is never set there"]);
+    warned(&kernel("/a/b"), rule, &[]);
     let among = "watch: /x\nwhen: [event: oom]\nvictim: {among: [/a/b, /c]}";
     warned("exclude: [/a]\n", among, &[]);
     warned("exclude: [/a, /c]\n", among, &["6:13: exclusions leave the rule `r` no candidate"]);

@@ -52,6 +52,13 @@ fn what_follows_from_a_name() {
     let from = below.importance.from.as_ref().unwrap();
     assert_eq!((below.importance.value, from.inherited, &*from.matched), (7, true, "/t/web"));
     assert_eq!(below.oom_group, None, "not inherited");
+    // As the daemon has it: an exclusion with a comm counts whoever runs there, and one that names
+    // a group below counts before that is there.
+    let spared = |exclude: &str, path: &str| {
+        by_name(&format!("rules: []\nkernel: {{oom_group: /**}}\nexclude: [{exclude}]\n"), path).oom_group_spared
+    };
+    assert!(spared("/t/a", "/t/a") && spared("/t/a", "/t") && spared("/t/a", "/t/a/b") && spared("{group: /t/a, comm: x}", "/t/a"));
+    assert!(!spared("/t/a", "/t/b") && !spared("/t/a", "/u"));
     assert_eq!(relations(&below)[0], "subject: /t/*=/t/web subject /t/*=/t/web");
     let text = plain(&below.text());
     assert!(text.starts_with("/t/web/a/b  explained by its name alone\n  may be killed by subject with /t/web, among (which only observes) with /t/web, leaves\n"), "{text}");
@@ -168,7 +175,7 @@ fn a_group_that_is_there_has_numbers_and_a_standing() {
         "usage        52MiB   what its death frees: anonymous 50MiB, swap 2MiB\n",
         "charged      59MiB   against limits: memory.current 60MiB less easily reclaimed file cache\n",
         "contains    excluded  /t/web/keep\n",
-        "oom_group   yes       test.yaml:14: /t/*; memory.oom.group is 0 now\n",
+        "oom_group   no        test.yaml:14: /t/*, but an exclusion, or oomwarden, is in the way; memory.oom.group is 0 now\n",
         "subject (test.yaml:11)  enforce  yes: /t/*     as the subject            kill group  contains /t/web/keep, which must live\n",
     ] {
         assert!(text.contains(part), "{part}\n{text}");

@@ -81,6 +81,8 @@ pub enum Change {
     Removed(Key, GroupId),
     /// A file of the group changed.
     Touched(Slot, Touched),
+    /// Files of groups may have changed without a word: the queue of notices was full.
+    NoticesLost,
 }
 
 /// Which file changed.
@@ -90,4 +92,6 @@ pub enum Touched {
     Events,
     /// cgroup.events.
     Populated,
+    /// memory.oom.group.
+    OomGroup,
 }

@@ -66,7 +66,10 @@ impl Tree {
         for notice in notices.drain(..) {
             match notice {
                 Notice::In(group, what) => self.happened(group, what, now),
-                Notice::Overflow => self.rescan(),
+                Notice::Overflow => {
+                    self.rescan();
+                    self.changes.push(Change::NoticesLost);
+                }
             }
         }
         self.notices = notices;
@@ -81,6 +84,7 @@ impl Tree {
             }
             Happening::Changed(FileName::Events) => self.changes.push(Change::Touched(slot, Touched::Events)),
             Happening::Changed(FileName::Populated) => self.changes.push(Change::Touched(slot, Touched::Populated)),
+            Happening::Changed(FileName::OomGroup) => self.changes.push(Change::Touched(slot, Touched::OomGroup)),
             Happening::Changed(FileName::Type) => self.settle(slot, false),
             // +memory or -memory: the children's files appeared or are dead now. Some children may be found, but not told yet.
             Happening::Changed(FileName::SubtreeControl) => self.scout.send(Task::Echo(Echo::Children(group))),

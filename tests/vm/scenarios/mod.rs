@@ -25,6 +25,7 @@ mod lms_hold;
 mod lms_levels;
 mod lms_table;
 mod node;
+mod oom_group;
 mod precedence;
 mod preview;
 mod ready;
@@ -90,6 +91,18 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             two_rules_for_one_group_are_one_kill,
             observe_does_everything_but_the_deed,
             kernel_oom_group_is_set_where_the_policy_asks,
+        }
+        oom_group::{
+            never_set_on_a_group_that_is_contains_or_lies_below_an_excluded_one,
+            excluded_group_loses_one_process_and_not_all,
+            foreign_1_stays_and_ours_are_taken_back_at_sigterm,
+            after_a_crash_the_next_oomwarden_knows_what_was_set,
+            policy_that_no_longer_asks_takes_it_back,
+            reset_by_somebody_else_is_noticed_set_again_and_counted,
+            unit_with_oompolicy_continue_is_left_alone,
+            twelve_group_kills_by_the_kernel_are_no_kills_of_a_rule: 120,
+            one_process_killed_at_a_limit_below_leaves_the_rest_to_the_rule,
+            siblings_of_an_excluded_child_can_be_killed_in_a_group_with_oom_group,
         }
         kernel_kills::{
             one_process_at_its_groups_limit,
