@@ -154,7 +154,7 @@ impl Counters {
             breakers: int_gauge(
                 r,
                 "oomwarden_breaker_open",
-                "Circuit breakers that are open: pairs of rule and subject for which the rule only observes.",
+                "Circuit breakers that are open: pairs of rule and subject for which the rule only observes, and the node's own.",
             )?,
             oom_group_resets: int_counter(
                 r,
