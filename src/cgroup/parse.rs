@@ -172,6 +172,13 @@ impl Stat {
     pub fn outlives(&self) -> Option<u64> {
         Some(self.file?.saturating_sub(self.file_mapped?.min(self.shmem?)).saturating_sub(self.unevictable?))
     }
+
+    /// tmpfs that surely stays charged when every process ends: of [`Stat::outlives`] what can't be reclaimed afterwards. Unwritten
+    /// file cache is not counted, since it is written when nobody dirties it any more.
+    #[must_use]
+    pub fn tmpfs(&self) -> Option<u64> {
+        Some(self.shmem?.saturating_sub(self.file_mapped?).saturating_sub(self.unevictable?))
+    }
 }
 
 /// memory.stat.

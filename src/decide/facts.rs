@@ -57,6 +57,8 @@ pub struct MemoryFacts {
     pub reclaimable: Option<u64>,
     /// Page cache that surely stays in memory when every process of the group ends, of memory.stat: files and tmpfs.
     pub outlives: Option<u64>,
+    /// The part of it that can't be reclaimed even then: tmpfs.
+    pub tmpfs: Option<u64>,
     /// memory.stat `slab_unreclaimable`. For the record only.
     pub slab: Option<u64>,
     /// memory.swap.current; `Some(0)` where the kernel has no swap accounting file.
@@ -80,6 +82,13 @@ impl MemoryFacts {
     #[must_use]
     pub fn charged(&self) -> Option<u64> {
         Some(self.current?.saturating_sub(self.reclaimable?))
+    }
+
+    /// The most that is no longer charged, or can be reclaimed, when every process of the group ends: all that is charged but tmpfs, at
+    /// least the anonymous memory.
+    #[must_use]
+    pub fn could_be_uncharged(&self) -> Option<u64> {
+        Some(self.charged()?.saturating_sub(self.tmpfs?).max(self.anon?))
     }
 
     /// The most that leaves RAM when every process of the group ends: memory.current less page cache that stays, at least the

@@ -71,9 +71,9 @@ impl Shortfall {
             Of::RamOrSwap if swap? > 0 => None,
             Of::RamOrSwap => ram(at),
             Of::Swap => swap,
-            Of::Subject if (self.subject..tree.end(self.subject)).contains(&at) => ram(at),
+            Of::Subject if (self.subject..tree.end(self.subject)).contains(&at) => tree.group(at).memory.could_be_uncharged(),
             // The subject dies with it.
-            Of::Subject if (at..tree.end(at)).contains(&self.subject) => ram(self.subject),
+            Of::Subject if (at..tree.end(at)).contains(&self.subject) => tree.group(self.subject).memory.could_be_uncharged(),
             Of::Subject => Some(0),
         }
     }

@@ -492,7 +492,7 @@ fn look(node: &Node, is_root: bool, reads: Reads, buffer: &mut ReadBuf) -> Optio
     if reads.holdings && node.has_memory && facts.populated != Some(false) {
         if let Ok(Some(stat)) = group.read(File::Stat, buffer, parse::stat) {
             (memory.anon, memory.shmem, memory.slab) = (stat.anon, stat.shmem, stat.slab_unreclaimable);
-            (memory.reclaimable, memory.outlives) = (stat.reclaimable(), stat.outlives());
+            (memory.reclaimable, memory.outlives, memory.tmpfs) = (stat.reclaimable(), stat.outlives(), stat.tmpfs());
         }
         // A kernel without swap accounting has no such file.
         memory.swap = group.read(File::SwapCurrent, buffer, parse::value).ok().map(|swap| swap.unwrap_or(0));
