@@ -107,7 +107,7 @@ fn policy() -> Policy {
             rule(among(AmongGroups::Leaves, &[RankKey::OomScore])),
             rule(Victim::Subject),
             rule(Victim::Among(Among {
-                groups: AmongGroups::Globs(globs()),
+                groups: AmongGroups::Leaves,
                 at_least: Bytes(MIB),
                 or_largest: false,
                 rank: vec![RankBy { key: RankKey::Usage, within: None }],
