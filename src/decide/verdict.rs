@@ -24,6 +24,18 @@ pub enum Notice {
     Lms(LmsLevel),
 }
 
+impl Notice {
+    /// Whether it is a level, which a kill may not be able to lift. An OOM is none: the kernel kills anyway.
+    #[must_use]
+    pub fn is_level(&self) -> bool {
+        match self {
+            Notice::Usage(..) | Notice::Available(..) | Notice::SwapFree(..) => true,
+            Notice::Lms(level) => *level < LmsLevel::Oom,
+            Notice::Psi(_) | Notice::Event(..) => false,
+        }
+    }
+}
+
 /// Where a candidate stands, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {

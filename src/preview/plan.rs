@@ -265,7 +265,7 @@ pub fn subject_plan(onlooker: &mut Onlooker, asked: &Asked, index: usize, subjec
     let fired: Vec<_> = notices.filter(|(_, notice)| confirmed(rule, notice, &facts, &node)).collect();
     let is_confirmed = !fired.is_empty();
     let (mut judged, mut in_vain) = (None, None);
-    for (when, notice) in fired.iter().filter(|(_, notice)| is_level(notice)) {
+    for (when, notice) in fired.iter().filter(|(_, notice)| notice.is_level()) {
         let (ruling, record) = judge_as_confirmed(onlooker, policy, policy, index, subject, notice)?;
         if let Some(relief) = words::in_vain(&record) {
             in_vain.get_or_insert_with(|| InVain {
@@ -282,7 +282,7 @@ pub fn subject_plan(onlooker: &mut Onlooker, asked: &Asked, index: usize, subjec
         }
     }
     // What happens is no level: whoever it would kill is told, however vain that is for the level.
-    if judged.is_none() || fired.iter().any(|(_, notice)| !is_level(notice)) {
+    if judged.is_none() || fired.iter().any(|(_, notice)| !notice.is_level()) {
         judged = Some(judge_as_confirmed(onlooker, policy, &asked.confirmed, index, subject, &HAPPENED)?);
     }
     let (ruling, record) = judged?;
@@ -307,15 +307,6 @@ pub fn subject_plan(onlooker: &mut Onlooker, asked: &Asked, index: usize, subjec
 
 /// What happens and is no level, for judging as if it had just happened.
 const HAPPENED: Notice = Notice::Event(EventKind::OomKill, 0, 1);
-
-/// Whether a notice is a level, which a kill may not be able to lift.
-fn is_level(notice: &Notice) -> bool {
-    match notice {
-        Notice::Usage(..) | Notice::Available(..) | Notice::SwapFree(..) => true,
-        Notice::Lms(level) => *level < LmsLevel::Oom,
-        Notice::Psi(_) | Notice::Event(..) => false,
-    }
-}
 
 /// A trigger as the notice that it would give now.
 fn as_notice(when: &Trigger, node: &NodeFacts) -> Notice {
