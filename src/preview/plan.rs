@@ -115,7 +115,8 @@ pub struct SubjectPlan {
     pub conditions: Vec<Test>,
     /// Who would die; with `not_confirmed`: who would if the conditions held.
     pub victim: Option<Toll>,
-    /// A level that holds now for which nobody would die, because that could not lift it; another trigger may still lead to a kill.
+    /// A level that holds now for which nobody would die, because that could not lift it; another
+    /// trigger may still lead to a kill.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_vain: Option<InVain>,
     /// Everybody who was thought of: the victim, those behind it, those who must live.
@@ -320,7 +321,8 @@ fn as_notice(when: &Trigger, node: &NodeFacts) -> Notice {
     }
 }
 
-/// Judges by `confirmed`, and once more until the processes of everybody who may die have been seen: the daemon
+/// Judges by `confirmed`, and once more until the processes of everybody who may die have been
+/// seen: the daemon
 /// looks at those of the first only, because that is enough to act.
 fn judge_as_confirmed(
     onlooker: &mut Onlooker,

@@ -220,7 +220,8 @@ pub struct GroupLine {
     /// memory.stat `shmem`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shmem_bytes: Option<u64>,
-    /// Clean file cache and reclaimable slab. Lines of former versions call it `easy_file_bytes` and have the inactive file cache alone.
+    /// Clean file cache and reclaimable slab. Lines of former versions call it `easy_file_bytes`
+    /// and have the inactive file cache alone.
     #[serde(skip_serializing_if = "Option::is_none", alias = "easy_file_bytes")]
     pub reclaimable_bytes: Option<u64>,
     /// Page cache that surely stays in memory when every process ends.

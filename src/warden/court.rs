@@ -200,8 +200,9 @@ impl Court {
         }
     }
 
-    /// Where a kill would be in vain: which groups hold memory without a process, be they candidates or not. Reads what the judgement did
-    /// not turn on, so nothing of this is on the way to a kill.
+    /// Where a kill would be in vain: which groups hold memory without a process, be they
+    /// candidates or not. Reads what the judgement did not turn on, so nothing of this is on the
+    /// way to a kill.
     fn find_emptied(&mut self, subject: u32, notice: &Notice, sight: &mut Sight<'_>) {
         let Court { facts, slots, verdict, .. } = self;
         let whole = 0..u32::try_from(facts.len()).unwrap_or(ABSENT);

@@ -1,11 +1,13 @@
-//! Levels that no kill could lift. They are judged again after each cool-down, since a group that grows can change the answer, and
-//! told less and less often while nothing changes. Stall and events of the same rule and subject don't wait for that.
+//! Levels that no kill could lift. They are judged again after each cool-down, since a group that
+//! grows can change the answer, and told less and less often while nothing changes. Stall and
+//! events of the same rule and subject don't wait for that.
 
 use std::time::Duration;
 
 use crate::cgroup::GroupId;
 
-/// Pairs of rule and subject that are remembered; beyond them the one told longest ago is told again.
+/// Pairs of rule and subject that are remembered; beyond them the one told longest ago is told
+/// again.
 const REMEMBERED: usize = 64;
 /// The shortest time from one judgement to the next: what holds the memory is looked up each time.
 const SHORTEST: Duration = Duration::from_millis(100);

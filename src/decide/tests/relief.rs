@@ -31,7 +31,7 @@ const TMPFS: &str = "
     d among 12";
 
 #[test]
-fn a_node_full_of_tmpfs_costs_nobody_his_life() {
+fn a_node_full_of_tmpfs_kills_nobody() {
     let mut case = tree(TMPFS);
     let verdict = case.judge(among_rule(), available(549));
     assert_eq!(verdict, "no victim | not /full: InVain | not /b: InVain | not /c: InVain | not /d: InVain");

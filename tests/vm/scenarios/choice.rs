@@ -122,7 +122,8 @@ pub fn group_with_an_unkillable_process_lives() -> Outcome {
     daemon.stop()
 }
 
-/// A group with a process at oom_score_adj -997, as the kubelet gives it to Guaranteed pods, is larger than its neighbour, and dies after it.
+/// A group with a process at oom_score_adj -997, as the kubelet gives it to Guaranteed pods, is
+/// larger than its neighbour, and dies after it.
 pub fn group_with_a_shielded_process_dies_after_all_others() -> Outcome {
     let policy = shared("      among: [/t/*]\n      rank: [usage]", "");
     let daemon = Daemon::start(&policy)?;
@@ -139,7 +140,8 @@ pub fn group_with_a_shielded_process_dies_after_all_others() -> Outcome {
     daemon.stop()
 }
 
-/// By stall: a group that was made a moment ago and stalls dies, and not the larger one that has been there for long and is calm.
+/// By stall: a group that was made a moment ago and stalls dies, and not the larger one that has
+/// been there for long and is calm.
 pub fn young_group_that_stalls_dies_before_a_calm_old_one() -> Outcome {
     let policy = "
 version: 1

@@ -10,7 +10,8 @@ use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
 use crate::outcome::{Doing, Outcome};
 
-/// A rule about the node with this trigger, and one that proves that the daemon is at work: who holds more than 100 MiB below /v dies.
+/// A rule about the node with this trigger, and one that proves that the daemon is at work: who
+/// holds more than 100 MiB below /v dies.
 fn policy(when: &str) -> String {
     format!(
         "
@@ -55,8 +56,8 @@ fn all_live(groups: &mut [(Group, Work)], why: &str) -> Outcome {
     groups.iter_mut().try_for_each(|(_, work)| work.must_run(why))
 }
 
-/// A tmpfs fills the node: killing would free a fraction of what is missing, so nobody dies, and the journal says what holds the memory. Once
-/// killing can help, it is done.
+/// A tmpfs fills the node: killing would free a fraction of what is missing, so nobody dies, and
+/// the journal says what holds the memory. Once killing can help, it is done.
 pub fn tmpfs_that_fills_the_node_costs_no_small_group_its_life() -> Outcome {
     let place = system::tmpfs("filler", 200)?;
     let elsewhere = Group::new("u/filler")?;
@@ -78,7 +79,8 @@ pub fn tmpfs_that_fills_the_node_costs_no_small_group_its_life() -> Outcome {
     ensure!(plan.contains("would kill nobody: that would be in vain"), "plan says otherwise: {plan}");
     ensure!(daemon.said().contains("are tmpfs and shared memory"), "the log does not say it: {}", daemon.said());
     all_live(&mut groups, "their death would not have helped")?;
-    // Once the tmpfs shrinks so far that they can help together, one after the other dies until the level is lifted.
+    // Once the tmpfs shrinks so far that they can help together, one after the other dies until the
+    // level is lifted.
     let file = std::fs::File::options().write(true).open(place.join("filler")).doing("open the file on the tmpfs")?;
     file.set_len(90 * MIB).doing("shorten the file on the tmpfs")?;
     wait::until("one of them dies", SOON, || {
@@ -89,8 +91,8 @@ pub fn tmpfs_that_fills_the_node_costs_no_small_group_its_life() -> Outcome {
     daemon.stop()
 }
 
-/// A process fills its group and is moved away: what it filled stays charged to the group that it left. The innocent live, and the
-/// journal names that group, although the rule does not.
+/// A process fills its group and is moved away: what it filled stays charged to the group that it
+/// left. The innocent live, and the journal names that group, although the rule does not.
 pub fn group_that_was_left_by_its_processes_is_named_and_its_neighbours_live() -> Outcome {
     let left = Group::new("u/left")?;
     let mut mover = Work::holding(&left, 120)?;
@@ -127,7 +129,8 @@ pub fn limit_that_is_full_of_tmpfs_kills_nobody() -> Outcome {
     daemon.stop()
 }
 
-/// A healthy group that works on file cache up to its limit lives; one that fills the same limit with anonymous memory dies.
+/// A healthy group that works on file cache up to its limit lives; one that fills the same limit
+/// with anonymous memory dies.
 pub fn hot_file_cache_at_a_limit_is_no_usage_and_anonymous_memory_is() -> Outcome {
     let policy = "version: 1\nrules:\n  - {name: full, watch: /t/*, when: [usage: {above: 85%, of: max}]}\n";
     let cached = Group::new("t/cached")?.max(64 * MIB)?.no_swap()?;
@@ -161,7 +164,8 @@ pub fn node_without_swap_is_not_short_of_swap() -> Outcome {
     Ok(())
 }
 
-/// Swap that is switched off at run time is no trouble; nor is an amount that is larger than all swap.
+/// Swap that is switched off at run time is no trouble; nor is an amount that is larger than all
+/// swap.
 pub fn swap_that_is_switched_off_is_no_trouble() -> Outcome {
     system::zram_swap(128)?;
     let mut groups = four()?;

@@ -8,8 +8,8 @@ use super::start::Words;
 use crate::guest::places;
 use crate::outcome::{Doing, Outcome};
 
-/// `mib=`: maps so much of the disk and works on it: every page is touched through the mapping and read twice, over and over, so that any
-/// kernel takes all of it for the working set.
+/// `mib=`: maps so much of the disk and works on it: every page is touched through the mapping and
+/// read twice, over and over, so that any kernel takes all of it for the working set.
 pub fn run_mapped(words: &Words) -> Outcome<ExitCode> {
     let mib = words.number("mib", 48)?;
     let disk = File::open(places::DISK).doing(format_args!("open {}", places::DISK))?;
