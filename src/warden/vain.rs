@@ -12,7 +12,7 @@ const REMEMBERED: usize = 64;
 /// The shortest time from one judgement to the next: what holds the memory is looked up each time.
 const SHORTEST: Duration = Duration::from_millis(100);
 /// The longest time from one record to the next.
-const LONGEST: Duration = Duration::from_mins(1);
+const LONGEST: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
