@@ -161,6 +161,14 @@ pub struct Rule {
     pub spare_unkillable: bool,
 }
 
+impl Rule {
+    /// Whether a kill by this rule takes a single process of a group of this class.
+    #[must_use]
+    pub fn kills_one(&self, class: &GroupClass) -> bool {
+        class.kill_one || matches!(self.ladder.last(), Some(Rung::Kill(KillWhat::Process)))
+    }
+}
+
 /// What starts a judgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {

@@ -30,12 +30,12 @@ use crate::cgroup::path::GroupPath;
 use crate::decide::history::{DeedEnd, History, Subject, freed_little};
 use crate::decide::recovery::{ScopeFacts, recovered};
 use crate::decide::verdict::Notice;
-use crate::policy::model::{KillWhat, Policy, Rule, Rung, Trigger};
+use crate::policy::model::{Policy, Rule, Rung, Trigger};
 use crate::record::model::{JudgementRecord, MAX_RUNGS, Outcome, RungRecord};
 use crate::record::pool::Pool as Records;
 use crate::sense::poller::{Key, Poller, Token};
 use crate::sense::sample::LATEST;
-use crate::sense::tree::{Node, Slot, Tree};
+use crate::sense::tree::{Slot, Tree};
 
 /// Ladders at a time. Verdicts on more independent troubles than this at one moment are put off.
 const GROUP_CLIMBS: usize = 8;
@@ -555,7 +555,7 @@ impl Climbs {
         let Some(rule) = policy.rules.get(usize::from(climb.rule)) else { return Next::End(End::Failed(None)) };
         climb.usage = with.court.facts_of(victim).and_then(|facts| facts.memory.usage());
         climb.processes = with.court.processes_below(victim);
-        climb.one = kills_one(rule, with.senses.tree.get(victim));
+        climb.one = with.senses.tree.get(victim).is_some_and(|node| rule.kills_one(&node.class));
         // What was gathered for the verdict, in this turn.
         climb.fresh = true;
         climb.pidfd = None;
@@ -977,11 +977,6 @@ enum Look {
     Wait,
     /// The trouble was not noticed again after a gap in the warden's attention.
     Over,
-}
-
-/// Whether a kill by this rule takes a single process of the group.
-fn kills_one(rule: &Rule, node: Option<&Node>) -> bool {
-    matches!(rule.ladder.last(), Some(Rung::Kill(KillWhat::Process))) || node.is_some_and(|node| node.class.kill_one)
 }
 
 /// A copy of a climb's record up to now, for who reads it on another thread.

@@ -19,6 +19,7 @@
 //! - [`order`]: which of several notices is judged first.
 //! - [`attention`]: gaps in which the warden did not run.
 //! - [`switches`]: pause and circuit breakers, which keep it from deeds.
+//! - [`vain`]: levels that no kill could lift.
 //! - [`published`]: the groups that a scrape shows.
 //! - [`unmatched`]: exclusions that protect nothing here.
 
@@ -41,6 +42,7 @@ pub mod signal;
 mod stall;
 pub mod switches;
 mod unmatched;
+mod vain;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -80,6 +82,7 @@ use reload::Mailbox;
 use senses::Senses;
 use signal::Signal as LowMemory;
 use switches::Switches;
+use vain::Vain;
 
 /// Judgements that wait for their turn; beyond that a notice that will come again is let go.
 const PENDING: usize = 256;
@@ -173,6 +176,7 @@ pub struct Warden {
     climbs: Climbs,
     history: History,
     switches: Switches,
+    vain: Vain,
     pending: Vec<Pending>,
     batch: Vec<Pending>,
     /// Subjects for which a ladder was begun, or brought forward, in the batch that is being judged.
@@ -249,6 +253,7 @@ impl Warden {
             climbs,
             history: History::with_capacity(REMEMBERED),
             switches: Switches::new(board, &policy),
+            vain: Vain::default(),
             pending: Vec::with_capacity(PENDING),
             batch: Vec::with_capacity(PENDING),
             explained: Vec::with_capacity(PENDING),
@@ -420,6 +425,7 @@ impl Warden {
         self.closer.retain(renumber);
         self.closer.policy_replaced();
         self.senses.kernels_turn.policy_replaced();
+        self.vain.clear();
         self.senses.adopt(policy, now, &self.poller);
         unmatched::tell(policy, &self.senses.tree);
         self.tree_changed(now);
@@ -553,6 +559,9 @@ impl Warden {
         if rests && !breaks_group(&notice) && !self.history.is_put_off(rule, &whose) {
             return;
         }
+        if notice.is_level() && self.vain.is_resting(begun, rule, subject) {
+            return;
+        }
         if self.history.admit(begun, rule, &whose, &notice) != Admission::Judge {
             return;
         }
@@ -600,10 +609,15 @@ impl Warden {
                 return;
             }
         }
-        let record = self.write_down(notice, arrived, begun, decided);
         let cooldown = the_rule.cooldown;
+        let in_vain = ruling == Ruling::NoVictim && self.court.verdict.is_in_vain();
+        if in_vain && !self.vain.note(decided, rule, subject, cooldown) {
+            return;
+        }
+        let record = self.write_down(notice, arrived, begun, decided);
         match ruling {
             Ruling::Kill { victim, scope } if forbidden.is_none() => {
+                self.vain.forget(rule, subject);
                 self.history.deed_began(decided, rule, &whose);
                 self.explain(subject);
                 let start = climbs::Start { policy: &policy, rule, subject, victim, scope, notice, arrived, record, hold: None };
@@ -623,7 +637,9 @@ impl Warden {
                 }
                 // Said once, then less and less often while nothing changes. Where the kernel
                 // killed everybody itself, something did.
-                self.rest(decided, rule, &whose, cooldown, !was_the_kernels);
+                if !in_vain {
+                    self.rest(decided, rule, &whose, cooldown, !was_the_kernels);
+                }
             }
             Ruling::NotConfirmed => {
                 if let Some(record) = record {
