@@ -58,7 +58,9 @@ fn tree() -> Vec<GroupFacts> {
                 current: Some(own),
                 anon: Some(own),
                 shmem: Some(0),
-                easy_file: Some(0),
+                reclaimable: Some(0),
+                outlives: Some(0),
+                slab: Some(0),
                 swap: Some(0),
                 max: Some(Limit::Bytes(own)),
                 high: Some(Limit::Unlimited),
@@ -114,8 +116,7 @@ fn policy() -> Policy {
 
 /// Judges to the end, and how many allocations that took.
 fn judge(judge: &mut Judge, policy: &Policy, rule: usize, groups: &mut [GroupFacts], out: &mut Verdict) -> u64 {
-    let node =
-        NodeFacts { total_bytes: 100 * MIB, available_bytes: Some(5 * MIB), swap_total_bytes: 0, swap_free_bytes: Some(0), lms: None };
+    let node = NodeFacts { total_bytes: 100 * MIB, available_bytes: Some(5 * MIB), swap_free_bytes: Some(0), ..NodeFacts::default() };
     let subject = if rule == 3 { 26 } else { 0 };
     let notice = Notice::Event(EventKind::Oom, 0, 1);
     let mut comm_hits = oomwarden::policy::model::EntrySet::EMPTY;

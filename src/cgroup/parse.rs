@@ -132,8 +132,20 @@ pub struct Stat {
     pub anon: Option<u64>,
     /// tmpfs and shared memory.
     pub shmem: Option<u64>,
+    /// All page cache: files, tmpfs and shared memory.
+    pub file: Option<u64>,
+    /// Page cache, tmpfs and shared memory that processes have mapped.
+    pub file_mapped: Option<u64>,
     /// File cache on the inactive list.
     pub inactive_file: Option<u64>,
+    /// File cache on the active list.
+    pub active_file: Option<u64>,
+    /// Locked memory, anonymous or of files.
+    pub unevictable: Option<u64>,
+    /// Kernel objects that reclaim can free: dentries, inodes.
+    pub slab_reclaimable: Option<u64>,
+    /// Kernel objects that it can't.
+    pub slab_unreclaimable: Option<u64>,
     /// File cache that must be written first.
     pub file_dirty: Option<u64>,
     /// File cache being written.
@@ -141,11 +153,24 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// File cache that reclaim gets for nothing: inactive, less what must be written first.
+    /// What reclaim can take without killing, swapping or writing: file cache, used of late or not, less what must be written
+    /// first, and reclaimable slab.
+    ///
+    /// A kernel that does not tell the file cache leaves the sum unknown: as 0 it would make a healthy group look full. What is not
+    /// told of unwritten pages counts as 0, which makes a group look emptier. Slab that is not told is 0 as well: a
+    /// kernel without that key does not charge slab to groups.
     #[must_use]
-    pub fn easy_file(&self) -> Option<u64> {
+    pub fn reclaimable(&self) -> Option<u64> {
         let unwritten = self.file_dirty.unwrap_or(0).saturating_add(self.file_writeback.unwrap_or(0));
-        Some(self.inactive_file?.saturating_sub(unwritten))
+        let clean = self.inactive_file?.saturating_add(self.active_file?).saturating_sub(unwritten);
+        Some(clean.saturating_add(self.slab_reclaimable.unwrap_or(0)))
+    }
+
+    /// Page cache that surely stays where it is when every process ends: files and tmpfs. At least so much: shared memory
+    /// that is mapped may be anonymous and die with its processes, and what is locked becomes reclaimable by their death.
+    #[must_use]
+    pub fn outlives(&self) -> Option<u64> {
+        Some(self.file?.saturating_sub(self.file_mapped?.min(self.shmem?)).saturating_sub(self.unevictable?))
     }
 }
 
@@ -159,7 +184,13 @@ pub fn stat(text: &[u8]) -> Result<Stat, ParseError> {
         let field = match key {
             b"anon" => &mut stat.anon,
             b"shmem" => &mut stat.shmem,
+            b"file" => &mut stat.file,
+            b"file_mapped" => &mut stat.file_mapped,
             b"inactive_file" => &mut stat.inactive_file,
+            b"active_file" => &mut stat.active_file,
+            b"unevictable" => &mut stat.unevictable,
+            b"slab_reclaimable" => &mut stat.slab_reclaimable,
+            b"slab_unreclaimable" => &mut stat.slab_unreclaimable,
             b"file_dirty" => &mut stat.file_dirty,
             b"file_writeback" => &mut stat.file_writeback,
             _ => return,
@@ -299,6 +330,12 @@ pub struct Meminfo {
     pub swap_total: Option<u64>,
     /// SwapFree.
     pub swap_free: Option<u64>,
+    /// Shmem: tmpfs and shared memory.
+    pub shmem: Option<u64>,
+    /// Slab.
+    pub slab: Option<u64>,
+    /// SUnreclaim: the part of Slab that reclaim can't free.
+    pub slab_unreclaimable: Option<u64>,
 }
 
 /// /proc/meminfo (values in kB).
@@ -315,6 +352,9 @@ pub fn meminfo(text: &[u8]) -> Result<Meminfo, ParseError> {
             b"MemAvailable" => &mut meminfo.available,
             b"SwapTotal" => &mut meminfo.swap_total,
             b"SwapFree" => &mut meminfo.swap_free,
+            b"Shmem" => &mut meminfo.shmem,
+            b"Slab" => &mut meminfo.slab,
+            b"SUnreclaim" => &mut meminfo.slab_unreclaimable,
             _ => continue,
         };
         let kilobytes = line[colon + 1..].trim_ascii().strip_suffix(b" kB").ok_or(ParseError::Shape)?;

@@ -7,7 +7,8 @@
 //! What must live comes in two kinds. Some is known at once: exclusions by path, oomwarden's own group, a group that could not
 //! be read. The rest rests on facts about processes: process 1, oom_score_adj -1000, an excluded comm. The latter counts only
 //! once the whole subtree of the candidate in question has been seen. A half-seen subtree would make the
-//! verdict depend on the order in which siblings happen to be listed.
+//! verdict depend on the order in which siblings happen to be listed. The same holds for a shielded process, which spares nobody
+//! but puts a group behind others.
 
 use super::facts::{GroupFacts, GroupId};
 use super::gives_way_to_children;
@@ -35,6 +36,8 @@ struct Note {
     next_kept: u32,
     /// The next of one that must live for the sake of its processes.
     next_kept_for_processes: u32,
+    /// The next of one that holds a shielded process.
+    next_shielded: u32,
     /// The next of one whose processes have not been seen.
     next_unseen: u32,
     /// The next of a populated memory group that the rule names.
@@ -54,7 +57,7 @@ impl Survey {
     }
 
     /// Takes its notes for a judgement. To be called before anything else is asked of it.
-    pub(super) fn look(&mut self, tree: Tree<'_>, rule: usize, subject: u32, victim: &Victim) {
+    pub(super) fn look(&mut self, tree: Tree<'_>, index: usize, subject: u32, rule: &Rule) {
         self.notes.clear();
         for at in 0..tree.len() {
             let group = tree.group(at);
@@ -63,13 +66,20 @@ impl Survey {
                 excluded: group.class.excluded.or(above.excluded),
                 by_comm: excluded_by_comm(group).or(above.by_comm),
                 dying: group.dying || above.dying,
-                named: is_named(tree, at, rule, subject, victim),
+                named: is_named(tree, at, index, subject, &rule.victim),
                 importance: group.class.importance,
                 ..Note::default()
             });
         }
         let end = tree.len();
-        self.notes.push(Note { next_kept: end, next_kept_for_processes: end, next_unseen: end, next_named: end, ..Note::default() });
+        self.notes.push(Note {
+            next_kept: end,
+            next_kept_for_processes: end,
+            next_shielded: end,
+            next_unseen: end,
+            next_named: end,
+            ..Note::default()
+        });
 
         for at in (0..tree.len()).rev() {
             let group = tree.group(at);
@@ -78,7 +88,8 @@ impl Survey {
             let here = |yes: bool, next: u32| if yes { at } else { next };
             note.next_kept = here(note.excluded.is_some() || group.own || group.populated.is_none(), behind.next_kept);
             note.next_kept_for_processes =
-                here(note.by_comm.is_some() || strike_for_processes(group).is_some(), behind.next_kept_for_processes);
+                here(note.by_comm.is_some() || strike_for_processes(rule, group).is_some(), behind.next_kept_for_processes);
+            note.next_shielded = here(group.processes.is_some_and(|processes| processes.has_shielded), behind.next_shielded);
             note.next_unseen = here(is_unseen(group), behind.next_unseen);
             note.next_named = here(note.named && group.is_memcg() && group.may_be_populated(), behind.next_named);
 
@@ -131,18 +142,25 @@ impl Survey {
         note.importance_below.map_or(note.importance, |below| below.max(note.importance))
     }
 
+    /// Whether the group, or one below it, is known to hold a shielded process. As with what must live, that counts once all of them
+    /// have been seen.
+    fn is_shielded(&self, tree: Tree<'_>, at: u32) -> bool {
+        self.notes[at as usize].next_shielded < tree.end(at) && self.unseen(tree, at).is_none()
+    }
+
     /// Lists `at`, or, if it must not die because of what it contains, it as struck and its children in its place.
     fn add_or_children(&self, tree: Tree<'_>, rule: &Rule, at: u32, failed: &[GroupId], list: &mut Vec<Candidate>) {
         let end = tree.end(at);
         let mut next = at;
         while next < end {
             let group = tree.group(next);
-            let strike = self.strike(tree, next).or_else(|| strike_by_rule(group, rule, failed));
+            let strike = self.strike(tree, rule, next).or_else(|| strike_by_rule(group, rule, failed));
             list.push(Candidate {
                 group: next,
                 id: group.id,
                 standing: strike.map_or(Standing::Ranked, Standing::Struck),
                 importance: self.importance(next),
+                shielded: self.is_shielded(tree, next),
                 usage_bytes: group.memory.usage(),
                 keys: rank::keys(tree, rule, next),
             });
@@ -152,7 +170,7 @@ impl Survey {
     }
 
     /// Why this group must not die, whatever the rule says.
-    fn strike(&self, tree: Tree<'_>, at: u32) -> Option<Strike> {
+    fn strike(&self, tree: Tree<'_>, rule: &Rule, at: u32) -> Option<Strike> {
         let (group, note, below) = (tree.group(at), self.notes[at as usize], self.notes[at as usize + 1]);
         let end = tree.end(at);
         if group.is_root() {
@@ -179,7 +197,7 @@ impl Survey {
             return Some(Strike::ContainsSpared(below.next_kept));
         }
         if self.unseen(tree, at).is_none() {
-            if let Some(strike) = note.by_comm.map(Strike::ExcludedByComm).or_else(|| strike_for_processes(group)) {
+            if let Some(strike) = note.by_comm.map(Strike::ExcludedByComm).or_else(|| strike_for_processes(rule, group)) {
                 return Some(strike);
             }
             if below.next_kept_for_processes < end {
@@ -216,11 +234,11 @@ fn is_unseen(group: &GroupFacts) -> bool {
 }
 
 /// Why the group must live for the sake of its own processes, comms aside.
-fn strike_for_processes(group: &GroupFacts) -> Option<Strike> {
+fn strike_for_processes(rule: &Rule, group: &GroupFacts) -> Option<Strike> {
     let processes = group.processes.as_ref()?;
     if processes.has_init {
         Some(Strike::Init)
-    } else if processes.has_unkillable {
+    } else if processes.has_unkillable && rule.spare_unkillable {
         Some(Strike::Unkillable)
     } else if processes.has_unknown {
         Some(Strike::Unknown)

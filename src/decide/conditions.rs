@@ -24,8 +24,12 @@ pub struct SubjectFacts {
     pub root: bool,
     /// memory.current.
     pub current: Option<u64>,
-    /// memory.current less easily reclaimed file cache.
+    /// memory.current less what can be reclaimed.
     pub charged: Option<u64>,
+    /// memory.stat `shmem`.
+    pub shmem: Option<u64>,
+    /// memory.stat `slab_unreclaimable`.
+    pub slab: Option<u64>,
     /// The smallest memory.max of the subject and its ancestors; `None`: one of them could not be read.
     pub max: Option<Limit>,
     /// The smallest memory.high, likewise.
@@ -42,6 +46,8 @@ impl SubjectFacts {
             root: group.is_root(),
             current: group.memory.current,
             charged: group.memory.charged(),
+            shmem: group.memory.shmem,
+            slab: group.memory.slab,
             max: smallest(tree, subject, |memory| memory.max),
             high: smallest(tree, subject, |memory| memory.high),
         })
@@ -54,8 +60,11 @@ impl SubjectFacts {
             node: *node,
             subject_current: self.current,
             subject_charged: self.charged,
+            subject_shmem: self.shmem,
+            subject_slab: self.slab,
             limit_max: self.max.and_then(Limit::bytes),
             limit_high: self.high.and_then(Limit::bytes),
+            relief: None,
         }
     }
 }
@@ -91,12 +100,14 @@ pub fn confirmed(rule: &Rule, notice: &Notice, subject: &SubjectFacts, node: &No
 
 /// Whether what the notice says is true now; `None` where that can't be told: stall and events have happened, and facts may be
 /// unreadable.
-pub(super) fn notice_holds(notice: &Notice, subject: &SubjectFacts, node: &NodeFacts) -> Option<bool> {
+#[must_use]
+pub fn notice_holds(notice: &Notice, subject: &SubjectFacts, node: &NodeFacts) -> Option<bool> {
     match notice {
         Notice::Psi(_) | Notice::Event(..) => None,
         Notice::Usage(test, _) => usage_above(test, subject, node),
         Notice::Available(bytes, _) => Some(node.available_bytes? < *bytes),
-        Notice::SwapFree(bytes, _) => swap_free_below(*bytes, node),
+        Notice::SwapFree(bytes, _) if is_beyond_swap(*bytes, node) => Some(false),
+        Notice::SwapFree(bytes, _) => Some(node.swap_free_bytes? < *bytes),
         Notice::Lms(level) => Some(node.lms?.level >= Some(*level)),
     }
 }
@@ -107,7 +118,9 @@ pub fn holds(condition: &Condition, subject: &SubjectFacts, node: &NodeFacts) ->
     match condition {
         Condition::Usage(test) => usage_above(test, subject, node),
         Condition::Available(level) => available_below(level, node),
-        Condition::SwapFree(level) => swap_free_below(level.bytes(node.swap_total_bytes), node),
+        // Where there is no swap, none can help.
+        Condition::SwapFree(_) if node.swap_total_bytes == 0 => Some(true),
+        Condition::SwapFree(level) => Some(node.swap_free_bytes? < level.bytes(node.swap_total_bytes)),
     }
 }
 
@@ -116,32 +129,39 @@ pub(super) fn available_below(level: &Level, node: &NodeFacts) -> Option<bool> {
     Some(node.available_bytes? < level.bytes(node.total_bytes))
 }
 
-fn swap_free_below(bytes: u64, node: &NodeFacts) -> Option<bool> {
-    if node.swap_total_bytes == 0 {
-        return Some(true);
-    }
-    Some(node.swap_free_bytes? < bytes)
+/// Whether a level of free swap is not smaller than all the swap there is, so that it is reached whatever happens. Then it tells
+/// of no trouble and starts nothing: there is no swap, or little, and it may have been switched off while we ran.
+#[must_use]
+pub const fn is_beyond_swap(level: u64, node: &NodeFacts) -> bool {
+    level >= node.swap_total_bytes
 }
 
 fn usage_above(test: &UsageTest, subject: &SubjectFacts, node: &NodeFacts) -> Option<bool> {
-    let above = match test {
-        UsageTest::Amount(bytes) => bytes.0,
-        UsageTest::Share(_, UsageOf::Max | UsageOf::High) if subject.root => return Some(false),
-        UsageTest::Share(share, of) => {
-            let whole = match of {
-                UsageOf::Max => subject.max?,
-                UsageOf::High => subject.high?,
-                UsageOf::Node if node.total_bytes == 0 => return None,
-                UsageOf::Node => Limit::Bytes(node.total_bytes),
-            };
-            match whole {
-                Limit::Unlimited => return Some(false),
-                Limit::Bytes(bytes) => share.of(bytes),
-            }
-        }
+    match threshold(test, subject, node)? {
+        Limit::Unlimited => Some(false),
+        Limit::Bytes(above) => Some(usage(subject, node)? > above),
+    }
+}
+
+/// Above how much usage a test holds; unlimited: never. `None`: a limit could not be read.
+pub(super) fn threshold(test: &UsageTest, subject: &SubjectFacts, node: &NodeFacts) -> Option<Limit> {
+    let (share, of) = match test {
+        UsageTest::Amount(bytes) => return Some(Limit::Bytes(bytes.0)),
+        UsageTest::Share(share, of) => (share, of),
     };
-    let usage = if subject.root { node.total_bytes.checked_sub(node.available_bytes?)? } else { subject.charged? };
-    Some(usage > above)
+    let whole = match of {
+        UsageOf::Max | UsageOf::High if subject.root => Limit::Unlimited,
+        UsageOf::Max => subject.max?,
+        UsageOf::High => subject.high?,
+        UsageOf::Node if node.total_bytes == 0 => return None,
+        UsageOf::Node => Limit::Bytes(node.total_bytes),
+    };
+    Some(whole.bytes().map_or(Limit::Unlimited, |bytes| Limit::Bytes(share.of(bytes))))
+}
+
+/// The usage that is compared with limits: the node's for the root.
+pub(super) fn usage(subject: &SubjectFacts, node: &NodeFacts) -> Option<u64> {
+    if subject.root { node.total_bytes.checked_sub(node.available_bytes?) } else { subject.charged }
 }
 
 /// Node PSI alone kills nobody, nor does the kernel module's first level: the node must be low on memory besides. The levels

@@ -23,6 +23,12 @@ pub struct NodeFacts {
     pub swap_total_bytes: u64,
     /// SwapFree.
     pub swap_free_bytes: Option<u64>,
+    /// Shmem: tmpfs and shared memory. For the record only, as are the next two.
+    pub shmem_bytes: Option<u64>,
+    /// Slab.
+    pub slab_bytes: Option<u64>,
+    /// SUnreclaim.
+    pub slab_unreclaimable_bytes: Option<u64>,
     /// What the kernel module reports; `None` where there is none, or where it could not be read.
     pub lms: Option<LmsFacts>,
 }
@@ -47,8 +53,12 @@ pub struct MemoryFacts {
     pub anon: Option<u64>,
     /// memory.stat `shmem`: tmpfs and shared memory, which outlives processes.
     pub shmem: Option<u64>,
-    /// memory.stat `inactive_file` less `file_dirty` and `file_writeback`: what reclaim gets for nothing.
-    pub easy_file: Option<u64>,
+    /// Clean file cache and reclaimable slab, of memory.stat: what reclaim can take without killing, swapping or writing.
+    pub reclaimable: Option<u64>,
+    /// Page cache that surely stays in memory when every process of the group ends, of memory.stat: files and tmpfs.
+    pub outlives: Option<u64>,
+    /// memory.stat `slab_unreclaimable`. For the record only.
+    pub slab: Option<u64>,
     /// memory.swap.current; `Some(0)` where the kernel has no swap accounting file.
     pub swap: Option<u64>,
     /// memory.max; `None` for the root and where it could not be read.
@@ -66,10 +76,17 @@ impl MemoryFacts {
         Some(self.anon?.saturating_add(self.swap?))
     }
 
-    /// What counts against a limit and reclaim does not get for nothing: memory.current less easily reclaimed file cache.
+    /// What counts against a limit and can't be reclaimed: memory.current less clean file cache and reclaimable slab.
     #[must_use]
     pub fn charged(&self) -> Option<u64> {
-        Some(self.current?.saturating_sub(self.easy_file?))
+        Some(self.current?.saturating_sub(self.reclaimable?))
+    }
+
+    /// The most that leaves RAM when every process of the group ends: memory.current less page cache that stays, at least the
+    /// anonymous memory.
+    #[must_use]
+    pub fn could_leave_ram(&self) -> Option<u64> {
+        Some(self.current?.saturating_sub(self.outlives?).max(self.anon?))
     }
 }
 
@@ -82,6 +99,8 @@ pub struct ProcessFacts {
     pub has_init: bool,
     /// One of them has oom_score_adj -1000.
     pub has_unkillable: bool,
+    /// One of them has an oom_score_adj of [`super::process::SHIELDED`] or below.
+    pub has_shielded: bool,
     /// One of them could not be looked at (another pid namespace, no rights); one that merely exited does not count.
     pub has_unknown: bool,
     /// Exclusions (with comm) of the group's class of which a process here has the comm.

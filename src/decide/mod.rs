@@ -9,12 +9,13 @@
 //! 2. [`conditions`]: does the trouble still stand on fresh facts, and whose shortage is it?
 //! 3. `candidates`: the subject, or the leaves of what the rule names, so that no candidate contains another.
 //! 4. `candidates` again: what must live is struck out, and with it, as a whole, everything that contains it.
-//! 5. `rank`: strict importance, then the rule's keys.
-//! 6. [`verdict`]: every candidate with the reason for its place.
+//! 5. `rank`: strict importance, then who holds no shielded process, then the rule's keys.
+//! 6. `relief`: a level that would stay if all of them died is no reason to kill.
+//! 7. [`verdict`]: every candidate with the reason for its place.
 //!
 //! Facts about processes are expensive to gather, so they are asked for as late as possible: only of the groups that
-//! would die with the candidate that stands first ([`Step::NeedProcesses`]). No verdict to kill is given before they
-//! have been seen.
+//! would die with the candidate that stands first ([`Step::NeedProcesses`]), and against a level with as many of the next as it takes
+//! to lift it. No verdict to kill is given before they have been seen.
 //!
 //! Beside the judgement live the questions that follow it: [`process`] (which single process), [`recovery`] (is the
 //! trouble over before the last rung), [`history`] (what keeps a rule still).
@@ -29,6 +30,7 @@ pub mod verdict;
 
 mod candidates;
 mod rank;
+mod relief;
 mod tree;
 
 #[cfg(test)]
@@ -40,8 +42,9 @@ use candidates::Survey;
 use conditions::SubjectFacts;
 use facts::{GroupFacts, GroupId, NodeFacts};
 use rank::Place;
+use relief::Shortfall;
 use tree::Tree;
-use verdict::{Candidate, Decision, Notice, Standing, Strike, Verdict};
+use verdict::{Candidate, Decision, EMPTIED, Notice, Standing, Strike, Verdict};
 
 /// What a call of [`Judge::judge`] came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +101,7 @@ impl Judge {
         out: &mut Verdict,
     ) -> Step {
         out.candidates.clear();
+        out.emptied = [None; EMPTIED];
         out.rule = u16::try_from(rule).unwrap_or(u16::MAX);
         out.subject = subject;
         out.decision = Decision::NotConfirmed;
@@ -112,7 +116,7 @@ impl Judge {
         }
 
         out.decision = Decision::NoVictim;
-        self.survey.look(tree, rule, subject, &rules.victim);
+        self.survey.look(tree, rule, subject, rules);
         self.list.clear();
         self.survey.candidates(tree, rules, subject, failed, &mut self.list);
         if let Some(unseen) = self.unseen_for_rank(tree, rules) {
@@ -125,6 +129,19 @@ impl Judge {
         {
             self.places.push(largest);
         }
+        let shortfall = Shortfall::of(rules, notice, subject, &subject_facts, node);
+        out.evidence.relief = shortfall.map(|shortfall| shortfall.relief(tree, self.places.iter().map(|place| self.list[place.at].group)));
+        if let Some(shortfall) = shortfall.filter(|_| !self.places.is_empty() && !relief::kills_anyway(rules)) {
+            if out.evidence.relief.is_some_and(|relief| relief.is_in_vain()) {
+                for place in &self.places {
+                    out.candidates.push(Candidate { standing: Standing::Struck(Strike::InVain), ..self.list[place.at] });
+                }
+                self.places.clear();
+                out.note_emptied(groups, shortfall.place(tree));
+            } else if let Some(unseen) = self.unseen_for_relief(tree, &shortfall) {
+                return Step::NeedProcesses(unseen);
+            }
+        }
         if let Some(first) = self.places.first().map(|place| self.list[place.at].group) {
             if let Some(unseen) = self.survey.unseen(tree, first) {
                 return Step::NeedProcesses(unseen);
@@ -133,6 +150,24 @@ impl Judge {
         }
         self.write_down(out);
         Step::Decided
+    }
+
+    /// A group whose processes must be seen before it is sure that those who may die can lift the level: who must live for
+    /// the sake of its processes gives nothing back. As many as suffice, in the order in which they would die.
+    fn unseen_for_relief(&self, tree: Tree<'_>, shortfall: &Shortfall) -> Option<u32> {
+        let mut sum: u64 = 0;
+        for place in &self.places {
+            let group = self.list[place.at].group;
+            let unseen = self.survey.unseen(tree, group);
+            if unseen.is_some() {
+                return unseen;
+            }
+            sum = sum.saturating_add(shortfall.could_free(tree, group)?);
+            if sum >= shortfall.missing {
+                return None;
+            }
+        }
+        None
     }
 
     /// A group whose processes must be seen before the candidates can be compared at all.

@@ -18,6 +18,10 @@ pub struct ProcessFact {
 /// The value of oom_score_adj that forbids the kernel, and us, to kill a process.
 pub const NEVER: i16 = -1000;
 
+/// From here downwards a process has been shielded by whoever runs it: the kubelet gives -997 to Guaranteed pods, and node
+/// agents and container runtimes give themselves -999. A group that holds one dies after all others of its importance.
+pub const SHIELDED: i16 = -900;
+
 /// The process to be killed, as an index into `processes`: the highest oom_score, then the largest resident memory, then the
 /// highest pid. Never process 1, never one that isn't visible from here (pid 0 would mean our own process group), never one at
 /// oom_score_adj -1000 or one whose oom_score_adj could not be read.

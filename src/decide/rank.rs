@@ -1,10 +1,11 @@
 //! Step 5: who of those that may die goes first.
 //!
-//! Importance decides strictly. Inside the same importance the rule's keys decide one after the other; a key with `within`
+//! Importance decides strictly. Inside the same importance who holds a shielded process goes behind all who do not, and among
+//! each of these the rule's keys decide one after the other; a key with `within`
 //! calls near values equal. Nearness alone is no equivalence (a near b, b near c, a far from c), so it is made one: with
 //! the values sorted, the first leads a run, every value near *that leader* belongs to it, the first that isn't leads the
-//! next. The following key then orders each run by itself. A value that could not be read ranks behind all others
-//! of its key. In the end the larger usage goes first, then the smaller id, so that the order is always the same.
+//! next. The following key then orders each run by itself. A value that is not known ranks behind all others
+//! of its key; of growth and pressure only behind those above zero, because who is not known need not be calm. In the end the larger usage goes first, then the smaller id, so that the order is always the same.
 
 use std::cmp::{Ordering, Reverse};
 
@@ -24,13 +25,20 @@ pub(super) struct Place {
     /// Value of the key that is looked at.
     value: Option<i64>,
     importance: i64,
+    shielded: bool,
     usage: u64,
     id: GroupId,
 }
 
 impl Place {
     fn new(at: usize, candidate: &Candidate) -> Place {
-        Place { at, run: 0, value: None, importance: candidate.importance, usage: candidate.usage_bytes.unwrap_or(0), id: candidate.id }
+        let Candidate { importance, shielded, id, .. } = *candidate;
+        Place { at, run: 0, value: None, importance, shielded, usage: candidate.usage_bytes.unwrap_or(0), id }
+    }
+
+    /// What decides before the rule's keys do.
+    fn class(&self) -> (i64, bool) {
+        (self.importance, self.shielded)
     }
 
     /// What decides between equals.
@@ -44,8 +52,8 @@ pub(super) fn order(tree: Tree<'_>, rule: &Rule, list: &[Candidate], places: &mu
     let eligible = list.iter().enumerate().filter(|(_, candidate)| candidate.standing == Standing::Ranked);
     places.extend(eligible.map(|(at, candidate)| Place::new(at, candidate)));
 
-    places.sort_unstable_by_key(|place| (place.importance, place.tie()));
-    number_runs(places, |leader, place| leader.importance == place.importance);
+    places.sort_unstable_by_key(|place| (place.class(), place.tie()));
+    number_runs(places, |leader, place| leader.class() == place.class());
     for by in rank_keys(rule) {
         for place in places.iter_mut() {
             place.value = value(tree, by.key, list[place.at].group);
@@ -63,7 +71,7 @@ pub(super) fn largest_of_small(rule: &Rule, list: &[Candidate]) -> Option<Place>
     let Victim::Among(among) = &rule.victim else { return None };
     let small = list.iter().enumerate().filter(|(_, candidate)| candidate.standing == Standing::Struck(Strike::TooSmall));
     let places = small.map(|(at, candidate)| Place::new(at, candidate));
-    places.min_by_key(|place| (place.importance, place.tie())).filter(|_| among.or_largest)
+    places.min_by_key(|place| (place.class(), place.tie())).filter(|_| among.or_largest)
 }
 
 /// The values of the rule's first four keys, for the record.
@@ -123,7 +131,22 @@ fn first_to_die(key: RankKey, a: Option<i64>, b: Option<i64>) -> Ordering {
     match (a, b) {
         (Some(a), Some(b)) if key == RankKey::Age => a.cmp(&b),
         (Some(a), Some(b)) => b.cmp(&a),
+        (a, b) if is_movement(key) => movement(b).cmp(&movement(a)),
         (a, b) => b.is_some().cmp(&a.is_some()),
+    }
+}
+
+/// Whether a key is about what happened lately.
+fn is_movement(key: RankKey) -> bool {
+    matches!(key, RankKey::Growth | RankKey::Pressure)
+}
+
+/// Who is known to grow or stall, who is not known to, and who is known not to.
+fn movement(value: Option<i64>) -> u8 {
+    match value {
+        Some(1..) => 2,
+        None => 1,
+        Some(_) => 0,
     }
 }
 

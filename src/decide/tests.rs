@@ -12,3 +12,4 @@ mod process;
 mod properties;
 mod rank;
 mod recovery;
+mod relief;

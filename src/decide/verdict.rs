@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::facts::{GroupId, NodeFacts};
+use super::facts::{GroupFacts, GroupId, NodeFacts};
 use crate::policy::model::{EventKind, LmsLevel, Psi, UsageTest};
 
 /// The notice that started the judgement, with its numbers.
@@ -64,6 +64,8 @@ pub enum Strike {
     TooSmall,
     /// It was tried in this ladder and could not be killed.
     Failed,
+    /// It could die, but the level would stay even if all that could die did: see [`Relief`].
+    InVain,
 }
 
 /// One candidate of a judgement.
@@ -77,6 +79,9 @@ pub struct Candidate {
     pub standing: Standing,
     /// Strict importance: the largest of the group and of all that would die with it.
     pub importance: i64,
+    /// It, or a group below it, is known to hold a process at [`super::process::SHIELDED`] or below: it ranks behind all
+    /// others of its importance that do not.
+    pub shielded: bool,
     /// anon + swap, bytes.
     pub usage_bytes: Option<u64>,
     /// Values of the rule's rank keys, in their order (the first four), as compared: bytes, bytes per second, microseconds for
@@ -95,6 +100,32 @@ pub enum Decision {
     NoVictim,
 }
 
+/// How much is missing until a level is lifted, and what killing could do about it, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relief {
+    /// How much must come back.
+    pub missing: u64,
+    /// The most that all who may die could give back together; `None`: not known of one of them, which counts as enough.
+    pub could_free: Option<u64>,
+}
+
+impl Relief {
+    /// Whether the level would stay if all of them died.
+    #[must_use]
+    pub fn is_in_vain(&self) -> bool {
+        self.could_free.is_some_and(|could_free| could_free < self.missing)
+    }
+}
+
+/// How many groups are named that hold memory without a process.
+pub const EMPTIED: usize = 3;
+
+/// Less is not worth a name: a group that was just made holds some kilobytes.
+pub const EMPTIED_AT_LEAST: u64 = 1 << 20;
+
+/// A group without a process that holds memory: index into the facts, and memory.current.
+pub type Emptied = (u32, u64);
+
 /// Numbers that the decision rested on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
@@ -102,12 +133,18 @@ pub struct Evidence {
     pub node: NodeFacts,
     /// The subject's memory.current, bytes.
     pub subject_current: Option<u64>,
-    /// The subject's usage against limits (memory.current less easily reclaimed cache), bytes.
+    /// The subject's usage against limits (memory.current less what can be reclaimed), bytes.
     pub subject_charged: Option<u64>,
+    /// The subject's tmpfs and shared memory, bytes.
+    pub subject_shmem: Option<u64>,
+    /// The subject's unreclaimable slab, bytes.
+    pub subject_slab: Option<u64>,
     /// The smallest memory.max along the subject's ancestors, bytes.
     pub limit_max: Option<u64>,
     /// The smallest memory.high along the subject's ancestors, bytes.
     pub limit_high: Option<u64>,
+    /// For a level: how much is missing, and whether the candidates could give it back.
+    pub relief: Option<Relief>,
 }
 
 /// A verdict. Reused: [`super::Judge::judge`] clears it first.
@@ -126,9 +163,40 @@ pub struct Verdict {
     pub evidence: Evidence,
     /// Every candidate: the chosen first, then the ranked in their order, then the struck.
     pub candidates: Vec<Candidate>,
+    /// Where a kill would be in vain: the largest groups that hold memory without a process, the largest first.
+    pub emptied: [Option<Emptied>; EMPTIED],
 }
 
 impl Verdict {
+    /// Whether nobody dies because that would not lift the level.
+    #[must_use]
+    pub fn is_in_vain(&self) -> bool {
+        self.decision == Decision::NoVictim && self.candidates.iter().any(|one| one.standing == Standing::Struck(Strike::InVain))
+    }
+
+    /// Notes which groups hold memory without a process, of those that were read and, for a level of the subject's own, that stand
+    /// within it.
+    pub fn note_emptied(&mut self, groups: &[GroupFacts], within: std::ops::Range<u32>) {
+        self.emptied = [None; EMPTIED];
+        let mut at = within.start;
+        while at < within.end {
+            let Some(group) = groups.get(at as usize) else { break };
+            let held = group.memory.current.filter(|held| *held >= EMPTIED_AT_LEAST && group.populated == Some(false));
+            let Some(held) = held else {
+                at += 1;
+                continue;
+            };
+            // What stands below it is part of it.
+            let one = (at, held);
+            at = group.subtree_end.max(at + 1);
+            let place = self.emptied.iter().position(|other| other.is_none_or(|(_, other)| other < held));
+            if let Some(rest) = place.and_then(|place| self.emptied.get_mut(place..)) {
+                rest.rotate_right(1);
+                rest[0] = Some(one);
+            }
+        }
+    }
+
     /// An empty verdict with room for `candidates`: a tree never has more than it has groups.
     #[must_use]
     pub fn with_capacity(candidates: usize) -> Verdict {
@@ -139,6 +207,7 @@ impl Verdict {
             scope: 0,
             evidence: Evidence::default(),
             candidates: Vec::with_capacity(candidates),
+            emptied: [None; EMPTIED],
         }
     }
 }

@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::Asked;
 use super::onlooker::Onlooker;
 use crate::cgroup::Limit;
-use crate::decide::conditions::{NODE_IS_LOW, SubjectFacts, confirmed, holds};
+use crate::decide::conditions::{NODE_IS_LOW, SubjectFacts, confirmed, holds, is_beyond_swap, notice_holds};
 use crate::decide::facts::NodeFacts;
 use crate::decide::verdict::{Notice, Standing};
 use crate::policy::model::{
@@ -115,8 +115,24 @@ pub struct SubjectPlan {
     pub conditions: Vec<Test>,
     /// Who would die; with `not_confirmed`: who would if the conditions held.
     pub victim: Option<Toll>,
+    /// A level that holds now for which nobody would die, because that could not lift it; another trigger may still lead to a kill.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_vain: Option<InVain>,
     /// Everybody who was thought of: the victim, those behind it, those who must live.
     pub candidates: Vec<CandidatePlan>,
+}
+
+/// Why a level would kill nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InVain {
+    /// The trigger, nearly as the policy words it.
+    pub trigger: String,
+    /// How much must come back until the level is lifted.
+    pub missing_bytes: u64,
+    /// The most that all who may die could free together.
+    pub could_free_bytes: u64,
+    /// The same in words, with what holds the memory instead.
+    pub reason: String,
 }
 
 /// What would come of a trigger that fired now.
@@ -245,8 +261,31 @@ pub fn subject_plan(onlooker: &mut Onlooker, asked: &Asked, index: usize, subjec
     let node = onlooker.court.node;
     let facts = SubjectFacts::of(&onlooker.court.facts, onlooker.court.index_of(subject)?)?;
     let can_fire = |when: &&Trigger| !matches!(when, Trigger::Lms(_)) || node.lms.is_some();
-    let is_confirmed = rule.when.iter().filter(can_fire).any(|when| confirmed(rule, &as_notice(when, &node), &facts, &node));
-    let (ruling, record) = judge_as_confirmed(onlooker, policy, &asked.confirmed, index, subject)?;
+    let notices = rule.when.iter().filter(can_fire).map(|when| (when, as_notice(when, &node)));
+    let fired: Vec<_> = notices.filter(|(_, notice)| confirmed(rule, notice, &facts, &node)).collect();
+    let is_confirmed = !fired.is_empty();
+    let (mut judged, mut in_vain) = (None, None);
+    for (when, notice) in fired.iter().filter(|(_, notice)| is_level(notice)) {
+        let (ruling, record) = judge_as_confirmed(onlooker, policy, policy, index, subject, notice)?;
+        if let Some(relief) = words::in_vain(&record) {
+            in_vain.get_or_insert_with(|| InVain {
+                trigger: words::Trigger(when).to_string(),
+                missing_bytes: relief.missing,
+                could_free_bytes: relief.could_free.unwrap_or(0),
+                reason: words::InVain(&record, relief).to_string(),
+            });
+        }
+        let kills = matches!(ruling, Ruling::Kill { .. });
+        judged = Some((ruling, record));
+        if kills {
+            break;
+        }
+    }
+    // What happens is no level: whoever it would kill is told, however vain that is for the level.
+    if judged.is_none() || fired.iter().any(|(_, notice)| !is_level(notice)) {
+        judged = Some(judge_as_confirmed(onlooker, policy, &asked.confirmed, index, subject, &HAPPENED)?);
+    }
+    let (ruling, record) = judged?;
     let victim = match ruling {
         Ruling::Kill { victim, .. } => toll(onlooker, rule, victim),
         Ruling::NotConfirmed | Ruling::NoVictim => None,
@@ -261,12 +300,22 @@ pub fn subject_plan(onlooker: &mut Onlooker, asked: &Asked, index: usize, subjec
         triggers: rule.when.iter().map(|when| trigger(when, &facts, &node)).collect(),
         conditions: conditions(rule, &facts, &node),
         victim,
+        in_vain,
         candidates: (0..record.candidates.len()).filter_map(|at| candidate(&record, at)).collect(),
     })
 }
 
 /// What happens and is no level, for judging as if it had just happened.
 const HAPPENED: Notice = Notice::Event(EventKind::OomKill, 0, 1);
+
+/// Whether a notice is a level, which a kill may not be able to lift.
+fn is_level(notice: &Notice) -> bool {
+    match notice {
+        Notice::Usage(..) | Notice::Available(..) | Notice::SwapFree(..) => true,
+        Notice::Lms(level) => *level < LmsLevel::Oom,
+        Notice::Psi(_) | Notice::Event(..) => false,
+    }
+}
 
 /// A trigger as the notice that it would give now.
 fn as_notice(when: &Trigger, node: &NodeFacts) -> Notice {
@@ -280,7 +329,7 @@ fn as_notice(when: &Trigger, node: &NodeFacts) -> Notice {
     }
 }
 
-/// Judges as if the conditions held, and once more until the processes of everybody who may die have been seen: the daemon
+/// Judges by `confirmed`, and once more until the processes of everybody who may die have been seen: the daemon
 /// looks at those of the first only, because that is enough to act.
 fn judge_as_confirmed(
     onlooker: &mut Onlooker,
@@ -288,10 +337,11 @@ fn judge_as_confirmed(
     confirmed: &Policy,
     rule: usize,
     subject: Slot,
+    notice: &Notice,
 ) -> Option<(Ruling, Box<JudgementRecord>)> {
     let (court, mut sight) = onlooker.in_session();
     loop {
-        let ruling = court.decide(confirmed, rule, subject, &HAPPENED, &[], &mut sight)?;
+        let ruling = court.decide(confirmed, rule, subject, notice, &[], &mut sight)?;
         let open = court.verdict.candidates.iter().filter(|candidate| !matches!(candidate.standing, Standing::Struck(_)));
         let below = |group: u32| group..court.facts.get(group as usize).map_or(group, |facts| facts.subtree_end);
         let is_unseen =
@@ -299,7 +349,7 @@ fn judge_as_confirmed(
         let unseen: Vec<u32> = open.flat_map(|candidate| below(candidate.group)).filter(is_unseen).collect();
         if unseen.is_empty() {
             let mut record = Blank::default().slot(court.verdict.candidates.len());
-            record.fill(SystemTime::now(), policy, &Arc::from([]), HAPPENED, &court.verdict, &court.facts);
+            record.fill(SystemTime::now(), policy, &Arc::from([]), *notice, &court.verdict, &court.facts);
             return Some((ruling, record));
         }
         for group in unseen {
@@ -351,7 +401,16 @@ fn trigger(when: &Trigger, subject: &SubjectFacts, node: &NodeFacts) -> Test {
     let level = match when {
         Trigger::Usage(test, _) => Condition::Usage(*test),
         Trigger::Available(level, _) => Condition::Available(*level),
-        Trigger::SwapFree(level, _) => Condition::SwapFree(*level),
+        Trigger::SwapFree(level, _) => {
+            let beyond = is_beyond_swap(level.bytes(node.swap_total_bytes), node);
+            let asked = condition(&Condition::SwapFree(*level), subject, node);
+            return Test {
+                test,
+                holds: notice_holds(&as_notice(when, node), subject, node),
+                level_bytes: asked.level_bytes.filter(|_| !beyond),
+                ..asked
+            };
+        }
         Trigger::Psi(_) | Trigger::Event(_) => {
             return Test { test, implied: false, holds: None, happens: true, now_bytes: None, level_bytes: None, now: None };
         }

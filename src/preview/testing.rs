@@ -32,7 +32,7 @@ impl StandIn {
             ("cgroup.events", "populated 1\nfrozen 0\n"),
             ("cgroup.procs", ""),
             ("memory.current", &format!("{anon}\n")),
-            ("memory.stat", &format!("anon {anon}\nfile 0\nshmem 0\ninactive_file 0\nfile_dirty 0\nfile_writeback 0\n")),
+            ("memory.stat", &format!("anon {anon}\nfile 0\nshmem 0\ninactive_file 0\nactive_file 0\nfile_dirty 0\nfile_writeback 0\n")),
             ("memory.swap.current", "0\n"),
             ("memory.max", "max\n"),
             ("memory.high", "max\n"),

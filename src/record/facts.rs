@@ -220,9 +220,15 @@ pub struct GroupLine {
     /// memory.stat `shmem`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shmem_bytes: Option<u64>,
-    /// File cache that reclaim gets for nothing.
+    /// Clean file cache and reclaimable slab. Lines of former versions call it `easy_file_bytes` and have the inactive file cache alone.
+    #[serde(skip_serializing_if = "Option::is_none", alias = "easy_file_bytes")]
+    pub reclaimable_bytes: Option<u64>,
+    /// Page cache that surely stays in memory when every process ends.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub easy_file_bytes: Option<u64>,
+    pub outlives_bytes: Option<u64>,
+    /// memory.stat `slab_unreclaimable`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slab_unreclaimable_bytes: Option<u64>,
     /// memory.swap.current.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub swap_bytes: Option<u64>,
@@ -294,6 +300,9 @@ pub struct ProcessesLine {
     /// One of them has oom_score_adj -1000.
     #[serde(skip_serializing_if = "is_false")]
     pub has_unkillable: bool,
+    /// One of them has oom_score_adj -900 or below.
+    #[serde(skip_serializing_if = "is_false")]
+    pub has_shielded: bool,
     /// One of them could not be looked at.
     #[serde(skip_serializing_if = "is_false")]
     pub has_unknown: bool,
@@ -360,7 +369,9 @@ impl From<&RecordedGroup> for GroupLine {
             current_bytes: memory.current,
             anon_bytes: memory.anon,
             shmem_bytes: memory.shmem,
-            easy_file_bytes: memory.easy_file,
+            reclaimable_bytes: memory.reclaimable,
+            outlives_bytes: memory.outlives,
+            slab_unreclaimable_bytes: memory.slab,
             swap_bytes: memory.swap,
             max_bytes: memory.max.map(LimitLine::from),
             high_bytes: memory.high.map(LimitLine::from),
@@ -378,6 +389,7 @@ impl From<&RecordedGroup> for GroupLine {
                 count: processes.count,
                 has_init: processes.has_init,
                 has_unkillable: processes.has_unkillable,
+                has_shielded: processes.has_shielded,
                 has_unknown: processes.has_unknown,
                 oom_score: processes.oom_score,
                 comms: BTreeMap::new(),
@@ -411,6 +423,7 @@ impl GroupLine {
                 count: seen.count,
                 has_init: seen.has_init,
                 has_unkillable: seen.has_unkillable,
+                has_shielded: seen.has_shielded,
                 has_unknown: seen.has_unknown,
                 comm_hits,
                 oom_score: seen.oom_score,
@@ -432,7 +445,9 @@ impl GroupLine {
                 current: self.current_bytes,
                 anon: self.anon_bytes,
                 shmem: self.shmem_bytes,
-                easy_file: self.easy_file_bytes,
+                reclaimable: self.reclaimable_bytes,
+                outlives: self.outlives_bytes,
+                slab: self.slab_unreclaimable_bytes,
                 swap: self.swap_bytes,
                 max: self.max_bytes.map(Limit::from),
                 high: self.high_bytes.map(Limit::from),

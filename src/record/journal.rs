@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::facts::FactsLine;
 use super::model::{JudgementRecord, RungRecord};
 use super::words;
+use crate::cgroup::path::GroupPath;
 use crate::decide::verdict::Notice;
 use crate::policy::model::Victim;
 
@@ -68,6 +69,12 @@ struct EvidenceLine {
     swap_total_bytes: u64,
     swap_free_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    node_shmem_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_slab_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_slab_unreclaimable_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     lms_level: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lms_warn_bytes: Option<u64>,
@@ -75,6 +82,10 @@ struct EvidenceLine {
     lms_kill_bytes: Option<u64>,
     subject_current_bytes: Option<u64>,
     subject_charged_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject_shmem_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject_slab_unreclaimable_bytes: Option<u64>,
     limit_max_bytes: Option<u64>,
     limit_high_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,6 +96,12 @@ struct EvidenceLine {
     level_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     held_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    could_free_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    held_without_process: Vec<EmptiedLine>,
     notice: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     psi_kind: Option<&'static str>,
@@ -98,6 +115,13 @@ struct EvidenceLine {
     notice_level: Option<&'static str>,
 }
 
+/// A group that holds memory without a process.
+#[derive(Serialize)]
+struct EmptiedLine {
+    group: String,
+    current_bytes: u64,
+}
+
 #[derive(Serialize)]
 struct CandidateLine {
     group: String,
@@ -107,6 +131,8 @@ struct CandidateLine {
     strike: Option<&'static str>,
     usage_bytes: Option<u64>,
     importance: i64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    shielded: bool,
     keys: BTreeMap<&'static str, Option<i64>>,
 }
 
@@ -199,11 +225,19 @@ fn evidence(record: &JudgementRecord) -> EvidenceLine {
         node_available_bytes: seen.node.available_bytes,
         swap_total_bytes: seen.node.swap_total_bytes,
         swap_free_bytes: seen.node.swap_free_bytes,
+        node_shmem_bytes: seen.node.shmem_bytes,
+        node_slab_bytes: seen.node.slab_bytes,
+        node_slab_unreclaimable_bytes: seen.node.slab_unreclaimable_bytes,
         lms_level: seen.node.lms.map(|lms| words::lms_word(lms.level)),
         lms_warn_bytes: seen.node.lms.map(|lms| lms.warn_bytes),
         lms_kill_bytes: seen.node.lms.map(|lms| lms.kill_bytes),
         subject_current_bytes: seen.subject_current,
         subject_charged_bytes: seen.subject_charged,
+        subject_shmem_bytes: seen.subject_shmem,
+        subject_slab_unreclaimable_bytes: seen.subject_slab,
+        missing_bytes: seen.relief.map(|relief| relief.missing),
+        could_free_bytes: seen.relief.and_then(|relief| relief.could_free),
+        held_without_process: emptied(record),
         limit_max_bytes: seen.limit_max,
         limit_high_bytes: seen.limit_high,
         ..EvidenceLine::default()
@@ -227,6 +261,11 @@ fn evidence(record: &JudgementRecord) -> EvidenceLine {
     line
 }
 
+fn emptied(record: &JudgementRecord) -> Vec<EmptiedLine> {
+    let line = |(group, bytes): &(GroupPath, u64)| EmptiedLine { group: group.to_string(), current_bytes: *bytes };
+    record.emptied.iter().flatten().map(line).collect()
+}
+
 fn candidate(record: &JudgementRecord, index: usize) -> Option<CandidateLine> {
     let candidate = record.candidates.get(index)?;
     let keys = match record.rule().map(|rule| &rule.victim) {
@@ -240,6 +279,7 @@ fn candidate(record: &JudgementRecord, index: usize) -> Option<CandidateLine> {
         strike: words::strike_word(candidate.standing),
         usage_bytes: candidate.usage_bytes,
         importance: candidate.importance,
+        shielded: candidate.shielded,
         keys,
     })
 }

@@ -12,7 +12,7 @@ use super::rules::RuleCounters;
 pub use crate::act::rung::{RungName, RungOutcome, RungRecord};
 use crate::cgroup::path::GroupPath;
 use crate::decide::facts::{GroupFacts, GroupId};
-use crate::decide::verdict::{Decision, Evidence, Notice, Standing, Strike, Verdict};
+use crate::decide::verdict::{Decision, EMPTIED, Evidence, Notice, Standing, Strike, Verdict};
 use crate::policy::model::{Mode, Policy, Rule};
 
 /// How a judgement ended, deeds included: the journal's `outcome`.
@@ -97,6 +97,8 @@ pub struct RecordedCandidate {
     pub spared: Option<GroupPath>,
     /// Strict importance.
     pub importance: i64,
+    /// It, or a group below it, holds a process that is shielded by its oom_score_adj.
+    pub shielded: bool,
     /// anon + swap.
     pub usage_bytes: Option<u64>,
     /// Values of the rule's rank keys.
@@ -129,6 +131,8 @@ pub struct JudgementRecord {
     pub candidates: Vec<RecordedCandidate>,
     /// Candidates that found no room in the slot: more groups came than the pool had been told of.
     pub left_out: u32,
+    /// Where a kill would be in vain: the largest groups that hold memory without a process, and how much.
+    pub emptied: [Option<(GroupPath, u64)>; EMPTIED],
     /// What the judgement saw of the groups that it turned on, for judging it again.
     pub facts: RecordedFacts,
     /// The group that was killed, or would have been; with several tries the last.
@@ -186,6 +190,7 @@ impl Blank {
             evidence: Evidence::default(),
             candidates: Vec::new(),
             left_out: 0,
+            emptied: [None, None, None],
             facts: RecordedFacts::default(),
             victim: None,
             rungs: Vec::with_capacity(MAX_RUNGS),
@@ -211,6 +216,7 @@ impl Blank {
         slot.evidence = Evidence::default();
         slot.candidates.clear();
         slot.left_out = 0;
+        slot.emptied = [None, None, None];
         slot.facts.groups.clear();
         slot.facts.left_out = 0;
         slot.victim = None;
@@ -235,6 +241,7 @@ impl Blank {
             standing: Standing::Struck(Strike::Root),
             spared: None,
             importance: 0,
+            shielded: false,
             usage_bytes: None,
             keys: [None; 4],
         };
@@ -279,6 +286,7 @@ impl JudgementRecord {
         self.facts.take(verdict, facts);
         self.candidates.clear();
         self.left_out = 0;
+        self.emptied = verdict.emptied.map(|one| one.and_then(|(at, bytes)| Some((facts.get(at as usize)?.path.clone(), bytes))));
         for candidate in &verdict.candidates {
             let Some(group) = facts.get(candidate.group as usize) else { continue };
             if self.candidates.len() == self.candidates.capacity() {
@@ -295,6 +303,7 @@ impl JudgementRecord {
                 standing: candidate.standing,
                 spared,
                 importance: candidate.importance,
+                shielded: candidate.shielded,
                 usage_bytes: candidate.usage_bytes,
                 keys: candidate.keys,
             });
@@ -315,6 +324,7 @@ impl JudgementRecord {
         self.candidates.extend(other.candidates.iter().take(room).cloned());
         let more = u32::try_from(other.candidates.len().saturating_sub(room)).unwrap_or(u32::MAX);
         self.left_out = other.left_out.saturating_add(more);
+        self.emptied.clone_from(&other.emptied);
         self.victim.clone_from(&other.victim);
         self.rungs.clear();
         other.rungs.iter().for_each(|rung| self.push_rung(*rung));

@@ -81,6 +81,7 @@ pub fn candidate(group: &[u8], standing: Standing, importance: i64, usage: Optio
         standing,
         spared,
         importance,
+        shielded: false,
         usage_bytes: usage,
         keys: [usage.and_then(|bytes| i64::try_from(bytes).ok()), age, None, None],
     }
@@ -96,8 +97,7 @@ pub fn record(rule: u16, notice: Notice, outcome: Outcome) -> Box<JudgementRecor
     record.subject = path(b"/tenants.slice/a");
     record.notice = notice;
     record.outcome = outcome;
-    let node =
-        NodeFacts { total_bytes: 8192 * MIB, available_bytes: Some(4096 * MIB), swap_total_bytes: 0, swap_free_bytes: None, lms: None };
+    let node = NodeFacts { total_bytes: 8192 * MIB, available_bytes: Some(4096 * MIB), ..NodeFacts::default() };
     record.evidence = Evidence { node, subject_current: Some(100 * MIB), limit_max: Some(128 * MIB), ..Evidence::default() };
     record
 }

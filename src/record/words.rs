@@ -1,6 +1,6 @@
 //! Triggers, reasons and judgements in words, for the journal, the log and the labels of metrics.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -8,7 +8,8 @@ use nix::sys::signal::Signal;
 
 use super::model::{JudgementRecord, Outcome, RecordedCandidate, RungName, RungOutcome};
 use crate::decide::facts::UNSEEN_BIRTH;
-use crate::decide::verdict::{Notice, Standing, Strike};
+use crate::decide::process::SHIELDED;
+use crate::decide::verdict::{Notice, Relief, Standing, Strike};
 use crate::policy::model::{self, EventKind, Level, LmsLevel, PsiKind, RankBy, RankKey, Rule, UsageOf, UsageTest, Victim};
 use crate::units::Bytes;
 
@@ -132,10 +133,14 @@ pub const fn strike_word(standing: Standing) -> Option<&'static str> {
         Strike::Dying => "dying",
         Strike::TooSmall => "too_small",
         Strike::Failed => FAILED,
+        Strike::InVain => IN_VAIN,
     })
 }
 
-/// The word for a candidate that was tried in vain.
+/// The word for a candidate that could die, but not help.
+pub const IN_VAIN: &str = "in_vain";
+
+/// The word for a candidate that was tried without success.
 pub const FAILED: &str = "failed";
 
 /// The counter's name in memory.events.
@@ -319,6 +324,7 @@ pub fn reason(record: &JudgementRecord, index: usize) -> String {
         Strike::Empty => "holds no process".into(),
         Strike::Dying => "is dying already".into(),
         Strike::Failed => "was tried and could not be killed".into(),
+        Strike::InVain => "killing would be in vain: not even all that may be killed could free what is missing".into(),
     }
 }
 
@@ -340,10 +346,30 @@ fn place(record: &JudgementRecord, candidate: &RecordedCandidate, index: usize) 
     if candidate.importance != other.importance {
         return format!("ranked {rank}: importance {}, {whose} {}", candidate.importance, other.importance);
     }
-    if let Some((key, mine, its)) = difference(ranking, candidate, other) {
-        return format!("ranked {rank}: {} {}, {whose} {}", key_word(key), KeyText(key, mine), KeyText(key, its));
+    match (candidate.shielded, other.shielded) {
+        (false, true) => return format!("ranked {rank}: the next one holds a process with oom_score_adj {SHIELDED} or below"),
+        (true, false) => return format!("ranked {rank}: holds a process with oom_score_adj {SHIELDED} or below, the victim does not"),
+        _ => {}
     }
-    format!("ranked {rank}: as {whose}, in importance and every key")
+    // Every value that was compared, up to the one that decided.
+    let mut text = format!("ranked {rank}: ");
+    let mut values = ranking.iter().zip(candidate.keys).zip(other.keys);
+    let decided = values.any(|((by, mine), its)| {
+        let _ = write!(text, "{} {}, {whose} {}; ", key_word(by.key), KeyText(by.key, mine), KeyText(by.key, its));
+        !is_near(*by, mine, its)
+    });
+    if decided {
+        text.truncate(text.trim_end_matches("; ").len());
+        return text;
+    }
+    let by_usage = ranking.last().is_none_or(|by| by.key != RankKey::Usage || by.within.is_some());
+    match (candidate.usage_bytes, other.usage_bytes) {
+        (Some(mine), Some(its)) if mine != its && by_usage => {
+            let _ = write!(text, "equal by that; usage {}, {whose} {}", Bytes(mine), Bytes(its));
+        }
+        _ => text.push_str("equal by that; the lower id dies first"),
+    }
+    text
 }
 
 /// Whom a candidate's place is told by: for the victim the next one, for all others the victim.
@@ -362,7 +388,8 @@ fn difference(ranking: &[RankBy], one: &RecordedCandidate, other: &RecordedCandi
 #[must_use]
 pub fn deciding_key(record: &JudgementRecord, index: usize) -> Option<RankKey> {
     let candidate = record.candidates.get(index).filter(|candidate| !matches!(candidate.standing, Standing::Struck(_)))?;
-    let other = neighbour(record, candidate).filter(|other| other.importance == candidate.importance)?;
+    let other =
+        neighbour(record, candidate).filter(|other| (other.importance, other.shielded) == (candidate.importance, candidate.shielded))?;
     let Some(Victim::Among(among)) = record.rule().map(|rule| &rule.victim) else { return None };
     difference(&among.rank, candidate, other).map(|(key, ..)| key)
 }
@@ -423,7 +450,10 @@ pub fn log_line(record: &JudgementRecord) -> String {
             format!("rule {rule} spared {victim}: the trouble after {trigger} at {subject} was over before the kill; {}", Rungs(record))
         }
         Outcome::Failed => format!("rule {rule} could not kill {victim} after {trigger} at {subject}: {}", Rungs(record)),
-        Outcome::NoVictim => format!("rule {rule} found no victim after {trigger} at {subject}: {}", Struck(record)),
+        Outcome::NoVictim => match in_vain(record) {
+            Some(relief) => format!("rule {rule} kills nobody after {trigger} at {subject}: {}", InVain(record, relief)),
+            None => format!("rule {rule} found no victim after {trigger} at {subject}: {}", Struck(record)),
+        },
         Outcome::NotConfirmed => format!("rule {rule} at {subject}: {trigger} not confirmed by fresh facts"),
     }
 }
@@ -449,6 +479,48 @@ impl fmt::Display for Shortage<'_> {
             LmsLevel::Kill | LmsLevel::Oom => (LmsLevel::Kill, lms.kill_bytes),
         };
         write!(f, " ({} available, {} is below {})", Bytes(available), lms_word(Some(line)), Bytes(below))
+    }
+}
+
+/// The numbers of a judgement that kills nobody because that would not help.
+#[must_use]
+pub fn in_vain(record: &JudgementRecord) -> Option<Relief> {
+    let is_in_vain = |candidate: &RecordedCandidate| candidate.standing == Standing::Struck(Strike::InVain);
+    record.evidence.relief.filter(|_| record.candidates.iter().any(is_in_vain))
+}
+
+/// Why a kill would not help, and what holds the memory instead.
+pub struct InVain<'a>(pub &'a JudgementRecord, pub Relief);
+
+impl fmt::Display for InVain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let InVain(record, relief) = self;
+        let could_free = relief.could_free.unwrap_or(0);
+        let evidence = &record.evidence;
+        write!(
+            f,
+            "that would be in vain: {} missing, and all who may die could free at most {}",
+            Bytes(relief.missing),
+            Bytes(could_free)
+        )?;
+        let (whose, shmem, slab) = match record.notice {
+            Notice::Usage(..) if !record.subject.is_root() => ("there", evidence.subject_shmem, evidence.subject_slab),
+            _ => ("on the node", evidence.node.shmem_bytes, evidence.node.slab_unreclaimable_bytes),
+        };
+        let mut held = [(shmem, "tmpfs and shared memory"), (slab, "unreclaimable slab")]
+            .into_iter()
+            .filter_map(|(bytes, what)| Some((bytes.filter(|bytes| *bytes > 0)?, what)))
+            .peekable();
+        if held.peek().is_some() {
+            write!(f, "; {whose}")?;
+        }
+        for (at, (bytes, what)) in held.enumerate() {
+            write!(f, "{} {} are {what}", if at == 0 { "" } else { "," }, Bytes(bytes))?;
+        }
+        for (group, bytes) in record.emptied.iter().flatten() {
+            write!(f, "; {group} holds {} without a process", Bytes(*bytes))?;
+        }
+        Ok(())
     }
 }
 

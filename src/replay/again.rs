@@ -68,7 +68,12 @@ pub fn again(policy: &Arc<Policy>, line: &JudgementLine) -> Result<(Recorded, Ju
         ));
     };
     let happened = Happened::of(&line.evidence)?;
-    let moment = Moment::rebuild(policy, &facts.groups, line.evidence.node());
+    let mut moment = Moment::rebuild(policy, &facts.groups, line.evidence.node());
+    let was_in_vain = line.candidates.iter().any(|one| one.strike.as_deref() == Some(words::IN_VAIN));
+    if facts.left_out > 0 && !was_in_vain {
+        // They were enough to lift the level, all together.
+        moment.assume_enough();
+    }
     let Some(subject) = moment.find(&line.subject) else {
         return Err(Problem::Lacking("the subject is not among the `facts`".to_owned()));
     };

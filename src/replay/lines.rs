@@ -113,6 +113,9 @@ pub struct EvidenceLine {
     pub node_available_bytes: Option<u64>,
     pub swap_total_bytes: u64,
     pub swap_free_bytes: Option<u64>,
+    pub node_shmem_bytes: Option<u64>,
+    pub node_slab_bytes: Option<u64>,
+    pub node_slab_unreclaimable_bytes: Option<u64>,
     pub lms_level: Option<String>,
     pub lms_warn_bytes: Option<u64>,
     pub lms_kill_bytes: Option<u64>,
@@ -142,6 +145,9 @@ impl EvidenceLine {
             available_bytes: self.node_available_bytes,
             swap_total_bytes: self.swap_total_bytes,
             swap_free_bytes: self.swap_free_bytes,
+            shmem_bytes: self.node_shmem_bytes,
+            slab_bytes: self.node_slab_bytes,
+            slab_unreclaimable_bytes: self.node_slab_unreclaimable_bytes,
             lms: lms.map(|((level, warn_bytes), kill_bytes)| LmsFacts { level, warn_bytes, kill_bytes }),
         }
     }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::cgroup::path::GroupPath;
-use crate::decide::conditions::{SubjectFacts, holds};
+use crate::decide::conditions::{SubjectFacts, holds, notice_holds};
 use crate::decide::facts::{GroupFacts, GroupId, NodeFacts, ProcessFacts};
 use crate::decide::verdict::{Decision, Notice, Verdict};
 use crate::decide::{Judge, Step};
@@ -138,6 +138,13 @@ impl<'a> Moment<'a> {
         moment
     }
 
+    /// Takes it that those who may die could give back what a level lacks: not all of them are known.
+    pub fn assume_enough(&mut self) {
+        for group in &mut self.groups {
+            group.memory.outlives = None;
+        }
+    }
+
     /// Where the group with this path stands.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<u32> {
@@ -162,7 +169,10 @@ impl<'a> Moment<'a> {
         let condition = match trigger {
             Trigger::Usage(test, _) => Condition::Usage(*test),
             Trigger::Available(level, _) => Condition::Available(*level),
-            Trigger::SwapFree(level, _) => Condition::SwapFree(*level),
+            Trigger::SwapFree(level, held) => {
+                let notice = Notice::SwapFree(level.bytes(self.node.swap_total_bytes), *held);
+                return notice_holds(&notice, &SubjectFacts::of(&self.groups, subject)?, &self.node);
+            }
             Trigger::Lms(level) => return Some(self.node.lms?.level >= Some(*level)),
             Trigger::Psi(_) | Trigger::Event(_) => return None,
         };

@@ -69,7 +69,9 @@ fn group(policy: &Policy, path: &str, parent: Option<u32>, end: u32, anon: u64) 
             current: Some(anon + MIB),
             anon: Some(anon),
             shmem: Some(0),
-            easy_file: Some(0),
+            reclaimable: Some(0),
+            outlives: None,
+            slab: None,
             swap: Some(0),
             max: Some(Limit::Unlimited),
             high: Some(Limit::Unlimited),
@@ -93,7 +95,7 @@ fn tree(policy: &Policy, groups: &[(&str, u64)]) -> Vec<GroupFacts> {
 }
 
 fn node() -> NodeFacts {
-    NodeFacts { total_bytes: 1000 * MIB, available_bytes: Some(50 * MIB), swap_total_bytes: 0, swap_free_bytes: None, lms: None }
+    NodeFacts { total_bytes: 1000 * MIB, available_bytes: Some(50 * MIB), ..NodeFacts::default() }
 }
 
 /// Judges as the daemon does and writes the line that it would write; `None`: it would write none.
@@ -105,8 +107,21 @@ fn line(
     facts: &mut [GroupFacts],
     processes: ProcessFacts,
 ) -> Option<Value> {
+    line_on(&node(), policy, rule, subject, notice, facts, processes)
+}
+
+/// The same on another node.
+fn line_on(
+    node: &NodeFacts,
+    policy: &Arc<Policy>,
+    rule: usize,
+    subject: u32,
+    notice: Notice,
+    facts: &mut [GroupFacts],
+    processes: ProcessFacts,
+) -> Option<Value> {
     let (mut judge, mut verdict) = (Judge::default(), Verdict::with_capacity(facts.len()));
-    while let Step::NeedProcesses(at) = judge.judge(policy, rule, subject, &notice, &node(), facts, &[], &mut verdict) {
+    while let Step::NeedProcesses(at) = judge.judge(policy, rule, subject, &notice, node, facts, &[], &mut verdict) {
         facts[at as usize].processes = Some(processes);
     }
     let mut record = Blank::default().slot(facts.len());
@@ -208,6 +223,35 @@ fn who_was_tried_in_vain_is_not_tried_again() {
     assert!(failed.contains(r#""victim":"/t/fat""#), "{failed}");
     let report = replayed(POLICY, &failed);
     assert_eq!((report.judgements[0].now.would, report.differing), (Would::NoVictim, 0), "{:?}", report.judgements[0].differs);
+}
+
+#[test]
+fn a_level_that_no_kill_could_lift_is_judged_again_as_such() {
+    let policy = Arc::new(loaded(POLICY).policy);
+    let mut facts = tree(&policy, &[("fat", 300), ("thin", 20)]);
+    facts.iter_mut().for_each(|group| group.memory.outlives = Some(0));
+    // 450 are missing.
+    let notice = Notice::Available(500 * MIB, Duration::from_secs(3));
+    let line = line(&policy, 1, 0, notice, &mut facts, ProcessFacts::default()).expect("a line");
+    let evidence = &line["evidence"];
+    assert_eq!((&line["outcome"], &line["candidates"][0]["strike"]), (&json!("no_victim"), &json!("in_vain")));
+    assert_eq!((&evidence["missing_bytes"], &evidence["could_free_bytes"]), (&json!(450 * MIB), &json!(322 * MIB)));
+    let report = replayed(POLICY, &line.to_string());
+    assert_eq!((report.judgements[0].now.would, report.differing), (Would::NoVictim, 0));
+    // A lower level could have been lifted; who asks for the largest gets it.
+    for (from, to) in [("below: 50%, for: 2s", "below: 30%"), ("at_least: 4MiB", "at_least: 4MiB\n      or_largest: true")] {
+        let report = replayed(&POLICY.replace(from, to), &line.to_string());
+        assert_eq!((report.judgements[0].now.would, report.judgements[0].now.victim.as_deref()), (Would::Kill, Some("/t/fat")), "{to}");
+    }
+}
+
+#[test]
+fn a_line_that_names_easy_file_cache_is_still_read() {
+    let line: Value = serde_json::from_str(&node_line()).expect("JSON");
+    assert!(line["facts"]["groups"][1].get("reclaimable_bytes").is_some(), "{line}");
+    let old = line.to_string().replace("reclaimable_bytes", "easy_file_bytes");
+    let Ok(Entry::Judgement(read)) = entry(old.as_bytes()) else { panic!("no judgement") };
+    assert_eq!(read.facts.expect("facts").groups[1].reclaimable_bytes, Some(0));
 }
 
 #[test]
@@ -380,15 +424,8 @@ fn what_is_taken_can_be_asked_by_any_policy() {
 fn memory() -> impl Strategy<Value = MemoryFacts> {
     let bytes = || prop::option::weighted(0.9, 0..20_u64).prop_map(|mib| mib.map(|mib| mib * MIB));
     let limit = || prop::option::weighted(0.9, prop_oneof![Just(Limit::Unlimited), (1..30_u64).prop_map(|mib| Limit::Bytes(mib * MIB))]);
-    (bytes(), bytes(), bytes(), bytes(), limit(), limit()).prop_map(|(current, anon, easy_file, swap, max, high)| MemoryFacts {
-        current,
-        anon,
-        shmem: None,
-        easy_file,
-        swap,
-        max,
-        high,
-        low: None,
+    (bytes(), bytes(), bytes(), bytes(), bytes(), limit(), limit()).prop_map(|(current, anon, reclaimable, outlives, swap, max, high)| {
+        MemoryFacts { current, anon, shmem: None, reclaimable, outlives, slab: None, swap, max, high, low: None }
     })
 }
 
@@ -401,6 +438,7 @@ fn odds() -> impl Strategy<Value = Odds> {
         has_init: odd == 0,
         has_unkillable: odd == 1,
         has_unknown: odd == 2,
+        has_shielded: odd >= 20,
         comm_hits: if odd == 3 {
             let mut hits = EntrySet::EMPTY;
             hits.insert(1);
@@ -451,7 +489,9 @@ proptest! {
 
     /// Whatever the tree: the line holds what the same policy needs to come to the same verdict, order and all.
     #[test]
-    fn a_line_of_the_journal_is_enough_to_judge_again(odds in prop::collection::vec(odds(), 1..14), at in 0..14_usize, node_rule: bool) {
+    fn a_line_of_the_journal_is_enough_to_judge_again(
+        odds in prop::collection::vec(odds(), 1..14), at in 0..14_usize, node_rule: bool, missing in 1..120_u64
+    ) {
         let policy = Arc::new(loaded(POLICY).policy);
         let mut facts = odd_tree(&policy, &odds);
         let (rule, subject, notice) = if node_rule {
@@ -459,10 +499,14 @@ proptest! {
         } else {
             let subjects: Vec<u32> = (0..).zip(&facts).filter(|(_, group)| group.class.subject_of.contains(0)).map(|(at, _)| at).collect();
             let Trigger::Psi(psi) = policy.rules[0].when[0] else { panic!("the first trigger") };
-            (0, subjects[at % subjects.len()], if at % 2 == 0 { Notice::Psi(psi) } else { Notice::Event(EventKind::OomKill, 1, 2) })
+            let Trigger::Usage(test, held) = policy.rules[0].when[2] else { panic!("the third trigger") };
+            let notices = [Notice::Psi(psi), Notice::Event(EventKind::OomKill, 1, 2), Notice::Usage(test, held)];
+            (0, subjects[at % subjects.len()], notices[at % 3])
         };
         let processes = odds[at % odds.len()].3;
-        if let Some(line) = line(&policy, rule, subject, notice, &mut facts, processes) {
+        // So much is missing below the level of half of the memory.
+        let node = NodeFacts { available_bytes: Some((500 - missing) * MIB), ..node() };
+        if let Some(line) = line_on(&node, &policy, rule, subject, notice, &mut facts, processes) {
             let report = replayed(POLICY, &line.to_string());
             prop_assert!(report.problems.is_empty(), "{:?}", report.problems);
             let judgement = &report.judgements[0];

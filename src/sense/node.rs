@@ -30,6 +30,9 @@ impl Node {
             available_bytes: read.available,
             swap_total_bytes: read.swap_total.unwrap_or(0),
             swap_free_bytes: read.swap_free,
+            shmem_bytes: read.shmem,
+            slab_bytes: read.slab,
+            slab_unreclaimable_bytes: read.slab_unreclaimable,
             lms: None,
         }
     }

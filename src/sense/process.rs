@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use crate::cgroup::group::{Group, ReadBuf};
 use crate::cgroup::parse::{self, Process};
 use crate::decide::facts::ProcessFacts;
+use crate::decide::process::SHIELDED;
 use crate::policy::model::{EntrySet, Policy};
 
 /// Processes of one group that are looked at. A group with more is a fork bomb; -1000 takes a privilege that bombs lack.
@@ -122,7 +123,10 @@ impl Processes {
             facts.has_init |= *pid == 1;
             match self.read(*pid, File::OomScoreAdj, buffer).map(|text| text.map(parse::signed)) {
                 Ok(None) => continue,
-                Ok(Some(Ok(adjust))) => facts.has_unkillable |= adjust == UNKILLABLE,
+                Ok(Some(Ok(adjust))) => {
+                    facts.has_unkillable |= adjust == UNKILLABLE;
+                    facts.has_shielded |= adjust <= i32::from(SHIELDED);
+                }
                 Ok(Some(Err(_))) | Err(_) => facts.has_unknown = true,
             }
             if !comms.is_empty() {

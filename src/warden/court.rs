@@ -25,6 +25,9 @@ use crate::sense::process::{MAX_PROCESSES, Processes};
 use crate::sense::tree::{Node, Slot, Tree};
 use crate::sense::trend::Trends;
 
+/// How many groups are looked at to say which of them hold memory without a process.
+const MOST_LOOKS: usize = 512;
+
 /// No index: the group is not among the facts.
 const ABSENT: u32 = u32::MAX;
 
@@ -186,10 +189,42 @@ impl Court {
     ) -> Option<()> {
         loop {
             match self.judge.judge(policy, rule, subject, notice, &self.node, &self.facts, failed, &mut self.verdict) {
-                Step::Decided => return Some(()),
+                Step::Decided => {
+                    if self.verdict.is_in_vain() {
+                        self.find_emptied(subject, notice, sight);
+                    }
+                    return Some(());
+                }
                 Step::NeedProcesses(group) => self.see_processes(policy, rule, group, sight)?,
             }
         }
+    }
+
+    /// Where a kill would be in vain: which groups hold memory without a process, be they candidates or not. Reads what the judgement did
+    /// not turn on, so nothing of this is on the way to a kill.
+    fn find_emptied(&mut self, subject: u32, notice: &Notice, sight: &mut Sight<'_>) {
+        let Court { facts, slots, verdict, .. } = self;
+        let whole = 0..u32::try_from(facts.len()).unwrap_or(ABSENT);
+        let within = match (notice, facts.get(subject as usize)) {
+            (Notice::Usage(..), Some(group)) if group.parent.is_some() => subject..group.subtree_end,
+            _ => whole,
+        };
+        let (mut at, mut looks) = (within.start.max(1), 0);
+        while at < within.end && looks < MOST_LOOKS {
+            let (Some(group), Some(slot)) = (facts.get_mut(at as usize), slots.get(at as usize)) else { break };
+            at += 1;
+            if let Some(node) = sight.tree.get(*slot).filter(|node| node.has_memory && group.memory.current.is_none()) {
+                looks += 1;
+                group.populated = node.group.read(File::GroupEvents, sight.buffer, parse::populated).ok().flatten().flatten();
+                if group.populated == Some(false) {
+                    group.memory.current = value(&node.group, File::Current, sight.buffer);
+                }
+            }
+            if group.populated == Some(false) {
+                at = group.subtree_end.max(at);
+            }
+        }
+        verdict.note_emptied(facts, within);
     }
 
     /// Whom a rule would kill one after the other if the node had nothing left, at most `most`: in the order of its ranks, all of
@@ -303,8 +338,10 @@ impl Court {
         self.node = node;
         let Sight { tree, trends, buffer, .. } = sight;
         let own = own_group(&mut self.own, tree, buffer);
-        let overage = matches!(policy.rules.get(rule).map(|rule| &rule.victim),
-            Some(Victim::Among(among)) if among.rank.iter().any(|by| by.key == RankKey::Overage));
+        let ranks_by = |key: RankKey| matches!(policy.rules.get(rule).map(|rule| &rule.victim), Some(Victim::Among(among)) if among.rank.iter().any(|by| by.key == key));
+        let by_pressure = ranks_by(RankKey::Pressure);
+        // Before the first note the birth of a young group tells.
+        let by_movement = by_pressure || ranks_by(RankKey::Growth) || trends.is_kept();
         let mut next = Some(Tree::ROOT);
         // Whoever is named to die is read with all below it. That need not be the subject: a rule about the node that names its
         // candidates must not read every group there is.
@@ -327,7 +364,7 @@ impl Court {
             let reads = Reads {
                 holdings: inside.is_some() || slot == subject,
                 limits: inside.is_some() || is_below(tree, subject, slot),
-                low: overage && inside.is_some(),
+                low: ranks_by(RankKey::Overage) && inside.is_some(),
             };
             let Some(mut facts) = look(node, slot == Tree::ROOT, reads, buffer) else { continue };
             if inside.is_some() && !buffer.may_open() && !node.group.is_held_whole() {
@@ -340,8 +377,12 @@ impl Court {
                 Own::Unknown => true,
             };
             facts.dying = is_dying(tree, slot);
-            facts.growth = trends.growth(facts.id, now, facts.memory.usage());
-            facts.pressure = trends.pressure(facts.id);
+            if inside.is_some() && by_movement {
+                facts.growth = trends.growth(facts.id, now, node.born, facts.memory.usage());
+                // A note may be a second old, and the stall that started this judgement younger.
+                let stall = by_pressure.then(|| node.group.read(File::Pressure, buffer, parse::pressure).ok().flatten()).flatten();
+                facts.pressure = trends.pressure(facts.id, now, node.born, stall.and_then(|stall| stall.full_us));
+            }
             facts.age = Some(age(node.born, facts.id, now));
             let index = u32::try_from(self.facts.len()).unwrap_or(ABSENT);
             facts.subtree_end = index + 1;
@@ -450,7 +491,8 @@ fn look(node: &Node, is_root: bool, reads: Reads, buffer: &mut ReadBuf) -> Optio
     // What an empty group holds frees nothing by a kill.
     if reads.holdings && node.has_memory && facts.populated != Some(false) {
         if let Ok(Some(stat)) = group.read(File::Stat, buffer, parse::stat) {
-            (memory.anon, memory.shmem, memory.easy_file) = (stat.anon, stat.shmem, stat.easy_file());
+            (memory.anon, memory.shmem, memory.slab) = (stat.anon, stat.shmem, stat.slab_unreclaimable);
+            (memory.reclaimable, memory.outlives) = (stat.reclaimable(), stat.outlives());
         }
         // A kernel without swap accounting has no such file.
         memory.swap = group.read(File::SwapCurrent, buffer, parse::value).ok().map(|swap| swap.unwrap_or(0));

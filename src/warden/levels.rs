@@ -7,6 +7,7 @@ use super::senses::{Senses, push, rule_index};
 use crate::cgroup::GroupId;
 use crate::cgroup::group::File;
 use crate::cgroup::parse;
+use crate::decide::conditions::is_beyond_swap;
 use crate::decide::facts::NodeFacts;
 use crate::decide::verdict::Notice;
 use crate::policy::model::{Policy, RankKey, Trigger, UsageOf, UsageTest, Victim};
@@ -87,7 +88,8 @@ impl Senses {
                 sample.due = None;
             }
             let Some((distance, span, lasting)) = self.distance(when, sample.subject, &node) else {
-                // Nothing to compare with: no limit, no such group any more, or a failed read.
+                // Nothing to compare with: no limit, no such group any more, or a failed read. What has to last begins anew.
+                sample.sampler = Sampler::default();
                 continue;
             };
             let look = sample.sampler.look(now, distance, span, lasting);
@@ -120,10 +122,12 @@ impl Senses {
                 Some((distance, span, *lasting))
             }
             Trigger::SwapFree(level, lasting) => {
-                if node.swap_total_bytes == 0 {
-                    return Some((0, 0, *lasting));
+                let bytes = level.bytes(node.swap_total_bytes);
+                if is_beyond_swap(bytes, node) {
+                    // As far away as can be. Swap may be switched on later, so it is looked at again.
+                    return Some((u64::MAX, 1, *lasting));
                 }
-                let (distance, span) = below(node.swap_free_bytes, level.bytes(node.swap_total_bytes), node.swap_total_bytes)?;
+                let (distance, span) = below(node.swap_free_bytes, bytes, node.swap_total_bytes)?;
                 Some((distance, span, *lasting))
             }
             Trigger::Usage(test, lasting) => {
@@ -163,7 +167,7 @@ impl Senses {
         smallest.map(|limit| share.of(limit))
     }
 
-    /// What is charged to a group less easily reclaimed cache. memory.stat is dear, so it is only read when memory.current
+    /// What is charged to a group less what can be reclaimed. memory.stat is dear, so it is only read when memory.current
     /// alone is above the threshold.
     fn charged_at_least(&mut self, slot: Slot, threshold: u64, node: &NodeFacts) -> Option<u64> {
         if slot == Tree::ROOT {
@@ -175,6 +179,6 @@ impl Senses {
             return Some(current);
         }
         let stat = group.read(File::Stat, &mut self.buffer, parse::stat).ok()??;
-        Some(current.saturating_sub(stat.easy_file()?))
+        Some(current.saturating_sub(stat.reclaimable()?))
     }
 }

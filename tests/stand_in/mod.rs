@@ -53,7 +53,7 @@ pub fn group(root: &Path, path: &str, anon: u64) {
         ("cgroup.kill", ""),
         ("memory.events.local", "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n"),
         ("memory.current", &format!("{anon}\n")),
-        ("memory.stat", &format!("anon {anon}\nfile 0\nshmem 0\ninactive_file 0\n")),
+        ("memory.stat", &format!("anon {anon}\nfile 0\nshmem 0\ninactive_file 0\nactive_file 0\n")),
         ("memory.swap.current", "0\n"),
         ("memory.max", "max\n"),
         ("memory.high", "max\n"),

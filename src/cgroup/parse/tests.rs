@@ -34,11 +34,31 @@ fn event_counters_by_name_missing_ones_are_none() {
 }
 
 #[test]
-fn stat_and_easily_reclaimed_cache() {
-    let read = stat(b"anon 10\nfile 100\nshmem 5\nfile_dirty 8\nfile_writeback 2\ninactive_file 50\nactive_file 1\n").unwrap();
+fn stat_and_what_can_be_reclaimed() {
+    let text = "anon 10\nfile 100\nshmem 5\nfile_dirty 8\nfile_writeback 2\ninactive_file 50\nactive_file 30\nslab_reclaimable 7\n";
+    let read = stat(text.as_bytes()).unwrap();
     assert_eq!(read.anon, Some(10));
-    assert_eq!(read.easy_file(), Some(40));
-    assert_eq!(stat(b"anon 10\n").unwrap().easy_file(), None);
+    assert_eq!(read.reclaimable(), Some(50 + 30 - 8 - 2 + 7), "hot cache and dentries too, but not what must be written");
+    let without = |key: &str| {
+        let lines = text.lines().filter(|line| !line.starts_with(key)).map(|line| format!("{line}\n"));
+        stat(lines.collect::<String>().as_bytes()).unwrap().reclaimable()
+    };
+    // Unknown cache is not taken for none: that would make the group look full.
+    assert_eq!((without("inactive_file"), without("active_file")), (None, None));
+    assert_eq!((without("file_dirty"), without("slab_reclaimable")), (Some(85), Some(70)));
+    assert_eq!(stat(b"file_dirty 80\ninactive_file 50\nactive_file 0\nslab_reclaimable 3\n").unwrap().reclaimable(), Some(3));
+}
+
+#[test]
+fn page_cache_that_outlives_processes() {
+    let outlives = |text: &str| stat(text.as_bytes()).unwrap().outlives();
+    assert_eq!(outlives("file 100\nshmem 60\nfile_mapped 0\nunevictable 0\n"), Some(100));
+    // Mapped shared memory may be anonymous and die with its processes; mapped files stay.
+    assert_eq!(outlives("file 100\nshmem 60\nfile_mapped 25\nunevictable 0\n"), Some(75));
+    assert_eq!(outlives("file 100\nshmem 60\nfile_mapped 80\nunevictable 0\n"), Some(40));
+    // What is locked can be reclaimed when who locked it is gone.
+    assert_eq!(outlives("file 100\nshmem 0\nfile_mapped 80\nunevictable 70\n"), Some(30));
+    assert_eq!(outlives("file 100\nshmem 60\nfile_mapped 0\n"), None);
 }
 
 #[test]

@@ -2,13 +2,13 @@
 
 use super::fixture::*;
 use crate::decide::verdict::Strike;
-use crate::policy::model::{EventKind, RankKey, Victim};
+use crate::policy::model::{EventKind, RankKey, Rule, Victim};
 use crate::units::Bytes;
 
 const OOM: EventKind = EventKind::Oom;
 
 /// The verdict for `text` by `rule` on a notice that needs no confirmation.
-fn verdict(text: &str, rule: crate::policy::model::Rule) -> String {
+fn verdict(text: &str, rule: Rule) -> String {
     tree(text).judge(rule, event(OOM))
 }
 
@@ -206,6 +206,22 @@ fn what_must_live_is_struck_with_its_reason() {
         ("nomem", Strike::NotMemcg),
     ] {
         assert_eq!(verdict(&format!("a among {words} 50\nb among 1"), among_rule()), format!("kill /b | not /a: {strike:?}"));
+    }
+}
+
+#[test]
+fn a_rule_may_overrule_an_unkillable_process_but_neither_init_nor_oomwarden_nor_an_exclusion() {
+    let rule = || Rule { spare_unkillable: false, ..among_rule() };
+    assert_eq!(verdict("a among unkillable 50\nb among shielded unkillable 90", rule()), "kill /a | then /b");
+    assert_eq!(verdict("a among 50\n  b unkillable 10\nc among 5", rule()), "kill /a | then /c");
+    for (words, strike) in [
+        ("unkillable init", Strike::Init),
+        ("unkillable own", Strike::Own),
+        ("unkillable unknown", Strike::Unknown),
+        ("unkillable excluded=7", Strike::Excluded(7)),
+        ("unkillable comm=1 runs=1", Strike::ExcludedByComm(1)),
+    ] {
+        assert_eq!(verdict(&format!("a among {words} 50\nb among 1"), rule()), format!("kill /b | not /a: {strike:?}"));
     }
 }
 

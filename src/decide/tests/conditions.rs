@@ -94,22 +94,43 @@ fn available_and_swap_free() {
         case.node = node;
         confirmed(&mut case, rule, notice)
     };
-    for (node, available, swap_free) in [
-        (of(1000, Some(99)), true, true),
-        (of(1000, Some(100)), false, false),
-        (of(1000, None), false, false),
-        // without swap there is no free swap either
-        (of(0, Some(0)), true, true),
-        (of(0, None), false, true),
+    for (node, available, swap_free, swap_tells) in [
+        (of(1000, Some(99)), true, true, true),
+        (of(1000, Some(100)), false, false, false),
+        (of(1000, None), false, false, false),
+        // without swap there is none that could help, and that it is not there is no trouble
+        (of(0, Some(0)), true, true, false),
+        (of(0, None), false, true, false),
     ] {
         assert_eq!(with(node, only_if(Condition::Available(level(10))), PSI), available, "{node:?}");
         assert_eq!(with(node, only_if(Condition::SwapFree(level(10))), PSI), swap_free, "{node:?}");
         let (available_notice, swap_notice) = (Notice::Available(100 * MIB, NO_TIME), Notice::SwapFree(100 * MIB, NO_TIME));
         assert_eq!(with(node, subject_rule(), available_notice), available, "{node:?}");
-        assert_eq!(with(node, subject_rule(), swap_notice), swap_free, "{node:?}");
+        assert_eq!(with(node, subject_rule(), swap_notice), swap_tells, "{node:?}");
     }
     let both = Level { share: Some(Share::percent(10)), at_most: Some(Bytes(50 * MIB)) };
     assert!(!with(of(0, Some(60)), only_if(Condition::Available(both)), PSI), "the smaller of the two counts");
+}
+
+#[test]
+fn a_level_that_is_not_smaller_than_all_swap_starts_nothing_but_may_hold() {
+    let judged = |total: u64, free: u64, below: u64, rule: Rule, is_notice: bool| {
+        let mut case = tree("a subject 10 swap=10");
+        (case.node.swap_total_bytes, case.node.swap_free_bytes) = (total * MIB, Some(free * MIB));
+        confirmed(&mut case, rule, if is_notice { Notice::SwapFree(below * MIB, NO_TIME) } else { PSI })
+    };
+    let amount = |mib: u64| only_if(Condition::SwapFree(Level { share: None, at_most: Some(Bytes(mib * MIB)) }));
+    for (total, free, below, tells, holds) in [
+        (256, 250, 512, false, true),
+        (256, 0, 512, false, true),
+        (256, 250, 256, false, true),
+        (256, 250, 255, true, true),
+        (256, 256, 255, false, false),
+        (0, 0, 512, false, true),
+    ] {
+        assert_eq!(judged(total, free, below, subject_rule(), true), tells, "{total} {free} {below}");
+        assert_eq!(judged(total, free, below, amount(below), false), holds, "{total} {free} {below}");
+    }
 }
 
 #[test]

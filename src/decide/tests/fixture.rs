@@ -32,7 +32,7 @@ pub(super) fn event(kind: EventKind) -> Notice {
 
 /// A node with 1000 MiB, half of it available, and no swap.
 pub(super) fn node() -> NodeFacts {
-    NodeFacts { total_bytes: 1000 * MIB, available_bytes: Some(500 * MIB), swap_total_bytes: 0, swap_free_bytes: Some(0), lms: None }
+    NodeFacts { total_bytes: 1000 * MIB, available_bytes: Some(500 * MIB), swap_free_bytes: Some(0), ..NodeFacts::default() }
 }
 
 /// A rule on anything, with this victim.
@@ -70,6 +70,15 @@ pub(super) fn leaves_rule() -> Rule {
 pub(super) fn among(groups: AmongGroups, keys: &[RankKey]) -> Rule {
     let rank = keys.iter().map(|key| RankBy { key: *key, within: None }).collect();
     rule(Victim::Among(Among { groups, at_least: Bytes(MIB), or_largest: false, rank }))
+}
+
+/// `among` the marked groups, the largest if all are below so many MiB.
+pub(super) fn among_rule_or_largest(at_least: u64) -> Rule {
+    let mut rule = among_rule();
+    if let Victim::Among(among) = &mut rule.victim {
+        (among.at_least.0, among.or_largest) = (at_least * MIB, true);
+    }
+    rule
 }
 
 /// `among` the marked groups, ranked by these keys.
@@ -116,7 +125,10 @@ impl Group {
             // memory
             "current" => facts.memory.current = Some(mib()),
             "shmem" => facts.memory.shmem = Some(mib()),
-            "file" => facts.memory.easy_file = Some(mib()),
+            "file" => facts.memory.reclaimable = Some(mib()),
+            "outlives" if value == "?" => facts.memory.outlives = None,
+            "outlives" => facts.memory.outlives = Some(mib()),
+            "slab" => facts.memory.slab = Some(mib()),
             "swap" => facts.memory.swap = Some(mib()),
             "max" if value == "?" => facts.memory.max = None,
             "max" => facts.memory.max = limit(),
@@ -144,6 +156,7 @@ impl Group {
             "runs" => self.processes.comm_hits.insert(usize::try_from(number()).unwrap()),
             "init" => self.processes.has_init = true,
             "unkillable" => self.processes.has_unkillable = true,
+            "shielded" => self.processes.has_shielded = true,
             "unknown" => self.processes.has_unknown = true,
             "score" => self.processes.oom_score = Some(u32::try_from(number()).unwrap()),
             _ => self.anon = Some(word.parse::<u64>().unwrap_or_else(|_| panic!("unknown word {word}")) * MIB),
@@ -208,7 +221,9 @@ fn plain(at: usize, path: GroupPath, parent: Option<usize>) -> GroupFacts {
         current: None,
         anon: Some(0),
         shmem: Some(0),
-        easy_file: Some(0),
+        reclaimable: Some(0),
+        outlives: Some(0),
+        slab: Some(0),
         swap: Some(0),
         max: parent.is_some().then_some(Limit::Unlimited),
         high: parent.is_some().then_some(Limit::Unlimited),

@@ -23,9 +23,14 @@ pub(super) fn lms() -> impl Strategy<Value = LmsFacts> {
     })
 }
 
+/// This level, and the thresholds 200 and 100 MiB.
+pub(super) fn lms_at(level: LmsLevel) -> LmsFacts {
+    LmsFacts { level: Some(level), warn_bytes: 200 * MIB, kill_bytes: 100 * MIB }
+}
+
 /// A node of 1000 MiB with so much available and the thresholds 200 and 100 MiB.
 fn at(level: Option<LmsLevel>, available_mib: u64) -> NodeFacts {
-    let lms = LmsFacts { level, warn_bytes: 200 * MIB, kill_bytes: 100 * MIB };
+    let lms = LmsFacts { level, ..lms_at(LmsLevel::Warn) };
     NodeFacts { available_bytes: Some(available_mib * MIB), lms: Some(lms), ..node() }
 }
 

@@ -24,6 +24,8 @@ fn words() -> impl Strategy<Value = Vec<String>> {
         "own",
         "init",
         "unkillable",
+        "shielded",
+        "shielded unkillable",
         "unknown",
         "unreadable",
         "comm=1 runs=1",
@@ -100,10 +102,7 @@ fn case(forest: &[Node], subject: u64) -> Case {
 }
 
 fn rules() -> [Rule; 5] {
-    let mut largest = among_rule();
-    if let Victim::Among(among) = &mut largest.victim {
-        (among.at_least.0, among.or_largest) = (40 * MIB, true);
-    }
+    let largest = among_rule_or_largest(40);
     let score = ranked_by(&[(RankKey::OomScore, Some(50)), (RankKey::Age, None)]);
     [subject_rule(), ranked_by(&[(RankKey::Usage, Some(20)), (RankKey::Age, None)]), leaves_rule(), largest, score]
 }
@@ -194,9 +193,33 @@ proptest! {
             let confirmed = told.verdict.decision != Decision::NotConfirmed;
             // half of the memory is available, so the first level is never borne out
             prop_assert_eq!(confirmed, notice != Notice::Lms(LmsLevel::Warn) && lms.is_none_or(|lms| lms.level.is_some()));
-            if confirmed {
+            if confirmed && !told.verdict.is_in_vain() {
                 prop_assert_eq!(victim, judged(&mut case(&forest, subject), again, OOM));
             }
+        }
+    }
+
+    /// What is seen first and what later makes no difference to whether a level can be lifted.
+    #[test]
+    fn a_level_that_can_not_be_lifted_kills_nobody(forest in forest(), subject in 0u64..50, missing in 1u64..300) {
+        for (rule, again) in rules().into_iter().zip(rules()) {
+            let or_largest = matches!(&rule.victim, Victim::Among(among) if among.or_largest);
+            let mut low = case(&forest, subject);
+            let notice = Notice::Available((500 + missing) * MIB, std::time::Duration::ZERO);
+            let victim = judged(&mut low, rule, notice);
+            let (relief, is_in_vain) = (low.verdict.evidence.relief, low.verdict.is_in_vain());
+            prop_assert!(!is_in_vain || !or_largest && relief.is_some_and(|relief| relief.is_in_vain()));
+            prop_assert!(victim.is_none() || or_largest || relief.is_none_or(|relief| !relief.is_in_vain()));
+            // With the processes of all candidates seen from the beginning somebody dies as well.
+            let mut seen = case(&forest, subject);
+            for candidate in &low.verdict.candidates {
+                for at in candidate.group as usize..seen.groups[candidate.group as usize].subtree_end as usize {
+                    seen.groups[at].processes = (seen.groups[at].populated == Some(true)).then_some(seen.processes[at]);
+                }
+            }
+            judged(&mut seen, again, notice);
+            // (Numbers of parents and children do not fit together here, so the other way round need not hold.)
+            prop_assert!(victim.is_none() || seen.verdict.decision != Decision::NoVictim);
         }
     }
 

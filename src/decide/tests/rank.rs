@@ -38,7 +38,9 @@ fn each_key() {
         (RankKey::Usage, ["10", "30", "20"], "kill /b | then /c | then /a"),
         (RankKey::Usage, ["10 swap=15", "20 swap=2", "10 swap=14"], "kill /a | then /c | then /b"),
         (RankKey::Swap, ["90 swap=1", "10 swap=3", "10 swap=2"], "kill /b | then /c | then /a"),
-        (RankKey::Growth, ["90 growth=-5", "10 growth=3", "50"], "kill /b | then /a | then /c"),
+        // of whom nothing is known: not calm, but behind those who are known to move
+        (RankKey::Growth, ["90 growth=-5", "10 growth=3", "50"], "kill /b | then /c | then /a"),
+        (RankKey::Pressure, ["90 pressure=0", "10", "50 pressure=1"], "kill /c | then /b | then /a"),
         (RankKey::Pressure, ["90 pressure=1", "10 pressure=800", "50 pressure=90"], "kill /b | then /c | then /a"),
         (RankKey::Overage, ["90 low=80", "50 low=30", "40 low=5"], "kill /c | then /b | then /a"),
         // nobody is above its protection: equal, so the usage decides
@@ -53,13 +55,52 @@ fn each_key() {
 }
 
 #[test]
-fn what_could_not_be_read_ranks_last_and_by_the_next_key() {
+fn what_is_not_known_ranks_behind_who_moves_and_before_who_is_calm_and_by_the_next_key() {
     let text = "
         a among 10 age=1
         b among 20 age=2
         c among 90 growth=0 age=3
-        d among 5 growth=-1 age=4";
-    assert_eq!(ranked(text, &[(RankKey::Growth, None), (RankKey::Age, None)]), "kill /c | then /d | then /a | then /b");
+        d among 5 growth=1 age=4";
+    assert_eq!(ranked(text, &[(RankKey::Growth, None), (RankKey::Age, None)]), "kill /d | then /a | then /b | then /c");
+    // of all other keys an unknown value ranks last
+    assert_eq!(ranked("a among 10\nb among 5 age=9", &[(RankKey::Age, None)]), "kill /b | then /a");
+}
+
+#[test]
+fn who_holds_a_shielded_process_dies_after_all_others_of_its_importance() {
+    let text = "
+        a among 500 shielded
+        b among 2
+        c among 90
+          d 90 shielded
+        e among 400 importance=1";
+    let mut case = tree(text);
+    assert_eq!(case.judge(ranked_by(&[(RankKey::Usage, None)]), event(EventKind::Oom)), "kill /b | then /a | then /c | then /e");
+    assert_eq!(case.verdict.candidates.iter().map(|candidate| candidate.shielded).collect::<Vec<_>>(), [false, true, true, false]);
+    // importance is stricter
+    assert_eq!(ranked("a among 9 importance=-1 shielded\nb among 90", &[(RankKey::Usage, None)]), "kill /a | then /b");
+}
+
+#[test]
+fn processes_are_looked_at_until_one_without_a_shield_is_first() {
+    let rule = || ranked_by(&[(RankKey::Usage, None)]);
+    let mut case = tree("a among 500 shielded\nb among 400 shielded\nc among 300\nd among 200 shielded");
+    assert_eq!(case.judge(rule(), event(EventKind::Oom)), "kill /c | then /d | then /a | then /b");
+    assert_eq!(case.asked(), ["/a", "/b", "/c"], "nobody looks at who would not be first anyway");
+    let mut case = tree("a among 500 shielded\nb among 400 shielded unkillable");
+    assert_eq!(case.judge(rule(), event(EventKind::Oom)), "kill /a | not /b: Unkillable");
+    // who could only be taken as the largest of the small is no exception
+    let small = || among_rule_or_largest(1000);
+    assert_eq!(tree("a among 500 shielded\nb among 400").judge(small(), event(EventKind::Oom)), "kill /b | not /a: TooSmall");
+}
+
+#[test]
+fn a_shield_counts_once_the_whole_subtree_was_seen_whatever_the_order_of_siblings() {
+    for below in ["    b 100 shielded\n    c 100 unkillable", "    c 100 unkillable\n    b 100 shielded"] {
+        let mut case = tree(&format!("  a among unit\n{below}\n  d among 10"));
+        let verdict = case.judge(ranked_by(&[(RankKey::Usage, None)]), event(EventKind::Oom));
+        assert!(verdict.starts_with("kill /d | not /a: ContainsSpared"), "{verdict}");
+    }
 }
 
 #[test]

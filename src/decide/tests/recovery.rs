@@ -83,8 +83,16 @@ fn a_level_is_over_when_it_or_a_condition_no_longer_holds() {
     let rule = only_if(Condition::Usage(UsageTest::Amount(Bytes(10 * MIB))));
     assert!(recovered(&low, &rule, &available(50), &available(50)), "the subject is no longer above 10 MiB");
 
-    // without swap, free swap never comes back
-    assert!(!recovered(&Notice::SwapFree(MIB, NO_TIME), &subject_rule(), &available(50), &available(50)));
+    // swap that is switched off meanwhile is no trouble by itself
+    let swap = |total: u64, free: u64| {
+        let mut facts = available(50);
+        (facts.node.swap_total_bytes, facts.node.swap_free_bytes) = (total * MIB, Some(free * MIB));
+        facts
+    };
+    let told = Notice::SwapFree(10 * MIB, NO_TIME);
+    assert!(!recovered(&told, &subject_rule(), &swap(100, 1), &swap(100, 2)));
+    assert!(recovered(&told, &subject_rule(), &swap(100, 1), &swap(0, 0)));
+    assert!(recovered(&told, &subject_rule(), &swap(100, 1), &swap(8, 1)));
 }
 
 #[test]

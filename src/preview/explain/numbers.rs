@@ -18,7 +18,7 @@ use crate::sense::tree::{Slot, Tree};
 pub struct Numbers {
     /// What its death frees: anonymous memory and swap.
     pub usage_bytes: Option<u64>,
-    /// What counts against limits and is not easily given back: memory.current less easily reclaimed file cache.
+    /// What counts against limits and can't be reclaimed: memory.current less clean file cache and reclaimable slab.
     pub charged_bytes: Option<u64>,
     /// memory.current.
     pub current_bytes: Option<u64>,
@@ -89,7 +89,7 @@ pub fn of(onlooker: &mut Onlooker, slot: Slot) -> Option<Numbers> {
     let swap_bytes = group.read(File::SwapCurrent, buffer, parse::value).ok().map(|swap| swap.unwrap_or(0));
     Some(Numbers {
         usage_bytes: anon_bytes.zip(swap_bytes).map(|(anon, swap)| anon.saturating_add(swap)),
-        charged_bytes: current_bytes.zip(stat.and_then(|stat| stat.easy_file())).map(|(current, easy)| current.saturating_sub(easy)),
+        charged_bytes: current_bytes.zip(stat.and_then(|stat| stat.reclaimable())).map(|(current, back)| current.saturating_sub(back)),
         current_bytes,
         anon_bytes,
         swap_bytes,

@@ -103,7 +103,11 @@ fn a_group_that_is_there_has_numbers_and_a_standing() {
     tree.group("t/web", 50 * MIB).group("t/big", 80 * MIB).group("t/web/keep", MIB).group("t/web/a", MIB);
     tree.file("t/web", "memory.swap.current", &format!("{}\n", 2 * MIB)).file("t/web", "memory.max", &format!("{}\n", 400 * MIB));
     tree.file("t/web", "memory.current", &format!("{}\n", 60 * MIB)).file("t/web", "cgroup.procs", "1\n");
-    tree.file("t/web", "memory.stat", &format!("anon {}\nshmem 0\nfile_dirty 0\nfile_writeback 0\ninactive_file {MIB}\n", 50 * MIB));
+    tree.file(
+        "t/web",
+        "memory.stat",
+        &format!("anon {}\nshmem 0\nfile_dirty 0\nfile_writeback 0\ninactive_file {MIB}\nactive_file 0\n", 50 * MIB),
+    );
     let asked = asked(POLICY);
     let ask = |path: &[u8]| explain(&asked, &GroupPath::from_bytes(path), Some(&mut tree.look(&asked, None)));
     let web = ask(b"/t/web");
@@ -133,7 +137,7 @@ fn a_group_that_is_there_has_numbers_and_a_standing() {
         "memory.max   300MiB  of /t; its own is 400MiB\n",
         "memory.high  100MiB  of /t; it has none of its own\n",
         "usage        52MiB   what its death frees: anonymous 50MiB, swap 2MiB\n",
-        "charged      59MiB   against limits: memory.current 60MiB less easily reclaimed file cache\n",
+        "charged      59MiB   against limits: memory.current 60MiB less what can be reclaimed\n",
         "contains    excluded  /t/web/keep\n",
         "oom_group   yes       test.yaml:14: /t/*; memory.oom.group is 0 now\n",
         "subject (test.yaml:11)  enforce  yes: /t/*     as the subject            kill group  contains /t/web/keep, which must live\n",

@@ -176,7 +176,7 @@ impl Numbers {
         table.row(Style::new(), ["usage".to_owned(), known(self.usage_bytes), parts]);
         // The root has no such number.
         if let Some(current) = self.current_bytes {
-            let parts = format!("against limits: memory.current {} less easily reclaimed file cache", Bytes(current));
+            let parts = format!("against limits: memory.current {} less what can be reclaimed", Bytes(current));
             table.row(Style::new(), ["charged".to_owned(), known(self.charged_bytes), parts]);
         }
         for (name, limits) in [("memory.max", &self.max), ("memory.high", &self.high)] {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anstyle::Style;
 
 use super::super::text::{Columns, DEADLY, FAINT, HOLDS, SAFE, STRONG, Styled, many};
-use super::{CandidatePlan, Outcome, Plan, RulePlan, SubjectPlan, Test, Toll};
+use super::{CandidatePlan, InVain, Outcome, Plan, RulePlan, SubjectPlan, Test, Toll};
 use crate::units::Bytes;
 
 /// How many candidates of a kind (may die, must live) are shown unless all are asked for.
@@ -84,6 +84,9 @@ impl SubjectPlan {
             }
         }
         tests.write(out);
+        if let Some(InVain { trigger, reason, .. }) = &self.in_vain {
+            let _ = writeln!(out, "    {}", Styled(SAFE, format_args!("{trigger} would kill nobody: {reason}")));
+        }
         if self.candidates.is_empty() {
             return;
         }
@@ -115,6 +118,7 @@ impl SubjectPlan {
             (Outcome::NotConfirmed, None) => {
                 format!("{}; if it did: nobody may be killed", Styled(SAFE, "nothing would happen: what must hold does not"))
             }
+            (_, None) if self.in_vain.is_some() => format!("{}", Styled(SAFE, "nobody would be killed, because that would not help")),
             (_, None) => format!("{}", Styled(HOLDS, "nobody may be killed")),
             (_, Some(toll)) if mode == "observe" => {
                 format!("{}", Styled(HOLDS, format_args!("if a trigger fires now: record only: {}", toll.text())))
@@ -165,6 +169,7 @@ impl Test {
         let numbers = match (self.now_bytes, self.level_bytes) {
             (Some(now), Some(level)) => format!("{} is {negation}{relation} {}", Bytes(now), Bytes(level)),
             (_, None) if self.holds == Some(true) => "there is none".to_owned(),
+            (_, None) if self.test.starts_with("swap_free") => "there is none, or less than that, which is no trouble".to_owned(),
             (Some(now), None) => format!("{}, and no limit is set", Bytes(now)),
             (None, _) => return "can't be told: the number could not be read".to_owned(),
         };

@@ -63,10 +63,10 @@ fn every_candidate_has_its_reason() {
     assert_eq!(
         told,
         [
-            (Some(1), "ranked 1: age 5ms, the next one's 6ms"),
-            (Some(2), "ranked 2: age 6ms, the victim's 5ms"),
+            (Some(1), "ranked 1: usage 512MiB, the next one's 500MiB; age 5ms, the next one's 6ms"),
+            (Some(2), "ranked 2: usage 500MiB, the victim's 512MiB; age 6ms, the victim's 5ms"),
             (Some(3), "ranked 3: usage 100MiB, the victim's 512MiB"),
-            (Some(4), "ranked 4: as the victim's, in importance and every key"),
+            (Some(4), "ranked 4: usage 512MiB, the victim's 512MiB; age 5ms, the victim's 5ms; equal by that; the lower id dies first"),
             (Some(5), "ranked 5: importance 0, the victim's -100"),
             (Some(6), "ranked 6: usage unknown, the victim's 512MiB"),
             (None, "excluded by /system.slice/sshd.service"),

@@ -113,10 +113,71 @@ fn an_age_that_nobody_knows_is_not_told_in_figures() {
         candidate(b"/a", Standing::Chosen, 0, Some(64 * MIB), Some(1500)),
         candidate(b"/b", Standing::Ranked, 0, Some(64 * MIB), Some(unseen + 7)),
     ];
-    assert_eq!(reason(&record, 0), "ranked 1: age 1.5s, the next one's from before oomwarden's start");
+    assert_eq!(reason(&record, 0), "ranked 1: usage 64MiB, the next one's 64MiB; age 1.5s, the next one's from before oomwarden's start");
     assert_eq!([deciding_key(&record, 0), deciding_key(&record, 1)], [Some(RankKey::Age); 2]);
     record.candidates[1].importance = 5;
     assert_eq!(deciding_key(&record, 1), None, "importance decided");
+}
+
+#[test]
+fn values_that_were_compared_are_told_and_so_is_a_shield() {
+    let mut record = record(2, Notice::Available(5, Duration::ZERO), Outcome::Killed);
+    let among = |record: &mut JudgementRecord, keys: [RankKey; 2]| {
+        let mut policy = policy();
+        if let Victim::Among(among) = &mut policy.rules[2].victim {
+            among.rank = keys.map(|key| RankBy { key, within: None }).to_vec();
+        }
+        record.policy = std::sync::Arc::new(policy);
+    };
+    among(&mut record, [RankKey::Pressure, RankKey::Growth]);
+    let one = |standing, usage: u64, keys: [Option<i64>; 2]| RecordedCandidate {
+        keys: [keys[0], keys[1], None, None],
+        ..candidate(b"/x", standing, 0, Some(usage * MIB), None)
+    };
+    record.candidates = vec![one(Standing::Chosen, 60, [Some(0), None]), one(Standing::Ranked, 12, [Some(0), None])];
+    assert_eq!(
+        [reason(&record, 0), reason(&record, 1)],
+        [
+            "ranked 1: pressure 0ns, the next one's 0ns; growth unknown, the next one's unknown; equal by that; usage 60MiB, the next one's 12MiB",
+            "ranked 2: pressure 0ns, the victim's 0ns; growth unknown, the victim's unknown; equal by that; usage 12MiB, the victim's 60MiB",
+        ]
+    );
+    record.candidates[0].keys[0] = Some(320_000);
+    assert_eq!(reason(&record, 0), "ranked 1: pressure 320ms, the next one's 0ns");
+    record.candidates[1].shielded = true;
+    assert_eq!(
+        [reason(&record, 0), reason(&record, 1)],
+        [
+            "ranked 1: the next one holds a process with oom_score_adj -900 or below",
+            "ranked 2: holds a process with oom_score_adj -900 or below, the victim does not",
+        ]
+    );
+    assert_eq!(deciding_key(&record, 0), None);
+    record.candidates[0].shielded = true;
+    assert_eq!(reason(&record, 0), "ranked 1: pressure 320ms, the next one's 0ns", "both are shielded");
+}
+
+#[test]
+fn where_a_kill_would_be_in_vain_it_is_said_what_holds_the_memory() {
+    let mut low = record(1, Notice::Available(500 * MIB, Duration::from_secs(1)), Outcome::NoVictim);
+    low.subject = path(b"/");
+    low.candidates = vec![candidate(b"/a", Standing::Struck(Strike::InVain), 0, Some(12 * MIB), None)];
+    low.evidence.relief = Some(Relief { missing: 90 * MIB, could_free: Some(48 * MIB) });
+    (low.evidence.node.shmem_bytes, low.evidence.node.slab_unreclaimable_bytes) = (Some(438 * MIB), Some(30 * MIB));
+    low.emptied = [Some((path(b"/left\n"), 300 * MIB)), None, None];
+    assert_eq!(
+        log_line(&low),
+        "rule node-low kills nobody after available: below 500MiB for 1s at /: that would be in vain: 90MiB missing, and all who may die \
+         could free at most 48MiB; on the node 438MiB are tmpfs and shared memory, 30MiB are unreclaimable slab; \
+         /left\\x0a holds 300MiB without a process"
+    );
+    assert_eq!(reason(&low, 0), "killing would be in vain: not even all that may be killed could free what is missing");
+    let test = UsageTest::Share(Share::percent(95), UsageOf::Max);
+    let mut full = record(2, Notice::Usage(test, Duration::from_secs(1)), Outcome::NoVictim);
+    full.candidates = low.candidates.clone();
+    full.evidence = low.evidence;
+    full.evidence.subject_shmem = Some(50 * MIB);
+    assert!(log_line(&full).ends_with("at most 48MiB; there 50MiB are tmpfs and shared memory"), "{}", log_line(&full));
 }
 
 #[test]
