@@ -22,7 +22,8 @@ struct Machine<'a> {
     node: NodeFacts,
 }
 
-/// Who dies in this trouble, in order, by all rules (the first that names a victim has it) or by one of them alone.
+/// Who dies in this trouble, in order, by all rules (the first that names a victim has it) or by
+/// one of them alone.
 pub fn line_up(policy: &Policy, case: &Case, trouble: &Trouble, rules: Range<usize>) -> Vec<String> {
     let mut machine = Machine::new(policy, case, trouble);
     let mut dead = Vec::new();

@@ -1,4 +1,5 @@
-//! The built-in policy as it is, on groups at their limits: what gets on lives, what stands still dies, and nobody beside it.
+//! The built-in policy as it is, on groups at their limits: what gets on lives, what stands still
+//! dies, and nobody beside it.
 
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ const DEFAULT: &str = include_str!("../../../policies/default.yaml");
 /// What a group that stalls for part of the time may need to fill all of the policy's windows.
 const LONG: Duration = Duration::from_secs(90);
 
-/// A group at its limit that only reads more files than fit: `group-at-limit` looks at it, and nobody dies.
+/// A group at its limit that only reads more files than fit: `group-at-limit` looks at it, and
+/// nobody dies.
 pub fn page_cache_thrash_at_the_limit_kills_nobody() -> Outcome {
     let daemon = Daemon::start(DEFAULT)?;
     let group = Group::new("t/reader")?.max(24 * MIB)?;
@@ -29,7 +31,8 @@ pub fn page_cache_thrash_at_the_limit_kills_nobody() -> Outcome {
     daemon.stop()
 }
 
-/// A group at its limit that swaps, rests, and swaps again: there is swap left, so it is no standstill.
+/// A group at its limit that swaps, rests, and swaps again: there is swap left, so it is no
+/// standstill.
 pub fn group_that_swaps_and_gets_on_lives() -> Outcome {
     system::zram_swap(256)?;
     let daemon = Daemon::start(DEFAULT)?;
@@ -58,7 +61,8 @@ pub fn standstill_over_memory_high_without_swap_dies() -> Outcome {
     daemon.stop()
 }
 
-/// Nearly all of the limit is memory that nobody can take, the rest goes round in page cache: nothing gets on, and it dies.
+/// Nearly all of the limit is memory that nobody can take, the rest goes round in page cache:
+/// nothing gets on, and it dies.
 pub fn standstill_at_memory_max_without_swap_dies() -> Outcome {
     let daemon = Daemon::start(DEFAULT)?;
     let group = Group::new("t/a")?.max(128 * MIB)?;
