@@ -70,8 +70,8 @@ pub enum Trouble {
     Thrash,
     /// The kernel module reports that the kernel is about to kill.
     Oom,
-    /// This group is at its memory.max (`limit`) or memory.high (`high`) and stalls all the time, or only for a second (`short`); the
-    /// node has swap left (`swap`); half of it at least is page cache (`cache`).
+    /// This group is at its memory.max or memory.high and stalls all the time, or only for a second
+    /// (`short`); the node has swap left (`swap`); half of it at least is page cache (`cache`).
     Limit { group: usize, short: bool, swap: bool, cache: bool },
     /// The kernel killed a process of this group.
     OomKill { group: usize },
