@@ -58,6 +58,12 @@ impl Globs {
         self.globs.iter().any(|glob| glob.matches(path))
     }
 
+    /// Whether the pattern with this index, in the order of [`Globs::patterns`], matches the path.
+    #[must_use]
+    pub fn matches_by(&self, index: usize, path: &[u8]) -> bool {
+        self.globs.get(index).is_some_and(|glob| glob.matches(path))
+    }
+
     /// The patterns as they were written.
     pub fn patterns(&self) -> impl Iterator<Item = &str> {
         self.globs.iter().map(Matcher::pattern)
@@ -160,6 +166,13 @@ mod tests {
         let name = [b"/a/".as_slice(), &[b'x'; 200], b"/b"].concat();
         table("/a/*/b", &[&name], &[]);
         table("/a/**", &[&name], &[]);
+    }
+
+    #[test]
+    fn each_pattern_can_be_asked_alone() {
+        let globs = Globs::new(&["/a", "/b/*"]).unwrap();
+        let asked = |path: &[u8]| [0, 1, 2].map(|index| globs.matches_by(index, path));
+        assert_eq!((asked(b"/a"), asked(b"/b/c"), asked(b"/c")), ([true, false, false], [false, true, false], [false; 3]));
     }
 
     #[test]

@@ -4,8 +4,9 @@
 
 use super::diagnostic::{Place, Report, shown};
 use super::draft::{At, Draft, Patterns, Rule, Victim};
-use super::model::{Condition, EventKind, LmsLevel, Psi, Rung, Trigger, UsageOf, UsageTest};
-use super::pattern::Over;
+use super::model::{Condition, EventKind, KillWhat, LmsLevel, Psi, Rung, Trigger, UsageOf, UsageTest};
+use super::pattern::{self, Over};
+use super::slices;
 use crate::units::Share;
 
 /// Adds warnings to the report.
@@ -20,6 +21,7 @@ pub(super) fn lint(draft: &Draft, report: &mut Report) {
     let all = draft.exclude.iter().map(|entry| &entry.value.group).chain(draft.importance.iter().map(|entry| &entry.value.group));
     for patterns in all.chain(draft.rules.iter().map(|rule| &rule.watch)).chain(&draft.oom_group).chain(&draft.kill_one_in) {
         mounted(patterns, report);
+        misplaced(patterns, report);
     }
     for pattern in draft.oom_group.iter().flatten().filter(|pattern| pattern.value == "/") {
         report.warning(
@@ -47,6 +49,9 @@ pub(super) fn lint(draft: &Draft, report: &mut Report) {
         conditions(rule, root_only, report);
         victims(rule, root_only, &exclude, report);
         vain_warning(rule, report);
+        swap_alone(rule, report);
+        inner_subjects(rule, report);
+        services_by_term(rule, &exclude, report);
     }
 }
 
@@ -58,6 +63,29 @@ fn mounted(patterns: &Patterns, report: &mut Report) {
             let meant = if rest.is_empty() { "/" } else { rest };
             let message = format!("{} can never match: paths are counted from the cgroup root", shown(&pattern.value));
             report.warning(pattern.at, message, format!("write {}", shown(meant)));
+        }
+    }
+}
+
+/// Units are named as if they stood at the top; and spaces that somebody put in quotes.
+fn misplaced(patterns: &Patterns, report: &mut Report) {
+    for pattern in patterns {
+        if let Some(place) = slices::usual_place(&pattern.value) {
+            report.warning(
+                pattern.at,
+                format!(
+                    "{} names units at the top, where a machine with systemd has nothing but slices and `init.scope`",
+                    shown(&pattern.value)
+                ),
+                format!("write {}, if that is meant; `systemd-cgls` shows where a unit stands", shown(&place)),
+            );
+        }
+        if pattern.value.ends_with(char::is_whitespace) {
+            report.warning(
+                pattern.at,
+                format!("the glob {} ends with a space, as hardly any group's name does", shown(&pattern.value)),
+                "take the space out of the quotes",
+            );
         }
     }
 }
@@ -245,6 +273,7 @@ fn victims(rule: &Rule, root_only: bool, exclude: &[Over<'_>], report: &mut Repo
         return;
     };
     mounted(patterns, report);
+    misplaced(patterns, report);
     if patterns.iter().all(excluded) {
         report.warning(
             rule.victim.at,
@@ -266,6 +295,77 @@ fn vain_warning(rule: &Rule, report: &mut Report) {
                 shown(&rule.name.value)
             ),
             "warn where a shortage begins, as with `psi` or `usage`, and leave `warn` out here",
+        );
+    }
+}
+
+/// On a machine without swap `swap_free` starts no judgement.
+fn swap_alone(rule: &Rule, report: &mut Report) {
+    if rule.when.iter().all(|trigger| matches!(trigger.value, Trigger::SwapFree(..))) {
+        report.warning(
+            rule.name.at,
+            format!("the rule {} never acts on a machine without swap: `swap_free` starts no judgement there", shown(&rule.name.value)),
+            "put `swap_free` under `only_if`, where it holds without swap, and say in `when` what else tells of the shortage, such as `available: {below: 5%}`",
+        );
+    }
+}
+
+/// Subjects that contain other subjects and die as a whole.
+fn inner_subjects(rule: &Rule, report: &mut Report) {
+    let whole = matches!(rule.victim.value, Victim::Subject) && rule.ladder.last() == Some(&Rung::Kill(KillWhat::Group));
+    if !whole {
+        return;
+    }
+    let contains_another = |pattern: &At<String>| {
+        let upper = Over::new(&pattern.value);
+        pattern.value != "/" && rule.watch.iter().any(|other| other.value != pattern.value && upper.contains(&other.value))
+    };
+    let found = rule.watch.iter().find(|pattern| pattern::nests(&pattern.value) || contains_another(pattern));
+    if let Some(pattern) = found {
+        report.warning(
+            pattern.at,
+            format!(
+                "the rule {} kills its subject whole, and {} can be a group with other subjects in it: if it is in trouble, everything below it dies at once",
+                shown(&rule.name.value),
+                shown(&pattern.value)
+            ),
+            "write `victim: {among: leaves}`, which takes one of the groups at the bottom; or watch only groups that are one thing, such as `/system.slice/*.service`",
+        );
+    }
+}
+
+/// Where applications stand that a systemd of the user's started, and services of the machine's.
+const SERVICES: [&str; 2] = ["/system.slice/a.service", "/user.slice/user-1000.slice/user@1000.service/app.slice/a.service"];
+
+/// For systemd a service that ended by SIGTERM ended well.
+fn services_by_term(rule: &Rule, exclude: &[Over<'_>], report: &mut Report) {
+    if !rule.ladder.iter().any(|rung| matches!(rung, Rung::Term { .. })) {
+        return;
+    }
+    let (patterns, below) = match &rule.victim.value {
+        Victim::Subject => (&rule.watch, false),
+        Victim::Among(among) => among.groups.as_ref().map_or((&rule.watch, true), |groups| (groups, false)),
+    };
+    let can_be_service = |pattern: &&At<String>| {
+        let text = pattern.value.as_str();
+        let last = text.rsplit('/').next().unwrap_or_default();
+        let in_system_slice = text.starts_with("/system.slice/") && last.ends_with('*');
+        let leaves = format!("{}/**", text.trim_end_matches('/'));
+        let probed = |glob: &str| {
+            SERVICES.iter().any(|service| Over::new(glob).matches(service) && !exclude.iter().any(|over| over.covers(service)))
+        };
+        let services = last.ends_with(".service") || last.ends_with(".service}") || in_system_slice;
+        !covered(exclude, pattern) && (services || probed(text) || (below && probed(&leaves)))
+    };
+    if let Some(pattern) = patterns.iter().find(can_be_service) {
+        report.warning(
+            rule.name.at,
+            format!(
+                "the rule {} ends services by SIGTERM ({}), which systemd takes for success: `Restart=on-failure` does not start them again, and `systemctl --failed` does not show them",
+                shown(&rule.name.value),
+                shown(&pattern.value)
+            ),
+            "leave `term` out for services, or set `RestartForceExitStatus=SIGTERM` or `Restart=always` in the units",
         );
     }
 }

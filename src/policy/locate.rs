@@ -8,6 +8,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
 use super::diagnostic::{Place, Report, plain, shown};
 use super::quoting;
+use super::written::{Raw, Written};
 
 /// How deep a policy may nest. The deepest that means anything is below 10.
 const DEEPEST: usize = 24;
@@ -19,6 +20,8 @@ const MOST_NODES: usize = 50_000;
 pub(super) struct Located {
     pub at: Place,
     pub shape: Shape,
+    /// How a scalar stands in the text.
+    pub written: Written,
 }
 
 /// What a value looks like.
@@ -41,6 +44,7 @@ struct Open {
 /// report), or if there is nothing in it.
 pub(super) fn locate(text: &str, source: u32, report: &mut Report) -> Option<Located> {
     let before = report.errors();
+    let raw = Raw::new(text);
     let mut found = None;
     let mut open: Vec<Open> = Vec::new();
     let (mut nodes, mut documents) = (0_usize, 0_usize);
@@ -65,14 +69,15 @@ pub(super) fn locate(text: &str, source: u32, report: &mut Report) -> Option<Loc
         let complete = match event {
             Event::Alias(_) => {
                 report.error(at, "an alias (`*name`) is not read in a policy", quoting::STAR);
-                Some(Located { at, shape: Shape::Scalar(String::new()) })
+                Some(Located { at, shape: Shape::Scalar(String::new()), written: Written::AsIs })
             }
             Event::Scalar(value, style, anchor, tag) => {
                 refuse_extras(at, anchor, tag.is_some(), report);
                 if matches!(style, ScalarStyle::Plain) && value.as_ref() == "<<" {
                     report.error(at, "merge keys (`<<`) are not read in a policy", "write the keys out");
                 }
-                Some(Located { at, shape: Shape::Scalar(value.into_owned()) })
+                let written = raw.written(&span.start, at, style, &value);
+                Some(Located { at, shape: Shape::Scalar(value.into_owned()), written })
             }
             Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) if open.len() >= DEEPEST => {
                 refuse_extras(at, anchor, tag.is_some(), report);
@@ -121,14 +126,14 @@ impl Open {
     fn close(self) -> Located {
         let Open { at, is_map, items } = self;
         if !is_map {
-            return Located { at, shape: Shape::List(items) };
+            return Located { at, shape: Shape::List(items), written: Written::AsIs };
         }
         let mut pairs = Vec::with_capacity(items.len() / 2);
         let mut items = items.into_iter();
         while let (Some(key), Some(value)) = (items.next(), items.next()) {
             pairs.push((key, value));
         }
-        Located { at, shape: Shape::Map(pairs) }
+        Located { at, shape: Shape::Map(pairs), written: Written::AsIs }
     }
 }
 
@@ -164,7 +169,7 @@ pub(super) fn syntax(text: &str, at: Place, reason: &str, report: &mut Report) {
             report.error(Place { column: u32::try_from(column).unwrap_or(u32::MAX), ..at }, message, hint);
             return;
         }
-        None => (format!("not YAML: {}", plain(reason)), quoting::general(text, line)),
+        None => (format!("not YAML: {}", plain(reason)), quoting::general(text, line, reason)),
     };
     report.error(at, message, hint);
 }

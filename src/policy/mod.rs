@@ -1,7 +1,7 @@
 //! From YAML text to a checked, compiled policy. Touches nothing of the system.
 //!
 //! The way of a text: [`source`] (is it text at all), `tree` (values with their places; `locate` finds the places and
-//! refuses what would blow up a reader), `read` (what the keys mean), `draft` (all sources together), `compile` (the
+//! refuses what would blow up a reader; `written` notices what YAML reads otherwise than it stands there), `read` (what the keys mean), `draft` (all sources together), `compile` (the
 //! [`model::Policy`] that other rooms read) and `lint` (sound, but probably not meant). Every fault is kept with its
 //! place until the end, so that all are shown at once. [`schema`] tells editors the same form as JSON Schema.
 //!
@@ -22,9 +22,11 @@ pub mod places;
 mod quoting;
 mod read;
 mod schema;
+pub mod slices;
 pub mod source;
 mod tree;
 mod values;
+mod written;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use files::{ReadError, read_sources};

@@ -127,6 +127,49 @@ fn check_braces(pattern: &str) -> Result<(), Bad> {
     }
 }
 
+/// Whether a match of the glob can contain another match of it, as far as it is meant to: `**` at its end, or at the end of one of
+/// its alternatives, with nothing but `*` behind it.
+pub(super) fn nests(pattern: &str) -> bool {
+    let mut rest = pattern;
+    while let Some((_, behind)) = rest.split_once("/**").or_else(|| rest.split_once("**")) {
+        if ends_in_stars(behind) {
+            return true;
+        }
+        rest = behind;
+    }
+    false
+}
+
+/// Whether nothing but parts of stars follows, up to the end of the glob; what else stands in the same braces is passed over.
+fn ends_in_stars(mut rest: &str) -> bool {
+    loop {
+        if let Some(behind) = rest.strip_prefix("/*") {
+            rest = behind.strip_prefix('*').unwrap_or(behind);
+        } else if rest.starts_with([',', '}']) {
+            let Some(behind) = behind_braces(rest) else { return false };
+            rest = behind;
+        } else {
+            return rest.is_empty();
+        }
+    }
+}
+
+/// What follows the braces in which a text begins.
+fn behind_braces(text: &str) -> Option<&str> {
+    let mut depth = 1_usize;
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return text.get(at + 1..);
+        }
+    }
+    None
+}
+
 /// The longest path without special characters of which every match of `pattern` is the same or a descendant:
 /// `/a/b` for `/a/b`, `/a/b/**` and `/a/b/*/c`, `/a` for `/a/b*`; empty for the root.
 pub(super) fn base(pattern: &str) -> &str {
@@ -151,6 +194,11 @@ impl<'p> Over<'p> {
 
     fn matches_any<'a>(&self, mut paths: impl Iterator<Item = &'a str>) -> bool {
         self.globs.as_ref().is_some_and(|globs| paths.any(|path| globs.matches(path.as_bytes())))
+    }
+
+    /// Whether it matches this path.
+    pub fn matches(&self, path: &str) -> bool {
+        self.matches_any(std::iter::once(path))
     }
 
     /// Whether whatever `pattern` can match lies, for certain, in what this one matches or below that: the way in which

@@ -2,10 +2,10 @@
 
 /// For `*` at the start of a value.
 pub(super) const STAR: &str =
-    "`*` at the start of a value means something else in YAML; a glob begins with `/`: write \"/*\", in double quotes if in doubt";
+    "`*` at the start of a value means something else in YAML; a glob begins with `/`: write '/*', in single quotes if in doubt";
 
 /// For braces and brackets that YAML takes for its own.
-pub(super) const BRACES: &str = "inside `{...}` and `[...]`, and at the start of a value, YAML takes braces and brackets for its own: put the glob in double quotes, as in \"/a/{b,c}\"";
+pub(super) const BRACES: &str = "inside `{...}` and `[...]`, and at the start of a value, YAML takes braces and brackets for its own: put the glob in single quotes, as in '/a/{b,c}'";
 
 /// What makes line `line` (from 1) no YAML, if it is one of the usual traps of globs: column (from 1), message, hint.
 pub(super) fn pitfall(text: &str, line: usize) -> Option<(usize, &'static str, &'static str)> {
@@ -17,14 +17,21 @@ pub(super) fn pitfall(text: &str, line: usize) -> Option<(usize, &'static str, &
     Some((column, "not YAML: an unquoted glob with a brace or bracket inside a flow mapping or list", BRACES))
 }
 
-/// For all other faults.
-pub(super) fn general(text: &str, line: usize) -> &'static str {
+/// For a backslash that means nothing to YAML.
+const BACKSLASH: &str =
+    "in double quotes a backslash begins an escape: put the value in single quotes, where it stands for itself, or write it twice";
+
+/// For all other faults; `reason` is what the parser says.
+pub(super) fn general(text: &str, line: usize, reason: &str) -> &'static str {
+    if reason.contains("escape") || reason.contains("hexadecimal") {
+        return BACKSLASH;
+    }
     let indent =
         text.lines().nth(line.saturating_sub(1)).map_or("", |line| line.split(|c: char| !c.is_whitespace()).next().unwrap_or_default());
     if indent.contains('\t') {
         "indent with spaces; YAML allows no tabs there"
     } else {
-        "look at the indentation, the quotes and the brackets here and in the line before; put a value with special characters in double quotes"
+        "look at the indentation, the quotes and the brackets here and in the line before; put a value with special characters in single quotes"
     }
 }
 
@@ -110,8 +117,8 @@ mod tests {
 
     #[test]
     fn tabs_are_named() {
-        assert!(general("a:\n\tb: 1", 2).contains("tabs"));
-        assert!(!general("a:\n  b: 1", 2).contains("tabs"));
+        assert!(general("a:\n\tb: 1", 2, "").contains("tabs"));
+        assert!(!general("a:\n  b: 1", 2, "").contains("tabs"));
         assert_eq!(pitfall("a", 0), None);
         assert_eq!(pitfall("a", 7), None);
     }

@@ -9,12 +9,15 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::diagnostic::{Place, Report, shown};
 use super::locate::{self, Located, Shape, locate};
+use super::written::Written;
 
 /// A value and where it begins.
 #[derive(Debug)]
 pub(super) struct Node {
     pub at: Place,
     pub kind: Kind,
+    /// How a scalar stands in the text.
+    pub written: Written,
 }
 
 /// A value.
@@ -99,7 +102,7 @@ enum Content {
 }
 
 fn join(content: Content, located: Located, report: &mut Report) -> Option<Node> {
-    let at = located.at;
+    let (at, written) = (located.at, located.written);
     let kind = match (content, located.shape) {
         (Content::Text(text), Shape::Scalar(raw)) if text == raw => Kind::Text(text),
         (Content::Bare { integer, boolean }, Shape::Scalar(raw)) => Kind::Bare { raw, integer, boolean },
@@ -135,11 +138,11 @@ fn join(content: Content, located: Located, report: &mut Report) -> Option<Node>
             Kind::Map(entries)
         }
         _ => {
-            report.error(at, "two YAML readers understand this differently", "write it more plainly, in double quotes if it is a text");
+            report.error(at, "two YAML readers understand this differently", "write it more plainly, in single quotes if it is a text");
             return None;
         }
     };
-    Some(Node { at, kind })
+    Some(Node { at, kind, written })
 }
 
 fn join_key(content: Content, located: Located, report: &mut Report) -> Option<Key> {

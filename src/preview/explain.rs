@@ -19,6 +19,7 @@ use crate::cgroup::path::GroupPath;
 use crate::policy::globs::Globs;
 use crate::policy::model::{AmongGroups, GroupClass, KillWhat, Policy, Rule, Rung, Victim};
 use crate::policy::places::LineOf;
+use crate::policy::slices;
 use crate::record::words;
 use crate::sense::tree::Slot;
 
@@ -37,12 +38,16 @@ pub struct Explanation {
     pub group: String,
     /// Whether it is there; `None`: nobody looked.
     pub exists: Option<bool>,
+    /// If it is not: groups of this name elsewhere, or else where systemd would put such a unit.
+    pub perhaps: Vec<String>,
     /// Its importance.
     pub importance: Importance,
     /// Exclusions that cover it.
     pub exclusions: Vec<Exclusion>,
     /// What `kernel: oom_group` says of it; `None`: nothing.
     pub oom_group: Option<Cover>,
+    /// How `kill_one_in` covers it: where a rule kills a group, here it kills one process. `None`: it does not.
+    pub kill_one_in: Option<Cover>,
     /// Every rule that has to do with it, in the policy's order.
     pub rules: Vec<RuleRelation>,
     /// Its numbers, if it is there.
@@ -134,10 +139,12 @@ pub fn explain(asked: &Asked, path: &GroupPath, onlooker: Option<&mut Onlooker>)
         policy_hash: policy.hash.to_string(),
         group: path.to_string(),
         exists: None,
+        perhaps: std::str::from_utf8(path.as_bytes()).ok().and_then(slices::usual_place).into_iter().collect(),
         importance: importance(asked, &class, &line),
         exclusions: exclusions(asked, &line),
         oom_group: policy.oom_group.as_ref().filter(|_| class.oom_group).and_then(|globs| oom_group(asked, globs, path)),
-        rules: (0..policy.rules.len()).filter_map(|rule| relation(asked, rule, &line)).collect(),
+        kill_one_in: policy.kill_one_in.as_ref().and_then(|globs| kill_one_in(asked, globs, &line)),
+        rules: (0..policy.rules.len()).filter_map(|rule| relation(asked, rule, &line, class.kill_one)).collect(),
         numbers: None,
         daemon: None,
         processes: Vec::new(),
@@ -146,7 +153,14 @@ pub fn explain(asked: &Asked, path: &GroupPath, onlooker: Option<&mut Onlooker>)
     let Some(onlooker) = onlooker else { return explanation };
     let slot = onlooker.at(path);
     explanation.exists = Some(slot.is_some());
-    let Some(slot) = slot else { return explanation };
+    let Some(slot) = slot else {
+        let namesakes = namesakes(onlooker, path);
+        if !namesakes.is_empty() {
+            explanation.perhaps = namesakes;
+        }
+        return explanation;
+    };
+    explanation.perhaps.clear();
     explanation.numbers = numbers::of(onlooker, slot);
     explanation.daemon = onlooker.daemon.filter(|_| onlooker.daemon_slot().is_some_and(|daemon| onlooker.is_below(daemon, slot)));
     let seen = numbers::processes(onlooker, policy, slot);
@@ -166,6 +180,15 @@ pub fn explain(asked: &Asked, path: &GroupPath, onlooker: Option<&mut Onlooker>)
         }
     }
     explanation
+}
+
+/// Groups whose path ends in the one that was asked for, as that of a service does that was named without its slice.
+fn namesakes(onlooker: &Onlooker, path: &GroupPath) -> Vec<String> {
+    let paths = onlooker.tree.slots().filter_map(|slot| onlooker.path(slot));
+    let mut found: Vec<String> =
+        paths.filter(|there| !path.is_root() && there.as_bytes().ends_with(path.as_bytes())).map(ToString::to_string).collect();
+    found.sort();
+    found
 }
 
 /// The group and those above it, from the root down.
@@ -219,13 +242,21 @@ fn oom_group(asked: &Asked, globs: &Globs, path: &GroupPath) -> Option<Cover> {
     Some(cover)
 }
 
+/// The globs of `kill_one_in` hold for what is below, too.
+fn kill_one_in(asked: &Asked, globs: &Globs, line: &[GroupPath]) -> Option<Cover> {
+    let mut cover = covered(globs, line, None)?;
+    let at = globs.patterns().position(|pattern| pattern == cover.glob);
+    cover.place = at.and_then(|at| asked.places.kill_one_in.get(at)).cloned();
+    Some(cover)
+}
+
 /// `None`: the rule has nothing to do with the group.
-fn relation(asked: &Asked, index: usize, line: &[GroupPath]) -> Option<RuleRelation> {
+fn relation(asked: &Asked, index: usize, line: &[GroupPath], kill_one: bool) -> Option<RuleRelation> {
     let rule = asked.policy.rules.get(index)?;
     let place = asked.places.rules.get(index);
     let watches = covered(&rule.watch, line, place);
     let victim = may_die(rule, line, watches.as_ref(), place);
-    let then = if victim.is_some() { rule.ladder.iter().map(rung).collect() } else { Vec::new() };
+    let then = if victim.is_some() { rule.ladder.iter().map(|step| rung(step, kill_one)).collect() } else { Vec::new() };
     (watches.is_some() || victim.is_some()).then(|| RuleRelation {
         rule: rule.name.to_string(),
         place: place.cloned(),
@@ -238,8 +269,9 @@ fn relation(asked: &Asked, index: usize, line: &[GroupPath]) -> Option<RuleRelat
     })
 }
 
-fn rung(rung: &Rung) -> String {
+fn rung(rung: &Rung, kill_one: bool) -> String {
     match rung {
+        Rung::Kill(KillWhat::Group) if kill_one => "kill process (kill_one_in)".to_owned(),
         Rung::Kill(KillWhat::Group) => "kill group".to_owned(),
         Rung::Kill(KillWhat::Process) => "kill process".to_owned(),
         before => words::rung_before_the_kill(before).unwrap_or_default(),

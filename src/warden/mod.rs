@@ -16,6 +16,7 @@
 //! - [`reload`]: the thread that watches the policy's files.
 //! - [`switches`]: pause and circuit breakers, which keep it from deeds.
 //! - [`published`]: the groups that a scrape shows.
+//! - [`unmatched`]: exclusions that protect nothing here.
 
 pub mod climbs;
 mod closer;
@@ -31,6 +32,7 @@ pub mod senses;
 pub mod signal;
 mod stall;
 pub mod switches;
+mod unmatched;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -261,6 +263,7 @@ impl Warden {
         warden.senses.start_samplers(&warden.policy, now);
         warden.rehearse();
         warden.enlist();
+        unmatched::tell(&warden.policy, &warden.senses.tree);
         Ok(warden)
     }
 
@@ -374,6 +377,7 @@ impl Warden {
         self.closer.retain(renumber);
         self.closer.policy_replaced();
         self.senses.adopt(policy, now, &self.poller);
+        unmatched::tell(policy, &self.senses.tree);
         self.tree_changed(now);
         self.enlist();
     }

@@ -36,7 +36,7 @@ fn a_kill_that_rests_on_a_counter_alone() {
 fn available_without_swap_and_swap_without_available() {
     let node = "watch: /\nvictim: {among: leaves}\n";
     warned("", &format!("{node}when: [available: {{below: 5%}}]"), &["6:12: `available` without `swap_free`"]);
-    warned("", &format!("{node}when: [swap_free: {{below: 5%}}]"), &["6:12: `swap_free` without `available`"]);
+    warned("", &format!("{node}when: [swap_free: {{below: 5%}}, lms: kill]"), &["6:12: `swap_free` without `available`"]);
     // One beside the other does not help: each starts a judgement by itself.
     warned(
         "",
@@ -44,7 +44,105 @@ fn available_without_swap_and_swap_without_available() {
         &["6:12: `available` without", "6:36: `swap_free` without"],
     );
     warned("", &format!("{node}when: [available: {{below: 5%}}]\nonly_if: [swap_free: {{below: 5%}}]"), &[]);
-    warned("", &format!("{node}when: [swap_free: {{below: 5%}}]\nonly_if: [available: {{below: 5%}}]"), &[]);
+    warned("", &format!("{node}when: [swap_free: {{below: 5%}}, lms: kill]\nonly_if: [available: {{below: 5%}}]"), &[]);
+}
+
+#[test]
+fn swap_free_alone_in_when_never_acts_without_swap() {
+    let node = "watch: /\nvictim: {among: leaves}\nonly_if: [available: {below: 5%}]\n";
+    let never = "3:11: the rule `r` never acts on a machine without swap";
+    warned("", &format!("{node}when: [swap_free: {{below: 5%}}]"), &[never]);
+    warned("", &format!("{node}when: [swap_free: {{below: 5%}}, swap_free: {{below: 1GiB, for: 1s}}]"), &[never]);
+    warned("", &format!("{node}when: [swap_free: {{below: 5%}}, psi: full 1s/2s]"), &[]);
+    warned("", "watch: /a\nwhen: [event: oom]\nonly_if: [swap_free: {below: 5%}]", &[]);
+}
+
+#[test]
+fn units_that_stand_in_no_slice() {
+    let rule = "watch: /a\nwhen: [event: oom]";
+    warned("exclude: [/ssh.service]\n", rule, &["6:11: `/ssh.service` names units at the top"]);
+    warned("exclude: [{group: '/{ssh,sshd}.service', comm: sshd}]\n", rule, &["6:19: `/{ssh,sshd}.service` names units at the top"]);
+    warned("importance: [{group: /session-*.scope, value: 1}]\n", rule, &["6:22: `/session-*.scope` names"]);
+    warned(
+        "kernel: {oom_group: /user@1000.service}\nkill_one_in: /user-1000.slice\n",
+        rule,
+        &["6:21: `/user@1000.service`", "7:14: `/user-1000.slice`"],
+    );
+    warned(
+        "",
+        "watch: /web.service\nwhen: [event: oom]\nvictim: {among: /db.service/*}",
+        &["4:12: `/web.service`", "6:21: `/db.service/*`"],
+    );
+    warned("exclude: [/system.slice/ssh.service, /init.scope, /system.slice, \"/**/x.service\", /docker/1]\n", rule, &[]);
+    let hint = good("version: 1\nexclude: [/ssh.service]\nrules: []\n").warnings.pop().unwrap().hint;
+    assert!(hint.starts_with("write `/system.slice/ssh.service`, if that is meant"), "{hint}");
+}
+
+#[test]
+fn a_space_at_the_end_of_a_glob() {
+    warned("exclude: [\"/b \", '/c d']\n", "watch: /a\nwhen: [event: oom]", &["6:11: the glob `/b ` ends with a space"]);
+}
+
+#[test]
+fn subjects_that_contain_subjects_and_die_whole() {
+    let rule = |watch: &str, rest: &str| format!("watch: {watch}\nwhen: [psi: full 1s/2s]\n{rest}");
+    for (watch, column) in [
+        ("/**", 12),
+        ("/kubepods.slice/**", 12),
+        ("'/{a/**,b}'", 12),
+        ("[/x, /a/**]", 17),
+        ("[/a, /a/b]", 13),
+        ("[/a/*, /a/**]", 13),
+        ("[/a/*/c, /a/*]", 21),
+    ] {
+        for victim in ["", "victim: subject"] {
+            warned("", &rule(watch, victim), &[&format!("4:{column}: the rule `r` kills its subject whole, and `")]);
+        }
+        warned("", &rule(watch, "victim: {among: leaves}"), &[]);
+        warned("", &rule(watch, "then: [kill: process]"), &[]);
+    }
+    for watch in ["/a", "/a/*", "/a/*/*", "/a/**/*.scope", "[/a, /b/*]", "[/a/*.service, /a/*.scope]"] {
+        warned("", &rule(watch, ""), &[]);
+    }
+}
+
+#[test]
+fn sigterm_for_services_of_systemd() {
+    let then = "then: [term: {wait: 1s}, kill: group]";
+    let subject = |watch: &str| format!("watch: {watch}\nwhen: [event: oom]\n{then}");
+    let ends = "3:11: the rule `r` ends services by SIGTERM (";
+    for watch in [
+        "/system.slice/*",
+        "/system.slice/*.service",
+        "/system.slice/pg*",
+        "/system.slice/{a,b}.service",
+        "'/system.slice/{a.service,b.service}'",
+        "/user.slice/user-*.slice/user@*.service/app.slice/*",
+        "[/batch.slice/*, /work/x.service]",
+    ] {
+        warned("", &subject(watch), &[ends]);
+        warned(
+            "",
+            &format!(
+                "watch: /a\nwhen: [event: oom]\nvictim: {{among: {}}}\n{then}",
+                watch.replace("[/batch.slice/*, ", "[/c, ").replace("/{a,b}", "/a")
+            ),
+            &[ends],
+        );
+        warned("", &subject(watch).replace(then, ""), &[]);
+    }
+    let among = |watch: &str, among: &str| {
+        format!("watch: {watch}\nwhen: [psi: full 1s/2s]\nonly_if: [available: {{below: 10%}}]\nvictim: {{among: {among}}}\n{then}")
+    };
+    warned("", &among("/", "leaves"), &[ends]);
+    warned("", &among("/", "/**"), &[ends]);
+    warned("", &among("/system.slice", "leaves"), &[ends]);
+    warned("", &among("/batch.slice", "leaves"), &[]);
+    warned("", &among("/", "[/batch.slice/**, /tenants.slice/*]"), &[]);
+    warned("exclude: [/system.slice, /user.slice]\n", &among("/", "/**"), &[]);
+    for watch in ["/batch.slice/*", "/system.slice/*.scope", "/workers/*"] {
+        warned("", &subject(watch), &[]);
+    }
 }
 
 #[test]

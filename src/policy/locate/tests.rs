@@ -82,10 +82,10 @@ fn what_a_policy_may_not_use_is_refused_by_name() {
 #[test]
 fn the_traps_of_globs_get_their_hint() {
     for (text, expected, hint) in [
-        ("watch: *", "1:8 not YAML: `*`", "\"/*\""),
-        ("a: 1\nwatch: [/a, **]", "2:13 not YAML: `*`", "\"/*\""),
-        ("exclude:\n  - {group: /a/{b,c}}", "2:16 not YAML: an unquoted glob", "\"/a/{b,c}\""),
-        ("watch: [/a/[bc]]", "1:12 not YAML: an unquoted glob", "\"/a/{b,c}\""),
+        ("watch: *", "1:8 not YAML: `*`", "'/*'"),
+        ("a: 1\nwatch: [/a, **]", "2:13 not YAML: `*`", "'/*'"),
+        ("exclude:\n  - {group: /a/{b,c}}", "2:16 not YAML: an unquoted glob", "'/a/{b,c}'"),
+        ("watch: [/a/[bc]]", "1:12 not YAML: an unquoted glob", "'/a/{b,c}'"),
         ("a:\n\tb: 1", "2:", "tabs"),
     ] {
         let found = refusals(text);

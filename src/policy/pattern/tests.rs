@@ -1,6 +1,16 @@
 use super::*;
 
 #[test]
+fn globs_whose_matches_contain_one_another() {
+    for pattern in ["/**", "/a/**", "/a/**/*", "/{a/**,b}", "/{b,a/**}", "/{**,a}", "/a/{x,{b/**,c},d}", "/a/**/b/**", "/a/{b,c/**}/*"] {
+        assert!(nests(pattern), "{pattern}");
+    }
+    for pattern in ["/", "/a", "/a/*", "/*/*", "/a/**/b", "/a/**/*.scope", "/{a/**,b}/c", "/a/{**,b}/c*", "/a/[*][*]", "/a?"] {
+        assert!(!nests(pattern), "{pattern}");
+    }
+}
+
+#[test]
 fn shapes() {
     for (pattern, expected) in [
         ("/", Shape::Literal),

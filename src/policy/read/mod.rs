@@ -173,12 +173,19 @@ fn exclude(node: &Node, report: &mut Report) -> Option<At<Exclude>> {
     };
     let group = fields.need("group", hint, report).and_then(|node| patterns(node, report));
     let comm = match comm {
-        Some(node) => Some(
-            text(node, "a process's name", report).and_then(|text| Some((text.to_owned(), good(node.at, values::comm(text), report)?)))?,
-        ),
+        Some(node) => Some(comm_of(node, report)?),
         None => None,
     };
     Some(At::new(node.at, Exclude { group: group?, comm }))
+}
+
+fn comm_of(node: &Node, report: &mut Report) -> Option<(String, Box<[u8]>)> {
+    let text = text(node, "a process's name", report)?;
+    if let Some((at, bad)) = node.written.refusal("comm", text, node.at) {
+        report.bad(at, bad);
+        return None;
+    }
+    Some((text.to_owned(), good(node.at, values::comm(text), report)?))
 }
 
 fn importance(node: &Node, report: &mut Report) -> Option<At<Importance>> {
@@ -236,6 +243,10 @@ fn pattern(node: &Node, report: &mut Report) -> Option<At<String>> {
         report.error(node.at, format!("a glob is expected here, not {}", node.describe()), hint);
         return None;
     };
+    if let Some((at, bad)) = node.written.refusal("glob", text, node.at) {
+        report.bad(at, bad);
+        return None;
+    }
     match globs::parse(text) {
         Ok(_) => Some(At::new(node.at, text.clone())),
         Err(bad) => {

@@ -302,11 +302,11 @@ fn errors_of_exclusions_and_importance() {
         ("{group: /a, comm: 1234567890123456}", "3:23: a process's name is expected here, not the number", "\"1234567890123456\""),
         ("{group: /a, comm: abcdefghijklmnop}", "3:23: the comm `abcdefghijklmnop` is longer than 15 bytes", "exclude the group"),
         ("{group: /a, comm: []}", "3:23: a process's name is expected here, not a list", "single word"),
-        ("{group: {a: b}}", "3:13: a glob is expected here, not a mapping", "double quotes"),
+        ("{group: {a: b}}", "3:13: a glob is expected here, not a mapping", "single quotes"),
         ("{group: /a, com: x}", "3:17: unknown key `com` in an exclusion", "did you mean `comm`?"),
-        ("{group: /a/{b,c}}", "3:16: not YAML: an unquoted glob with a brace", "\"/a/{b,c}\""),
-        ("*.service", "3:5: not YAML: `*` at the start", "\"/*\""),
-        ("[/a]", "3:5: a glob is expected here, not a list", "double quotes"),
+        ("{group: /a/{b,c}}", "3:16: not YAML: an unquoted glob with a brace", "'/a/{b,c}'"),
+        ("*.service", "3:5: not YAML: `*` at the start", "'/*'"),
+        ("[/a]", "3:5: a glob is expected here, not a list", "single quotes"),
     ] {
         refused(&exclude(entry), &[(start, hint)]);
     }
@@ -332,7 +332,7 @@ fn errors_of_rules() {
         ("watch: /a\nwhen: {event: oom}", "5:11: `when` is a list, not a mapping", "`- `"),
         ("watch: /a\nwhen: [event: oom]\nonly_if: []", "6:14: `only_if` is empty", "leave `only_if` out"),
         ("watch: [/a, 5]\nwhen: [event: oom]", "4:17: a glob is expected here, not the number `5`", "`/`"),
-        ("watch: {a,b}\nwhen: [event: oom]", "4:12: a glob is expected here, not a mapping", "double quotes"),
+        ("watch: {a,b}\nwhen: [event: oom]", "4:12: a glob is expected here, not a mapping", "single quotes"),
         ("watch: /a\nwhen: [event: oom]\nonlyif: []", "6:5: unknown key `onlyif` in a rule", "did you mean `only_if`?"),
         ("watch: /a\nwhen: [event: oom]\nmode: dry", "6:11: the mode is `enforce` or `observe`", "observe"),
         ("watch: /a\nwhen: [event: oom]\ncooldown: 5", "6:15: `5` has no unit", "write 5ms or 5s"),

@@ -267,12 +267,15 @@ fn trigger(key: &str) -> Option<Value> {
         ),
         "usage" => described(
             reference("usage"),
-            "The subject uses more than a share of a limit, or than an amount, as in `{above: 95%, of: max, for: 1s}`. Usage is memory.current less file cache that is easily given back.",
+            "The subject uses more than a share of a limit, or than an amount, as in `{above: 95%, of: max, for: 1s}`. Usage is memory.current less what can be reclaimed: clean file cache and reclaimable slab.",
         ),
         "available" => {
             described(reference("level"), "MemAvailable of the node is below a level, as in `{below: {share: 5%, at_most: 1GiB}}`.")
         }
-        "swap_free" => described(reference("level"), "SwapFree of the node is below a level. On a node without swap it always is."),
+        "swap_free" => described(
+            reference("level"),
+            "SwapFree of the node is below a level. On a node without swap this starts no judgement; there, say in `when` what else tells of the shortage.",
+        ),
         "lms" => described(
             json!({"enum": LMS_LEVELS.map(|(name, _)| name)}),
             "The low memory signal of the kernel module: below its first threshold, below its second, or about to kill by itself.",
@@ -285,7 +288,10 @@ fn condition(key: &str) -> Option<Value> {
     Some(match key {
         "usage" => described(reference("usage_now"), "The subject uses more than a share of a limit, or than an amount."),
         "available" => described(reference("level_now"), "MemAvailable of the node is below a level."),
-        "swap_free" => described(reference("level_now"), "SwapFree of the node is below a level. On a node without swap it always is."),
+        "swap_free" => described(
+            reference("level_now"),
+            "SwapFree of the node is below a level. On a node without swap this holds: there is none to help.",
+        ),
         _ => return None,
     })
 }

@@ -74,6 +74,39 @@ fn what_follows_from_a_name() {
 }
 
 #[test]
+fn a_group_that_is_not_there_may_be_another() {
+    let service = by_name(POLICY, "/ssh.service");
+    assert_eq!(service.perhaps, ["/system.slice/ssh.service"]);
+    let text = plain(&service.text());
+    assert!(text.starts_with("/ssh.service  explained by its name alone\n  perhaps /system.slice/ssh.service is meant\n"), "{text}");
+    assert_eq!(by_name(POLICY, "/t/web").perhaps, [""; 0]);
+    // On a machine, what is there counts.
+    let tree = StandIn::new();
+    for group in ["", "other.slice", "other.slice/ssh.service", "here.service"] {
+        tree.group(group, MIB);
+    }
+    let asked = asked(POLICY);
+    let mut onlooker = tree.look(&asked, None);
+    let mut perhaps = |path: &str| explain(&asked, &GroupPath::from_bytes(path.as_bytes()), Some(&mut onlooker)).perhaps;
+    assert_eq!(perhaps("/ssh.service"), ["/other.slice/ssh.service"]);
+    assert_eq!(perhaps("/cron.service"), ["/system.slice/cron.service"]);
+    assert_eq!((perhaps("/here.service"), perhaps("/nowhere")), (vec![], vec![]));
+}
+
+#[test]
+fn where_one_process_is_killed_the_ladder_says_so() {
+    let policy = "rules:\n  - {name: r, watch: /t/*, when: [event: oom_kill]}\nkill_one_in: [/x, /t/web]\n";
+    let explanation = by_name(policy, "/t/web/a");
+    assert_eq!(explanation.rules[0].then, ["kill process (kill_one_in)"]);
+    let cover = explanation.kill_one_in.as_ref().unwrap();
+    assert_eq!((cover.glob.as_str(), cover.inherited, cover.place.as_ref().unwrap().line), ("/t/web", true, 4));
+    let text = plain(&explanation.text());
+    assert!(text.contains("kill_one_in  yes") && text.contains("/t/web, inherited from /t/web\n"), "{text}");
+    let other = by_name(policy, "/t/db");
+    assert_eq!((other.kill_one_in.is_none(), other.rules[0].then.join(", ")), (true, "kill group".to_owned()));
+}
+
+#[test]
 fn the_whole_ladder_is_told() {
     let then =
         "then: [{warn: {signal: SIGUSR1, wait: 1s}}, {hook: {exec: [/bin/save], timeout: 500ms}}, {term: {wait: 3s}}, {kill: process}]";

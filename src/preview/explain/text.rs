@@ -18,6 +18,9 @@ impl Explanation {
         let mut out = String::new();
         // Writing to a text can't fail, here and below.
         let _ = writeln!(out, "{}  {}", Styled(STRONG, &self.group), self.presence());
+        if !self.perhaps.is_empty() {
+            let _ = writeln!(out, "  perhaps {} is meant", named(&self.perhaps));
+        }
         let _ = writeln!(out, "  {}", self.sum());
         out.push('\n');
         self.entries(&mut out);
@@ -92,6 +95,9 @@ impl Explanation {
         match &self.oom_group {
             Some(cover) => table.row(Style::new(), ["oom_group".to_owned(), "yes".to_owned(), format!("{}{now}", cover.text())]),
             None => table.row(Style::new(), ["oom_group".to_owned(), "no".to_owned(), format!("the policy does not set it{now}")]),
+        }
+        if let Some(cover) = &self.kill_one_in {
+            table.row(Style::new(), ["kill_one_in".to_owned(), "yes".to_owned(), cover.text()]);
         }
         if !self.spared_below.is_empty() {
             table.row(SAFE, ["contains".to_owned(), "excluded".to_owned(), named(&self.spared_below)]);

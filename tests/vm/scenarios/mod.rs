@@ -162,6 +162,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             swapped_symlink_is_a_new_policy,
             bad_policy_changes_nothing,
             half_written_policy_is_not_read,
+            exclusions_that_match_nothing_are_told,
         }
         journal::{
             full_disk_costs_counted_lines_and_no_later_one,

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::common::{THRASH, hog, narrow};
 use crate::guest::daemon::{Daemon, Setup};
+use crate::guest::group::Group;
 use crate::guest::places;
 use crate::guest::wait::{self, SOON};
 use crate::outcome::{Doing, Outcome};
@@ -100,5 +101,26 @@ pub fn half_written_policy_is_not_read() -> Outcome {
     drop(file);
     in_force(&daemon, "second")?;
     ensure!(daemon.count("oomwarden_policy_reload_failures_total", &[])? == 0.0, "a half-written policy was tried");
+    daemon.stop()
+}
+
+/// At the start and after a reload the log names exclusions that protect nothing on this machine; it warns where a unit is named
+/// without its slice.
+pub fn exclusions_that_match_nothing_are_told() -> Outcome {
+    Group::new("system.slice/ssh.service")?;
+    let excluding = |exclude: &str| format!("{THRASH}exclude: [{exclude}]\n");
+    let daemon = Daemon::start(&excluding("/ssh.service, /system.slice/ssh.service, /system.slice/dbus.service"))?;
+    let told = |line: &str| {
+        wait::until(&format!("the log says {line:?}"), SOON, || Ok(daemon.said().contains(line)))?;
+        let said = daemon.said();
+        ensure!(said.matches(line).count() == 1, "the log says it more than once: {said}");
+        Ok(())
+    };
+    told(
+        "the exclusion /ssh.service protects nothing: no group has such a name; on a machine with systemd it would be /system.slice/ssh.service",
+    )?;
+    told("no group is there now for 1 of 3 globs under `exclude`: /system.slice/dbus.service")?;
+    replace(&daemon.policy_file(), &excluding("/system.slice/ssh.service, '/system.slice/*getty@*.service'"))?;
+    told("no group is there now for 1 of 2 globs under `exclude`: /system.slice/*getty@*.service")?;
     daemon.stop()
 }
