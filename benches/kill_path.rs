@@ -61,6 +61,7 @@ fn tree(policy: &Policy, groups: u32) -> Vec<GroupFacts> {
                     shmem: Some(0),
                     reclaimable: Some(0),
                     outlives: Some(0),
+                    tmpfs: Some(0),
                     slab: Some(0),
                     swap: Some(0),
                     max: Some(Limit::Unlimited),

@@ -60,6 +60,7 @@ fn tree() -> Vec<GroupFacts> {
                 shmem: Some(0),
                 reclaimable: Some(0),
                 outlives: Some(0),
+                tmpfs: Some(0),
                 slab: Some(0),
                 swap: Some(0),
                 max: Some(Limit::Bytes(own)),
@@ -105,6 +106,12 @@ fn policy() -> Policy {
             rule(among(AmongGroups::Leaves, &[RankKey::Usage, RankKey::Swap, RankKey::Growth, RankKey::Pressure, RankKey::Overage])),
             rule(among(AmongGroups::Leaves, &[RankKey::OomScore])),
             rule(Victim::Subject),
+            rule(Victim::Among(Among {
+                groups: AmongGroups::Leaves,
+                at_least: Bytes(MIB),
+                or_largest: false,
+                rank: vec![RankBy { key: RankKey::Usage, within: None }],
+            })),
         ],
         oom_group: None,
         node_limit: None,
@@ -116,14 +123,19 @@ fn policy() -> Policy {
 
 /// Judges to the end, and how many allocations that took.
 fn judge(judge: &mut Judge, policy: &Policy, rule: usize, groups: &mut [GroupFacts], out: &mut Verdict) -> u64 {
+    judge_notice(judge, policy, rule, Notice::Event(EventKind::Oom, 0, 1), groups, out)
+}
+
+/// The same on another notice.
+fn judge_notice(judge: &mut Judge, policy: &Policy, rule: usize, notice: Notice, groups: &mut [GroupFacts], out: &mut Verdict) -> u64 {
     let node = NodeFacts { total_bytes: 100 * MIB, available_bytes: Some(5 * MIB), swap_free_bytes: Some(0), ..NodeFacts::default() };
     let subject = if rule == 3 { 26 } else { 0 };
-    let notice = Notice::Event(EventKind::Oom, 0, 1);
     let mut comm_hits = oomwarden::policy::model::EntrySet::EMPTY;
     comm_hits.insert(1);
     let before = counting::so_far();
     while let Step::NeedProcesses(at) = judge.judge(policy, rule, subject, &notice, &node, groups, &[GroupId(3)], out) {
-        groups[at as usize].processes = Some(ProcessFacts { count: 1, comm_hits, oom_score: Some(at % 9), ..ProcessFacts::default() });
+        groups[at as usize].processes =
+            Some(ProcessFacts { count: 1, comm_hits, oom_score: Some(at % 9), has_shielded: at % 4 == 0, ..ProcessFacts::default() });
     }
     let facts = ScopeFacts::of(groups, &node, subject, out.scope).expect("both are in the tree");
     let _ = recovered(&notice, &policy.rules[rule], &facts, &facts);
@@ -141,6 +153,16 @@ fn judging_allocates_nothing() {
         assert!(matches!(out.decision, Decision::Kill(_)), "rule {rule}: {:?}", out.decision);
         assert!(out.candidates.len() > 15, "rule {rule}: {}", out.candidates.len());
         assert_eq!(allocations, 0, "rule {rule}");
+    }
+
+    // Levels: one that can be lifted, and one that can't.
+    for (level, kills) in [(6 * MIB, true), (80 << 30, false)] {
+        let mut groups = tree();
+        groups[90].populated = Some(false);
+        let notice = Notice::Available(level, Duration::ZERO);
+        let allocations = judge_notice(&mut judge_, &policy, 4, notice, &mut groups, &mut out);
+        assert_eq!((matches!(out.decision, Decision::Kill(_)), out.is_in_vain()), (kills, !kills), "{level}: {:?}", out.decision);
+        assert_eq!(allocations, 0, "{level}");
     }
 
     let mut history = History::with_capacity(8);

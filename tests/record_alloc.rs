@@ -67,6 +67,7 @@ fn verdict() -> Verdict {
             _ => Standing::Struck(Strike::ContainsSpared(group - 1)),
         },
         importance: 0,
+        shielded: false,
         usage_bytes: Some(1 << 20),
         keys: [Some(1 << 20), None, None, None],
     }));

@@ -153,12 +153,13 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// What reclaim can take without killing, swapping or writing: file cache, used of late or not, less what must be written
-    /// first, and reclaimable slab.
+    /// What reclaim can take without killing, swapping or writing: file cache, used of late or not,
+    /// less what must be written first, and reclaimable slab.
     ///
-    /// A kernel that does not tell the file cache leaves the sum unknown: as 0 it would make a healthy group look full. What is not
-    /// told of unwritten pages counts as 0, which makes a group look emptier. Slab that is not told is 0 as well: a
-    /// kernel without that key does not charge slab to groups.
+    /// A kernel that does not tell the file cache leaves the sum unknown: as 0 it would make a
+    /// healthy group look full. What is not told of unwritten pages counts as 0, which makes a
+    /// group look emptier. Slab that is not told is 0 as well: a kernel without that key does not
+    /// charge slab to groups.
     #[must_use]
     pub fn reclaimable(&self) -> Option<u64> {
         let unwritten = self.file_dirty.unwrap_or(0).saturating_add(self.file_writeback.unwrap_or(0));
@@ -166,11 +167,20 @@ impl Stat {
         Some(clean.saturating_add(self.slab_reclaimable.unwrap_or(0)))
     }
 
-    /// Page cache that surely stays where it is when every process ends: files and tmpfs. At least so much: shared memory
-    /// that is mapped may be anonymous and die with its processes, and what is locked becomes reclaimable by their death.
+    /// Page cache that surely stays where it is when every process ends: files and tmpfs. At least
+    /// so much: shared memory that is mapped may be anonymous and die with its processes, and what
+    /// is locked becomes reclaimable by their death.
     #[must_use]
     pub fn outlives(&self) -> Option<u64> {
         Some(self.file?.saturating_sub(self.file_mapped?.min(self.shmem?)).saturating_sub(self.unevictable?))
+    }
+
+    /// tmpfs that surely stays charged when every process ends: of [`Stat::outlives`] what can't be
+    /// reclaimed afterwards. Unwritten file cache is not counted, since it is written when nobody
+    /// dirties it any more.
+    #[must_use]
+    pub fn tmpfs(&self) -> Option<u64> {
+        Some(self.shmem?.saturating_sub(self.file_mapped?).saturating_sub(self.unevictable?))
     }
 }
 

@@ -7,8 +7,8 @@
 //! What must live comes in two kinds. Some is known at once: exclusions by path, oomwarden's own group, a group that could not
 //! be read. The rest rests on facts about processes: process 1, oom_score_adj -1000, an excluded comm. The latter counts only
 //! once the whole subtree of the candidate in question has been seen. A half-seen subtree would make the
-//! verdict depend on the order in which siblings happen to be listed. The same holds for a shielded process, which spares nobody
-//! but puts a group behind others.
+//! verdict depend on the order in which siblings happen to be listed. The same holds for a shielded
+//! process, which spares nobody but puts a group behind others.
 
 use super::facts::{GroupFacts, GroupId};
 use super::gives_way_to_children;
@@ -142,8 +142,8 @@ impl Survey {
         note.importance_below.map_or(note.importance, |below| below.max(note.importance))
     }
 
-    /// Whether the group, or one below it, is known to hold a shielded process. As with what must live, that counts once all of them
-    /// have been seen.
+    /// Whether the group, or one below it, is known to hold a shielded process. As with what must
+    /// live, that counts once all of them have been seen.
     fn is_shielded(&self, tree: Tree<'_>, at: u32) -> bool {
         self.notes[at as usize].next_shielded < tree.end(at) && self.unseen(tree, at).is_none()
     }

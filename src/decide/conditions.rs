@@ -129,8 +129,9 @@ pub(super) fn available_below(level: &Level, node: &NodeFacts) -> Option<bool> {
     Some(node.available_bytes? < level.bytes(node.total_bytes))
 }
 
-/// Whether a level of free swap is not smaller than all the swap there is, so that it is reached whatever happens. Then it tells
-/// of no trouble and starts nothing: there is no swap, or little, and it may have been switched off while we ran.
+/// Whether a level of free swap is not smaller than all the swap there is, so that it is reached
+/// whatever happens. Then it tells of no trouble and starts nothing: there is no swap, or little,
+/// and it may have been switched off while we ran.
 #[must_use]
 pub const fn is_beyond_swap(level: u64, node: &NodeFacts) -> bool {
     level >= node.swap_total_bytes

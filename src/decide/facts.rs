@@ -53,10 +53,14 @@ pub struct MemoryFacts {
     pub anon: Option<u64>,
     /// memory.stat `shmem`: tmpfs and shared memory, which outlives processes.
     pub shmem: Option<u64>,
-    /// Clean file cache and reclaimable slab, of memory.stat: what reclaim can take without killing, swapping or writing.
+    /// Clean file cache and reclaimable slab, of memory.stat: what reclaim can take without
+    /// killing, swapping or writing.
     pub reclaimable: Option<u64>,
-    /// Page cache that surely stays in memory when every process of the group ends, of memory.stat: files and tmpfs.
+    /// Page cache that surely stays in memory when every process of the group ends, of memory.stat:
+    /// files and tmpfs.
     pub outlives: Option<u64>,
+    /// The part of it that can't be reclaimed even then: tmpfs.
+    pub tmpfs: Option<u64>,
     /// memory.stat `slab_unreclaimable`. For the record only.
     pub slab: Option<u64>,
     /// memory.swap.current; `Some(0)` where the kernel has no swap accounting file.
@@ -76,14 +80,22 @@ impl MemoryFacts {
         Some(self.anon?.saturating_add(self.swap?))
     }
 
-    /// What counts against a limit and can't be reclaimed: memory.current less clean file cache and reclaimable slab.
+    /// What counts against a limit and can't be reclaimed: memory.current less clean file cache and
+    /// reclaimable slab.
     #[must_use]
     pub fn charged(&self) -> Option<u64> {
         Some(self.current?.saturating_sub(self.reclaimable?))
     }
 
-    /// The most that leaves RAM when every process of the group ends: memory.current less page cache that stays, at least the
-    /// anonymous memory.
+    /// The most that is no longer charged, or can be reclaimed, when every process of the group
+    /// ends: all that is charged but tmpfs, at least the anonymous memory.
+    #[must_use]
+    pub fn could_be_uncharged(&self) -> Option<u64> {
+        Some(self.charged()?.saturating_sub(self.tmpfs?).max(self.anon?))
+    }
+
+    /// The most that leaves RAM when every process of the group ends: memory.current less page
+    /// cache that stays, at least the anonymous memory.
     #[must_use]
     pub fn could_leave_ram(&self) -> Option<u64> {
         Some(self.current?.saturating_sub(self.outlives?).max(self.anon?))

@@ -14,8 +14,9 @@
 //! 7. [`verdict`]: every candidate with the reason for its place.
 //!
 //! Facts about processes are expensive to gather, so they are asked for as late as possible: only of the groups that
-//! would die with the candidate that stands first ([`Step::NeedProcesses`]), and against a level with as many of the next as it takes
-//! to lift it. No verdict to kill is given before they have been seen.
+//! would die with the candidate that stands first ([`Step::NeedProcesses`]), and against a level
+//! with as many of the next as it takes to lift it. No verdict to kill is given before they have
+//! been seen.
 //!
 //! Beside the judgement live the questions that follow it: [`process`] (which single process), [`recovery`] (is the
 //! trouble over before the last rung), [`history`] (what keeps a rule still).
@@ -152,8 +153,9 @@ impl Judge {
         Step::Decided
     }
 
-    /// A group whose processes must be seen before it is sure that those who may die can lift the level: who must live for
-    /// the sake of its processes gives nothing back. As many as suffice, in the order in which they would die.
+    /// A group whose processes must be seen before it is sure that those who may die can lift the
+    /// level: who must live for the sake of its processes gives nothing back. As many as suffice,
+    /// in the order in which they would die.
     fn unseen_for_relief(&self, tree: Tree<'_>, shortfall: &Shortfall) -> Option<u32> {
         let mut sum: u64 = 0;
         for place in &self.places {

@@ -18,8 +18,9 @@ pub struct ProcessFact {
 /// The value of oom_score_adj that forbids the kernel, and us, to kill a process.
 pub const NEVER: i16 = -1000;
 
-/// From here downwards a process has been shielded by whoever runs it: the kubelet gives -997 to Guaranteed pods, and node
-/// agents and container runtimes give themselves -999. A group that holds one dies after all others of its importance.
+/// From here downwards a process has been shielded by whoever runs it: the kubelet gives -997 to
+/// Guaranteed pods, and node agents and container runtimes give themselves -999. A group that holds
+/// one dies after all others of its importance.
 pub const SHIELDED: i16 = -900;
 
 /// The process to be killed, as an index into `processes`: the highest oom_score, then the largest resident memory, then the

@@ -1,11 +1,13 @@
 //! Step 5: who of those that may die goes first.
 //!
-//! Importance decides strictly. Inside the same importance who holds a shielded process goes behind all who do not, and among
-//! each of these the rule's keys decide one after the other; a key with `within`
-//! calls near values equal. Nearness alone is no equivalence (a near b, b near c, a far from c), so it is made one: with
-//! the values sorted, the first leads a run, every value near *that leader* belongs to it, the first that isn't leads the
-//! next. The following key then orders each run by itself. A value that is not known ranks behind all others
-//! of its key; of growth and pressure only behind those above zero, because who is not known need not be calm. In the end the larger usage goes first, then the smaller id, so that the order is always the same.
+//! Importance decides strictly. Inside the same importance who holds a shielded process goes behind
+//! all who do not, and among each of these the rule's keys decide one after the other; a key with
+//! `within` calls near values equal. Nearness alone is no equivalence (a near b, b near c, a far
+//! from c), so it is made one: with the values sorted, the first leads a run, every value near
+//! *that leader* belongs to it, the first that isn't leads the next. The following key then orders
+//! each run by itself. A value that is not known ranks behind all others of its key; of growth and
+//! pressure only behind those above zero, because who is not known need not be calm. In the end the
+//! larger usage goes first, then the smaller id, so that the order is always the same.
 
 use std::cmp::{Ordering, Reverse};
 

@@ -1,11 +1,13 @@
-//! Whether killing can help against a level: how much is missing, and how much all candidates together could give back.
+//! Whether killing can help against a level: how much is missing, and how much all candidates
+//! together could give back.
 //!
-//! tmpfs, kernel memory, and what a group was charged with by processes that have left it do not go when somebody dies. Where the
-//! candidates can't lift the level even if all of them died, nobody does. What they could give back is
-//! counted as an upper bound, and a number that is not known counts as enough, so that no kill that might help is refused.
+//! tmpfs, kernel memory, and what a group was charged with by processes that have left it do not go
+//! when somebody dies. Where the candidates can't lift the level even if all of them died, nobody
+//! does. What they could give back is counted as an upper bound, and a number that is not known
+//! counts as enough, so that no kill that might help is refused.
 //!
-//! Only levels are asked: stall and events are about processes that can't get on, and what the kernel is about to kill by itself
-//! ([`LmsLevel::Oom`]) is better chosen here.
+//! Only levels are asked: stall and events are about processes that can't get on, and what the
+//! kernel is about to kill by itself ([`LmsLevel::Oom`]) is better chosen here.
 
 use super::conditions::{self, SubjectFacts};
 use super::facts::NodeFacts;
@@ -50,18 +52,21 @@ impl Shortfall {
             Notice::Lms(level @ (LmsLevel::Warn | LmsLevel::Kill)) => {
                 let lms = node.lms?;
                 let below = if *level == LmsLevel::Warn { lms.warn_bytes } else { lms.kill_bytes };
-                // The level needs memory and swap to be low. How low swap has to be the module does not tell.
+                // The level needs memory and swap to be low. How low swap has to be the module does
+                // not tell.
                 (if node.swap_total_bytes == 0 { Of::Ram } else { Of::RamOrSwap }, available(below)?)
             }
             Notice::Lms(LmsLevel::Oom) | Notice::Psi(_) | Notice::Event(..) => return None,
         };
-        // Where each subject has candidates of its own, those of the others could help as well, and they are not known here.
+        // Where each subject has candidates of its own, those of the others could help as well, and
+        // they are not known here.
         let has_all_candidates =
             subject.root || matches!(&rule.victim, Victim::Among(among) if matches!(among.groups, AmongGroups::Globs(_)));
         (has_all_candidates || of == Of::Subject).then_some(Shortfall { of, subject: at, missing })
     }
 
-    /// The most that the death of the group at `at` could give back; `None`: not known, which counts as enough.
+    /// The most that the death of the group at `at` could give back; `None`: not known, which
+    /// counts as enough.
     pub(super) fn could_free(&self, tree: Tree<'_>, at: u32) -> Option<u64> {
         let ram = |at: u32| tree.group(at).memory.could_leave_ram();
         let swap = tree.group(at).memory.swap;
@@ -71,9 +76,9 @@ impl Shortfall {
             Of::RamOrSwap if swap? > 0 => None,
             Of::RamOrSwap => ram(at),
             Of::Swap => swap,
-            Of::Subject if (self.subject..tree.end(self.subject)).contains(&at) => ram(at),
+            Of::Subject if (self.subject..tree.end(self.subject)).contains(&at) => tree.group(at).memory.could_be_uncharged(),
             // The subject dies with it.
-            Of::Subject if (at..tree.end(at)).contains(&self.subject) => ram(self.subject),
+            Of::Subject if (at..tree.end(at)).contains(&self.subject) => tree.group(self.subject).memory.could_be_uncharged(),
             Of::Subject => Some(0),
         }
     }

@@ -24,6 +24,19 @@ pub enum Notice {
     Lms(LmsLevel),
 }
 
+impl Notice {
+    /// Whether it is a level, which a kill may not be able to lift. An OOM is none: the kernel
+    /// kills anyway.
+    #[must_use]
+    pub fn is_level(&self) -> bool {
+        match self {
+            Notice::Usage(..) | Notice::Available(..) | Notice::SwapFree(..) => true,
+            Notice::Lms(level) => *level < LmsLevel::Oom,
+            Notice::Psi(_) | Notice::Event(..) => false,
+        }
+    }
+}
+
 /// Where a candidate stands, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -79,8 +92,8 @@ pub struct Candidate {
     pub standing: Standing,
     /// Strict importance: the largest of the group and of all that would die with it.
     pub importance: i64,
-    /// It, or a group below it, is known to hold a process at [`super::process::SHIELDED`] or below: it ranks behind all
-    /// others of its importance that do not.
+    /// It, or a group below it, is known to hold a process at [`super::process::SHIELDED`] or
+    /// below: it ranks behind all others of its importance that do not.
     pub shielded: bool,
     /// anon + swap, bytes.
     pub usage_bytes: Option<u64>,
@@ -105,7 +118,8 @@ pub enum Decision {
 pub struct Relief {
     /// How much must come back.
     pub missing: u64,
-    /// The most that all who may die could give back together; `None`: not known of one of them, which counts as enough.
+    /// The most that all who may die could give back together; `None`: not known of one of them,
+    /// which counts as enough.
     pub could_free: Option<u64>,
 }
 
@@ -163,7 +177,8 @@ pub struct Verdict {
     pub evidence: Evidence,
     /// Every candidate: the chosen first, then the ranked in their order, then the struck.
     pub candidates: Vec<Candidate>,
-    /// Where a kill would be in vain: the largest groups that hold memory without a process, the largest first.
+    /// Where a kill would be in vain: the largest groups that hold memory without a process, the
+    /// largest first.
     pub emptied: [Option<Emptied>; EMPTIED],
 }
 
@@ -174,8 +189,8 @@ impl Verdict {
         self.decision == Decision::NoVictim && self.candidates.iter().any(|one| one.standing == Standing::Struck(Strike::InVain))
     }
 
-    /// Notes which groups hold memory without a process, of those that were read and, for a level of the subject's own, that stand
-    /// within it.
+    /// Notes which groups hold memory without a process, of those that were read and, for a level
+    /// of the subject's own, that stand within it.
     pub fn note_emptied(&mut self, groups: &[GroupFacts], within: std::ops::Range<u32>) {
         self.emptied = [None; EMPTIED];
         let mut at = within.start;

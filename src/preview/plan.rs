@@ -115,7 +115,8 @@ pub struct SubjectPlan {
     pub conditions: Vec<Test>,
     /// Who would die; with `not_confirmed`: who would if the conditions held.
     pub victim: Option<Toll>,
-    /// A level that holds now for which nobody would die, because that could not lift it; another trigger may still lead to a kill.
+    /// A level that holds now for which nobody would die, because that could not lift it; another
+    /// trigger may still lead to a kill.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_vain: Option<InVain>,
     /// Everybody who was thought of: the victim, those behind it, those who must live.
@@ -265,7 +266,7 @@ pub fn subject_plan(onlooker: &mut Onlooker, asked: &Asked, index: usize, subjec
     let fired: Vec<_> = notices.filter(|(_, notice)| confirmed(rule, notice, &facts, &node)).collect();
     let is_confirmed = !fired.is_empty();
     let (mut judged, mut in_vain) = (None, None);
-    for (when, notice) in fired.iter().filter(|(_, notice)| is_level(notice)) {
+    for (when, notice) in fired.iter().filter(|(_, notice)| notice.is_level()) {
         let (ruling, record) = judge_as_confirmed(onlooker, policy, policy, index, subject, notice)?;
         if let Some(relief) = words::in_vain(&record) {
             in_vain.get_or_insert_with(|| InVain {
@@ -282,7 +283,7 @@ pub fn subject_plan(onlooker: &mut Onlooker, asked: &Asked, index: usize, subjec
         }
     }
     // What happens is no level: whoever it would kill is told, however vain that is for the level.
-    if judged.is_none() || fired.iter().any(|(_, notice)| !is_level(notice)) {
+    if judged.is_none() || fired.iter().any(|(_, notice)| !notice.is_level()) {
         judged = Some(judge_as_confirmed(onlooker, policy, &asked.confirmed, index, subject, &HAPPENED)?);
     }
     let (ruling, record) = judged?;
@@ -308,15 +309,6 @@ pub fn subject_plan(onlooker: &mut Onlooker, asked: &Asked, index: usize, subjec
 /// What happens and is no level, for judging as if it had just happened.
 const HAPPENED: Notice = Notice::Event(EventKind::OomKill, 0, 1);
 
-/// Whether a notice is a level, which a kill may not be able to lift.
-fn is_level(notice: &Notice) -> bool {
-    match notice {
-        Notice::Usage(..) | Notice::Available(..) | Notice::SwapFree(..) => true,
-        Notice::Lms(level) => *level < LmsLevel::Oom,
-        Notice::Psi(_) | Notice::Event(..) => false,
-    }
-}
-
 /// A trigger as the notice that it would give now.
 fn as_notice(when: &Trigger, node: &NodeFacts) -> Notice {
     match when {
@@ -329,7 +321,8 @@ fn as_notice(when: &Trigger, node: &NodeFacts) -> Notice {
     }
 }
 
-/// Judges by `confirmed`, and once more until the processes of everybody who may die have been seen: the daemon
+/// Judges by `confirmed`, and once more until the processes of everybody who may die have been
+/// seen: the daemon
 /// looks at those of the first only, because that is enough to act.
 fn judge_as_confirmed(
     onlooker: &mut Onlooker,

@@ -220,12 +220,16 @@ pub struct GroupLine {
     /// memory.stat `shmem`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shmem_bytes: Option<u64>,
-    /// Clean file cache and reclaimable slab. Lines of former versions call it `easy_file_bytes` and have the inactive file cache alone.
+    /// Clean file cache and reclaimable slab. Lines of former versions call it `easy_file_bytes`
+    /// and have the inactive file cache alone.
     #[serde(skip_serializing_if = "Option::is_none", alias = "easy_file_bytes")]
     pub reclaimable_bytes: Option<u64>,
     /// Page cache that surely stays in memory when every process ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outlives_bytes: Option<u64>,
+    /// The part of it that can't be reclaimed even then: tmpfs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tmpfs_bytes: Option<u64>,
     /// memory.stat `slab_unreclaimable`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slab_unreclaimable_bytes: Option<u64>,
@@ -371,6 +375,7 @@ impl From<&RecordedGroup> for GroupLine {
             shmem_bytes: memory.shmem,
             reclaimable_bytes: memory.reclaimable,
             outlives_bytes: memory.outlives,
+            tmpfs_bytes: memory.tmpfs,
             slab_unreclaimable_bytes: memory.slab,
             swap_bytes: memory.swap,
             max_bytes: memory.max.map(LimitLine::from),
@@ -447,6 +452,7 @@ impl GroupLine {
                 shmem: self.shmem_bytes,
                 reclaimable: self.reclaimable_bytes,
                 outlives: self.outlives_bytes,
+                tmpfs: self.tmpfs_bytes,
                 slab: self.slab_unreclaimable_bytes,
                 swap: self.swap_bytes,
                 max: self.max_bytes.map(Limit::from),

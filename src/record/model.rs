@@ -131,7 +131,8 @@ pub struct JudgementRecord {
     pub candidates: Vec<RecordedCandidate>,
     /// Candidates that found no room in the slot: more groups came than the pool had been told of.
     pub left_out: u32,
-    /// Where a kill would be in vain: the largest groups that hold memory without a process, and how much.
+    /// Where a kill would be in vain: the largest groups that hold memory without a process, and
+    /// how much.
     pub emptied: [Option<(GroupPath, u64)>; EMPTIED],
     /// What the judgement saw of the groups that it turned on, for judging it again.
     pub facts: RecordedFacts,

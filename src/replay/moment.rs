@@ -138,10 +138,11 @@ impl<'a> Moment<'a> {
         moment
     }
 
-    /// Takes it that those who may die could give back what a level lacks: not all of them are known.
+    /// Takes it that those who may die could give back what a level lacks: not all of them are
+    /// known.
     pub fn assume_enough(&mut self) {
         for group in &mut self.groups {
-            group.memory.outlives = None;
+            (group.memory.outlives, group.memory.tmpfs) = (None, None);
         }
     }
 

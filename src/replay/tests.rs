@@ -71,6 +71,7 @@ fn group(policy: &Policy, path: &str, parent: Option<u32>, end: u32, anon: u64) 
             shmem: Some(0),
             reclaimable: Some(0),
             outlives: None,
+            tmpfs: None,
             slab: None,
             swap: Some(0),
             max: Some(Limit::Unlimited),
@@ -425,7 +426,19 @@ fn memory() -> impl Strategy<Value = MemoryFacts> {
     let bytes = || prop::option::weighted(0.9, 0..20_u64).prop_map(|mib| mib.map(|mib| mib * MIB));
     let limit = || prop::option::weighted(0.9, prop_oneof![Just(Limit::Unlimited), (1..30_u64).prop_map(|mib| Limit::Bytes(mib * MIB))]);
     (bytes(), bytes(), bytes(), bytes(), bytes(), limit(), limit()).prop_map(|(current, anon, reclaimable, outlives, swap, max, high)| {
-        MemoryFacts { current, anon, shmem: None, reclaimable, outlives, slab: None, swap, max, high, low: None }
+        MemoryFacts {
+            current,
+            anon,
+            shmem: None,
+            reclaimable,
+            outlives,
+            tmpfs: outlives.map(|bytes| bytes / 2),
+            slab: None,
+            swap,
+            max,
+            high,
+            low: None,
+        }
     })
 }
 

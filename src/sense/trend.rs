@@ -1,8 +1,9 @@
 //! What usage and stall did over the last seconds, for rules that rank by growth or pressure. Kept only where one does.
 //!
-//! A judgement compares a fresh reading with what was noted before. A group whose creation was seen began with neither usage nor
-//! stall, so it can be compared before there is a note of it. Of a group that is not known from its beginning and of
-//! which there is no note nothing can be said, unless it never stalled in its life.
+//! A judgement compares a fresh reading with what was noted before. A group whose creation was seen
+//! began with neither usage nor stall, so it can be compared before there is a note of it. Of a
+//! group that is not known from its beginning and of which there is no note nothing can be said,
+//! unless it never stalled in its life.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,7 +25,8 @@ const SETTLED: Duration = Duration::from_millis(500);
 /// Nothing that happened within less than this does not mean that nothing happens.
 const LEAST: Duration = Duration::from_millis(100);
 
-/// Rates are by the second, and over less than one by as much as there is: a few milliseconds say little of a second.
+/// Rates are by the second, and over less than one by as much as there is: a few milliseconds say
+/// little of a second.
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A total of memory.pressure, microseconds, and when it was read.
@@ -50,7 +52,8 @@ impl Trend {
         }
     }
 
-    /// Bytes a second from the oldest note to `usage` now, or from the group's birth if that is seen and no longer ago.
+    /// Bytes a second from the oldest note to `usage` now, or from the group's birth if that is
+    /// seen and no longer ago.
     fn growth(&self, now: Duration, born: Option<Duration>, usage: u64) -> Option<i64> {
         let birth = born.filter(|born| now.saturating_sub(*born) <= GROWTH).map(|born| (born, 0));
         let noted = || self.usage.iter().flatten().min_by_key(|(then, _)| *then).copied();
@@ -63,7 +66,8 @@ impl Trend {
         i64::try_from((i128::from(usage) - i128::from(was)) * 1_000_000 / micros).ok()
     }
 
-    /// Full stall within the last second: from a note that is old enough to the fresh reading, or else to the last note.
+    /// Full stall within the last second: from a note that is old enough to the fresh reading, or
+    /// else to the last note.
     fn pressure(&self, now: Duration, born: Option<Duration>, fresh: Option<u64>) -> Option<Duration> {
         let [last, before] = self.stall;
         let (end, total) = fresh.map(|total| (now, total)).or(last)?;

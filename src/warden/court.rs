@@ -200,8 +200,9 @@ impl Court {
         }
     }
 
-    /// Where a kill would be in vain: which groups hold memory without a process, be they candidates or not. Reads what the judgement did
-    /// not turn on, so nothing of this is on the way to a kill.
+    /// Where a kill would be in vain: which groups hold memory without a process, be they
+    /// candidates or not. Reads what the judgement did not turn on, so nothing of this is on the
+    /// way to a kill.
     fn find_emptied(&mut self, subject: u32, notice: &Notice, sight: &mut Sight<'_>) {
         let Court { facts, slots, verdict, .. } = self;
         let whole = 0..u32::try_from(facts.len()).unwrap_or(ABSENT);
@@ -492,7 +493,7 @@ fn look(node: &Node, is_root: bool, reads: Reads, buffer: &mut ReadBuf) -> Optio
     if reads.holdings && node.has_memory && facts.populated != Some(false) {
         if let Ok(Some(stat)) = group.read(File::Stat, buffer, parse::stat) {
             (memory.anon, memory.shmem, memory.slab) = (stat.anon, stat.shmem, stat.slab_unreclaimable);
-            (memory.reclaimable, memory.outlives) = (stat.reclaimable(), stat.outlives());
+            (memory.reclaimable, memory.outlives, memory.tmpfs) = (stat.reclaimable(), stat.outlives(), stat.tmpfs());
         }
         // A kernel without swap accounting has no such file.
         memory.swap = group.read(File::SwapCurrent, buffer, parse::value).ok().map(|swap| swap.unwrap_or(0));

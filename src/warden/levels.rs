@@ -88,7 +88,8 @@ impl Senses {
                 sample.due = None;
             }
             let Some((distance, span, lasting)) = self.distance(when, sample.subject, &node) else {
-                // Nothing to compare with: no limit, no such group any more, or a failed read. What has to last begins anew.
+                // Nothing to compare with: no limit, no such group any more, or a failed read. What
+                // has to last begins anew.
                 sample.sampler = Sampler::default();
                 continue;
             };
@@ -124,7 +125,8 @@ impl Senses {
             Trigger::SwapFree(level, lasting) => {
                 let bytes = level.bytes(node.swap_total_bytes);
                 if is_beyond_swap(bytes, node) {
-                    // As far away as can be. Swap may be switched on later, so it is looked at again.
+                    // As far away as can be. Swap may be switched on later, so it is looked at
+                    // again.
                     return Some((u64::MAX, 1, *lasting));
                 }
                 let (distance, span) = below(node.swap_free_bytes, bytes, node.swap_total_bytes)?;
@@ -167,7 +169,8 @@ impl Senses {
         smallest.map(|limit| share.of(limit))
     }
 
-    /// What is charged to a group less what can be reclaimed. memory.stat is dear, so it is only read when memory.current
+    /// What is charged to a group less what can be reclaimed. memory.stat is dear, so it is only
+    /// read when memory.current
     /// alone is above the threshold.
     fn charged_at_least(&mut self, slot: Slot, threshold: u64, node: &NodeFacts) -> Option<u64> {
         if slot == Tree::ROOT {

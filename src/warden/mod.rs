@@ -15,6 +15,7 @@
 //! - [`own`]: which group oomwarden itself runs in.
 //! - [`reload`]: the thread that watches the policy's files.
 //! - [`switches`]: pause and circuit breakers, which keep it from deeds.
+//! - [`vain`]: levels that no kill could lift.
 //! - [`published`]: the groups that a scrape shows.
 //! - [`unmatched`]: exclusions that protect nothing here.
 
@@ -33,6 +34,7 @@ pub mod signal;
 mod stall;
 pub mod switches;
 mod unmatched;
+mod vain;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -69,6 +71,7 @@ use reload::Mailbox;
 use senses::Senses;
 use signal::Signal as LowMemory;
 use switches::Switches;
+use vain::Vain;
 
 /// Judgements that wait for their turn; beyond that a notice that will come again is let go.
 const PENDING: usize = 256;
@@ -160,6 +163,7 @@ pub struct Warden {
     climbs: Climbs,
     history: History,
     switches: Switches,
+    vain: Vain,
     pending: Vec<Pending>,
     batch: Vec<Pending>,
     closer: Closer,
@@ -232,6 +236,7 @@ impl Warden {
             climbs,
             history: History::with_capacity(REMEMBERED),
             switches: Switches::new(board, &policy),
+            vain: Vain::default(),
             pending: Vec::with_capacity(PENDING),
             batch: Vec::with_capacity(PENDING),
             closer: Closer::default(),
@@ -376,6 +381,7 @@ impl Warden {
         self.pending.retain_mut(renumber);
         self.closer.retain(renumber);
         self.closer.policy_replaced();
+        self.vain.clear();
         self.senses.adopt(policy, now, &self.poller);
         unmatched::tell(policy, &self.senses.tree);
         self.tree_changed(now);
@@ -500,6 +506,9 @@ impl Warden {
         if !breaks_group(&notice) && self.history.resting_until(begun, rule, subject).is_some() {
             return;
         }
+        if notice.is_level() && self.vain.is_resting(begun, rule, subject) {
+            return;
+        }
         if self.history.admit(begun, rule, subject, &notice) != Admission::Judge {
             return;
         }
@@ -522,8 +531,12 @@ impl Warden {
             return;
         }
         let decided = self.clock.now();
-        let record = self.write_down(notice, arrived, begun, decided);
         let cooldown = the_rule.cooldown;
+        let in_vain = ruling == Ruling::NoVictim && self.court.verdict.is_in_vain();
+        if in_vain && !self.vain.note(decided, rule, subject, cooldown) {
+            return;
+        }
+        let record = self.write_down(notice, arrived, begun, decided);
         let forbidden = match (the_rule.mode, self.senses.tree.get(slot)) {
             (Mode::Observe, _) => Some(Outcome::Observed),
             (Mode::Enforce, Some(node)) => self.switches.forbids(decided, rule, &node.group.path),
@@ -532,6 +545,7 @@ impl Warden {
         };
         match ruling {
             Ruling::Kill { victim, scope } if forbidden.is_none() => {
+                self.vain.forget(rule, subject);
                 self.history.deed_began(decided, rule, subject);
                 let start = climbs::Start { policy: &self.policy, rule, subject, victim, scope, notice, arrived, record, hold: None };
                 let Warden { clock, court, senses, history, records, poller, climbs, switches, .. } = self;
@@ -549,7 +563,9 @@ impl Warden {
                     self.records.submit(record);
                 }
                 // Said once, then less and less often while nothing changes.
-                self.rest(decided, rule, subject, cooldown, true);
+                if !in_vain {
+                    self.rest(decided, rule, subject, cooldown, true);
+                }
             }
             Ruling::NotConfirmed => {
                 if let Some(record) = record {

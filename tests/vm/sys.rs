@@ -1,8 +1,5 @@
-//! System calls that no crate in use offers: modules and memory policies.
-#![allow(
-    unsafe_code,
-    reason = "three system calls without a safe wrapper, all of them plain numbers and pointers to what outlives the call"
-)]
+//! System calls that no crate in use offers: modules, memory policies, mappings.
+#![allow(unsafe_code, reason = "system calls without a safe wrapper, with plain numbers and pointers to what outlives the call")]
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -15,6 +12,17 @@ pub fn load_module(file: &File, parameters: &CStr) -> Result<(), Errno> {
     // SAFETY: the string ends with NUL, and the kernel only reads it.
     let result = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), parameters.as_ptr(), 0) };
     Errno::result(result).map(drop)
+}
+
+/// Maps the first bytes of a file for good, to be read.
+pub fn map(file: &File, bytes: usize) -> Result<&'static [u8], Errno> {
+    // SAFETY: the kernel chooses a place that nothing else uses.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+    if at == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    // SAFETY: it is never unmapped, and nobody writes to the files that scenarios map.
+    Ok(unsafe { std::slice::from_raw_parts(at.cast(), bytes) })
 }
 
 /// Unloads a module if nobody uses it.

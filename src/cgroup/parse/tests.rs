@@ -59,6 +59,10 @@ fn page_cache_that_outlives_processes() {
     // What is locked can be reclaimed when who locked it is gone.
     assert_eq!(outlives("file 100\nshmem 0\nfile_mapped 80\nunevictable 70\n"), Some(30));
     assert_eq!(outlives("file 100\nshmem 60\nfile_mapped 0\n"), None);
+    let tmpfs = |text: &str| stat(text.as_bytes()).unwrap().tmpfs();
+    assert_eq!(tmpfs("file 100\nshmem 60\nfile_mapped 0\nunevictable 0\nfile_dirty 40\n"), Some(60));
+    assert_eq!(tmpfs("file 100\nshmem 60\nfile_mapped 15\nunevictable 5\n"), Some(40));
+    assert_eq!(tmpfs("file 100\nfile_mapped 15\nunevictable 5\n"), None);
 }
 
 #[test]

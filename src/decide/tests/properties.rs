@@ -218,7 +218,8 @@ proptest! {
                 }
             }
             judged(&mut seen, again, notice);
-            // (Numbers of parents and children do not fit together here, so the other way round need not hold.)
+            // (Numbers of parents and children do not fit together here, so the other way round
+            // need not hold.)
             prop_assert!(victim.is_none() || seen.verdict.decision != Decision::NoVictim);
         }
     }

@@ -31,7 +31,7 @@ const TMPFS: &str = "
     d among 12";
 
 #[test]
-fn a_node_full_of_tmpfs_costs_nobody_his_life() {
+fn a_node_full_of_tmpfs_kills_nobody() {
     let mut case = tree(TMPFS);
     let verdict = case.judge(among_rule(), available(549));
     assert_eq!(verdict, "no victim | not /full: InVain | not /b: InVain | not /c: InVain | not /d: InVain");
@@ -111,18 +111,20 @@ fn free_swap_comes_back_out_of_swap() {
 fn usage_of_a_subject_comes_back_within_it() {
     let of_max = |percent| Notice::Usage(UsageTest::Share(Share::percent(percent), UsageOf::Max), NO_TIME);
     // 60 of 64 MiB, most of it tmpfs
-    let text = "t subject current=60 max=64\n  a among 5 current=50 outlives=45\n  b among 5";
+    let text = "t subject current=60 max=64\n  a among 5 current=50 tmpfs=45\n  b among 5";
     assert_eq!(tree(text).judge(among_rule(), of_max(85)), "kill /t/a | then /t/b", "5.6 MiB are missing, 10 can go");
     assert_eq!(tree(text).judge(leaves_rule(), of_max(50)), "no victim | not /t/a: InVain | not /t/b: InVain");
     // who stands elsewhere can't help, however large
-    let text = "t subject current=60 max=64\n  a among 5 current=50 outlives=45\nelse among 400";
+    let text = "t subject current=60 max=64\n  a among 5 current=50 tmpfs=45\nelse among 400";
     let mut case = tree(text);
     assert_eq!(case.judge(among_rule(), usage_above(50)), "no victim | not /else: InVain | not /t/a: InVain");
     assert_eq!(case.verdict.evidence.relief, relief(10, Some(5)));
+    // what is not written yet can be reclaimed once nobody dirties it
+    assert_eq!(tree("t subject 5 current=60 outlives=50 file=5").judge(subject_rule(), usage_above(50)), "kill /t");
     // the subject itself, and who contains it
-    assert_eq!(tree("t subject 5 current=60 outlives=55").judge(subject_rule(), usage_above(50)), "no victim | not /t: InVain");
-    assert_eq!(tree("t subject 50 current=60 outlives=10").judge(subject_rule(), usage_above(50)), "kill /t");
-    assert_eq!(tree("s among\n  t subject 50 current=60 outlives=10").judge(among_rule(), usage_above(50)), "kill /s");
+    assert_eq!(tree("t subject 5 current=60 tmpfs=55").judge(subject_rule(), usage_above(50)), "no victim | not /t: InVain");
+    assert_eq!(tree("t subject 50 current=60 tmpfs=10").judge(subject_rule(), usage_above(50)), "kill /t");
+    assert_eq!(tree("s among\n  t subject 50 current=60 tmpfs=10").judge(among_rule(), usage_above(50)), "kill /s");
     // of the node
     let of_node = Notice::Usage(UsageTest::Share(Share::percent(40), UsageOf::Node), NO_TIME);
     assert_eq!(tree("a among 100").judge(among_rule(), of_node), "kill /a");

@@ -18,7 +18,8 @@ use crate::sense::tree::{Slot, Tree};
 pub struct Numbers {
     /// What its death frees: anonymous memory and swap.
     pub usage_bytes: Option<u64>,
-    /// What counts against limits and can't be reclaimed: memory.current less clean file cache and reclaimable slab.
+    /// What counts against limits and can't be reclaimed: memory.current less clean file cache and
+    /// reclaimable slab.
     pub charged_bytes: Option<u64>,
     /// memory.current.
     pub current_bytes: Option<u64>,

@@ -133,6 +133,65 @@ fn a_level_that_is_not_reached_starts_nothing() {
     assert_eq!(one(&planned(&tree, &text.replace("20MiB", "5MiB"))).outcome, Outcome::Kill);
 }
 
+/// memory.stat with all that a level asks for.
+fn stat(anon: u64, tmpfs: u64) -> String {
+    let keys = [("anon", anon), ("file", tmpfs), ("shmem", tmpfs)];
+    let zeros = ["file_mapped", "file_dirty", "file_writeback", "inactive_file", "active_file", "unevictable", "slab_reclaimable"];
+    let lines = keys.into_iter().chain(zeros.map(|key| (key, 0))).map(|(key, mib)| format!("{key} {}\n", mib * MIB));
+    lines.collect()
+}
+
+#[test]
+fn a_level_that_no_kill_could_lift_is_told_with_its_numbers() {
+    let tree = StandIn::new();
+    let now = |path: &str, current: u64, stat: &str| {
+        tree.group(path, 0).file(path, "memory.current", &format!("{}\n", current * MIB)).file(path, "memory.stat", stat);
+    };
+    now("t", 110, &stat(5, 50));
+    now("t/a", 55, &stat(5, 50));
+    // Not among the candidates: it holds what its processes left behind.
+    now("t/left", 55, &stat(0, 0));
+    tree.file("t/left", "cgroup.events", "populated 0\nfrozen 0\n");
+    let policy = "rules:\n  - name: r\n    watch: /t\n    when: [usage: {above: 100MiB}]\n    victim: {among: /t/a}\n";
+    let plan = planned(&tree, policy);
+    let subject = one(&plan);
+    assert_eq!((subject.outcome, subject.candidates[0].rank), (Outcome::NoVictim, None));
+    let in_vain = subject.in_vain.as_ref().unwrap();
+    assert_eq!((&*in_vain.trigger, in_vain.missing_bytes, in_vain.could_free_bytes), ("usage: above 100MiB", 10 * MIB, 5 * MIB));
+    let told = "that would be in vain: 10MiB missing, and all who may die could free at most 5MiB; there 50MiB are tmpfs and shared memory; \
+                /t/left holds 55MiB without a process";
+    assert_eq!(in_vain.reason, told);
+    let text = plain(&plan.text(false));
+    assert!(text.contains("subject /t  nobody would be killed, because that would not help\n"), "{text}");
+    assert!(text.contains(&format!("    usage: above 100MiB would kill nobody: {told}\n")), "{text}");
+    // What happens is no level: its victim is told all the same.
+    let plan = planned(&tree, &policy.replace("when: [", "when: [event: oom, "));
+    assert_eq!((one(&plan).outcome, one(&plan).in_vain.is_some()), (Outcome::Kill, true));
+    let text = plain(&plan.text(false));
+    assert!(text.contains("if a trigger fires now: kill /t/a") && text.contains("would kill nobody"), "{text}");
+    // A lower level can be lifted.
+    let plan = planned(&tree, &policy.replace("100MiB", "106MiB"));
+    assert_eq!((one(&plan).outcome, &one(&plan).in_vain), (Outcome::Kill, &None));
+}
+
+#[test]
+fn free_swap_starts_nothing_without_swap_and_holds_as_a_condition() {
+    let asked = asked(
+        "rules:\n  - {name: r, watch: /a, when: [swap_free: {below: 10%}, swap_free: {below: 512MiB}], only_if: [swap_free: {below: 10%}]}\n",
+    );
+    let rule = &asked.policy.rules[0];
+    let subject = SubjectFacts { root: false, current: None, charged: None, shmem: None, slab: None, max: None, high: None };
+    let told = |total: u64, free: u64| {
+        let node = NodeFacts { swap_total_bytes: total * MIB, swap_free_bytes: Some(free * MIB), ..NodeFacts::default() };
+        let tests = rule.when.iter().map(|when| trigger(when, &subject, &node)).chain(conditions(rule, &subject, &node));
+        tests.map(|test| test.seen()).collect::<Vec<_>>()
+    };
+    let none = "does not hold: there is none, or less than that, which is no trouble";
+    assert_eq!(told(0, 0), [none, none, "holds: there is none"]);
+    assert_eq!(told(256, 200), ["does not hold: 200MiB is not below 25.5MiB", none, "does not hold: 200MiB is not below 25.5MiB"]);
+    assert_eq!(told(1000, 50), ["holds: 50MiB is below 100MiB", "holds: 50MiB is below 512MiB", "holds: 50MiB is below 100MiB"]);
+}
+
 #[test]
 fn pressure_on_the_node_is_asked_for_memory_too() {
     let tree = StandIn::new();

@@ -153,7 +153,7 @@ impl Test {
         if self.holds == Some(true) { HOLDS } else { Style::new() }
     }
 
-    fn seen(&self) -> String {
+    pub(super) fn seen(&self) -> String {
         if self.test.starts_with("lms: ") {
             return match (self.now, self.holds) {
                 (Some(now), Some(true)) => format!("holds: the kernel module says {now}"),

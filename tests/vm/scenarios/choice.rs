@@ -122,6 +122,55 @@ pub fn group_with_an_unkillable_process_lives() -> Outcome {
     daemon.stop()
 }
 
+/// A group with a process at oom_score_adj -997, as the kubelet gives it to Guaranteed pods, is
+/// larger than its neighbour, and dies after it.
+pub fn group_with_a_shielded_process_dies_after_all_others() -> Outcome {
+    let policy = shared("      among: [/t/*]\n      rank: [usage]", "");
+    let daemon = Daemon::start(&policy)?;
+    Group::new("t")?.high(80 * MIB)?.no_swap()?;
+    let (guaranteed, small) = (Group::new("t/guaranteed")?, Group::new("t/small")?);
+    let mut modest = Work::holding(&small, 8)?;
+    let mut hog = Work::start(&guaranteed, "hog mib=128 adj=-997")?;
+    modest.must_be_killed()?;
+    let line = daemon.killed(&small)?;
+    let (chosen, other) = (candidate(&line, &small)?, candidate(&line, &guaranteed)?);
+    ensure!(other["shielded"] == true && other["rank"] == 2, "it is not known as shielded: {line}");
+    ensure!(chosen["reason"].to_string().contains("-900"), "the reason does not say so: {line}");
+    hog.must_run("others went first")?;
+    daemon.stop()
+}
+
+/// By stall: a group that was made a moment ago and stalls dies, and not the larger one that has
+/// been there for long and is calm.
+pub fn young_group_that_stalls_dies_before_a_calm_old_one() -> Outcome {
+    let policy = "
+version: 1
+rules:
+  - name: stalled
+    watch: /t
+    when:
+      - psi: full 50ms/500ms
+    victim:
+      among: [/t/*]
+      at_least: 1MiB
+      rank: [pressure]
+";
+    let old = Group::new("t/old")?;
+    let mut calm = Work::holding(&old, 60)?;
+    let daemon = Daemon::start(policy)?;
+    for round in 0..3 {
+        let young = narrow(&format!("t/young{round}"))?;
+        let mut stalled = hog(&young)?;
+        stalled.must_be_killed()?;
+        let line = daemon.killed(&young)?;
+        let pressure = |group: &Group| -> Outcome<Option<i64>> { Ok(candidate(&line, group)?["keys"]["pressure"].as_i64()) };
+        ensure!(pressure(&young)? > pressure(&old)?, "the values do not say why: {line}");
+        ensure!(candidate(&line, &young)?["reason"].to_string().contains("pressure"), "the reason does not say why: {line}");
+        calm.must_run("it was calm")?;
+    }
+    daemon.stop()
+}
+
 /// A threaded group has no memory of its own: its domain is judged and dies.
 pub fn threaded_group_dies_with_its_domain() -> Outcome {
     let daemon = Daemon::start(&THRASH.replace("watch: /t/*", "watch: [/t/*, \"/t/**\"]"))?;

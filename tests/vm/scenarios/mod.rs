@@ -4,6 +4,7 @@
 mod choice;
 mod common;
 mod evidence;
+mod futile;
 mod harness;
 mod hook;
 mod journal;
@@ -105,6 +106,8 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             importance_beats_size,
             among_ranks_by_its_keys_in_order,
             group_with_an_unkillable_process_lives,
+            group_with_a_shielded_process_dies_after_all_others,
+            young_group_that_stalls_dies_before_a_calm_old_one,
             threaded_group_dies_with_its_domain,
         }
         evidence::{
@@ -115,6 +118,14 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             busy_siblings_hide_nothing,
             own_group_in_trouble_is_said_and_not_killed,
             group_full_of_tmpfs_is_not_chosen,
+        }
+        futile::{
+            tmpfs_that_fills_the_node_costs_no_small_group_its_life,
+            group_that_was_left_by_its_processes_is_named_and_its_neighbours_live,
+            limit_that_is_full_of_tmpfs_kills_nobody,
+            hot_file_cache_at_a_limit_is_no_usage_and_anonymous_memory_is,
+            node_without_swap_is_not_short_of_swap,
+            swap_that_is_switched_off_is_no_trouble,
         }
         ladder::{
             sigterm_honoured_in_the_grace_time_is_the_end_of_it,

@@ -37,6 +37,7 @@ fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
         "herd" => hog::herd(&words),
         "victims" => hog::victims(&words),
         "page-cache" => page_cache::run(&words),
+        "mapped-file" => page_cache::run_mapped(&words),
         "relay" => fork::relay(&words),
         "sleep" => Ok(bystanders::sleep()),
         "churn" => bystanders::churn(&words),
