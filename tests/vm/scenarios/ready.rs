@@ -16,16 +16,14 @@ const DEFAULT: &str = include_str!("../../../policies/default.yaml");
 /// What a group that stalls for part of the time may need to fill all of the policy's windows.
 const LONG: Duration = Duration::from_secs(90);
 
-/// A group at its limit that only reads more files than fit: `group-at-limit` looks at it, and
-/// nobody dies.
+/// A group at its limit that only reads more files than fit: it stalls again and again, and lives.
 pub fn page_cache_thrash_at_the_limit_kills_nobody() -> Outcome {
     let daemon = Daemon::start(DEFAULT)?;
     let group = Group::new("t/reader")?.max(24 * MIB)?;
-    let mut reader = Work::start(&group, "page-cache mib=40 how=pages")?;
-    looked_at(&daemon, "group-at-limit")?;
-    let before = group.stall("full")?;
-    wait::until("it stalls for five more seconds", LONG, || Ok(group.stall("full")? > before + 5_000_000))?;
+    let mut reader = Work::start(&group, "page-cache mib=40")?;
+    wait::until("it stalls for three seconds", LONG, || Ok(group.stall("full")? > 3_000_000))?;
     println!("{}refaults {}", super::MEASURED, group.key("memory.stat", "workingset_refault_file")?);
+    ensure!(group.event("max")? > 0, "it is not at its limit");
     reader.must_run("page cache is given back")?;
     nobody_died(&daemon)?;
     daemon.stop()
@@ -58,21 +56,6 @@ pub fn standstill_over_memory_high_without_swap_dies() -> Outcome {
     ensure!(line["rule"] == "group-throttled", "another rule did it: {line}");
     bystander.must_run("it has nothing to do with it")?;
     ensure!(neighbour.populated()?, "{neighbour} is empty");
-    daemon.stop()
-}
-
-/// Nearly all of the limit is memory that nobody can take, the rest goes round in page cache:
-/// nothing gets on, and it dies.
-pub fn standstill_at_memory_max_without_swap_dies() -> Outcome {
-    let daemon = Daemon::start(DEFAULT)?;
-    let group = Group::new("t/a")?.max(128 * MIB)?;
-    let mut holder = Work::holding(&group, 122)?;
-    let mut reader = Work::start(&group, "page-cache mib=40 how=pages")?;
-    holder.must_be_killed()?;
-    reader.must_be_killed()?;
-    let line = daemon.killed(&group)?;
-    ensure!(line["rule"] == "group-at-limit", "another rule did it: {line}");
-    ensure!(group.event("oom_kill")? == 0, "the kernel killed first");
     daemon.stop()
 }
 

@@ -27,26 +27,16 @@ pub fn run_mapped(words: &Words) -> Outcome<ExitCode> {
 }
 
 /// `mib=`: how long the stretch is; `from=`: where it begins, MiB. Each MiB is read twice in a row, so that the kernel
-/// takes it for part of the working set; its loss then counts as pressure. `how=pages`: page by page, without
-/// reading ahead, so that nearly all of the time is spent waiting.
+/// takes it for part of the working set; its loss then counts as pressure.
 pub fn run(words: &Words) -> Outcome<ExitCode> {
     let mib = words.number("mib", 48)?;
     let from = words.number("from", 0)?;
     let disk = File::open(places::DISK).doing(format_args!("open {}", places::DISK))?;
     let mut buffer = vec![0; 1 << 20];
-    let step = if words.text("how") == "pages" {
-        rustix::fs::fadvise(&disk, 0, None, rustix::fs::Advice::Random).doing("switch reading ahead off")?;
-        buffer.truncate(1);
-        4096
-    } else {
-        1 << 20
-    };
     loop {
         for at in from..from + mib {
             for _ in 0..2 {
-                for offset in (at << 20..(at + 1) << 20).step_by(step) {
-                    disk.read_exact_at(&mut buffer, offset).doing("read the disk")?;
-                }
+                disk.read_exact_at(&mut buffer, at << 20).doing("read the disk")?;
             }
         }
     }
