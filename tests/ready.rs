@@ -1,8 +1,15 @@
 //! The ready policies on machines as people have them: who dies first, who never.
 //!
-//! Each case is a file in `tests/ready` (`tree.rs` there says how to read it). It goes through the real policies and the real
-//! judge, victim after victim until nobody may die any more, so that "never" is proven and not sampled.
+//! Each case is a file in `tests/ready` (`tree.rs` there says how to read it). It goes through the
+//! real policies and the real judge, victim after victim until nobody may die any more, so that
+//! "never" is proven and not sampled.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "machines on paper have few groups and small numbers"
+)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of a test may stop at the first surprise")]
 
 #[path = "ready/line_up.rs"]
@@ -149,7 +156,8 @@ fn every_file_of_a_case_is_run() {
     assert_eq!(files, CASES);
 }
 
-/// Killing for a level must be able to help; only the kernel's own kill comes in any case, and stall is not lifted by a sum.
+/// Killing for a level must be able to help; only the kernel's own kill comes in any case, and
+/// stall is not lifted by a sum.
 #[test]
 fn or_largest_stands_in_no_rule_that_acts_on_a_level() {
     for name in POLICIES {
@@ -173,7 +181,8 @@ fn each_has_limits_and_one_for_the_whole_node() {
     }
 }
 
-/// systemd takes an exit by SIGTERM for success: no `Restart=on-failure`, nothing in `systemctl --failed`.
+/// systemd takes an exit by SIGTERM for success: no `Restart=on-failure`, nothing in `systemctl
+/// --failed`.
 #[test]
 fn no_rule_asks_a_service_to_end() {
     for name in POLICIES {
@@ -190,8 +199,8 @@ fn no_rule_asks_a_service_to_end() {
     }
 }
 
-/// What users can fill or name is no place to hide in: below their slices and in containers nothing is excluded, and no process
-/// spares its group by its name.
+/// What users can fill or name is no place to hide in: below their slices and in containers nothing
+/// is excluded, and no process spares its group by its name.
 #[test]
 fn users_cannot_make_themselves_immune() {
     let theirs = [

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use oomwarden::cgroup::path::GroupPath;
 use oomwarden::decide::facts::{GroupFacts, GroupId, Limit, LmsFacts, MemoryFacts, NodeFacts, ProcessFacts};
+use oomwarden::decide::process::SHIELDED;
 use oomwarden::decide::verdict::{Decision, Notice, Verdict};
 use oomwarden::decide::{Judge, Step};
 use oomwarden::policy::model::{Condition, EntrySet, EventKind, GroupClass, KillWhat, LmsLevel, Policy, Rung, Trigger, UsageOf, UsageTest};
@@ -21,7 +22,8 @@ struct Machine<'a> {
     node: NodeFacts,
 }
 
-/// Who dies in this trouble, in order, by all rules (the first that names a victim has it) or by one of them alone.
+/// Who dies in this trouble, in order, by all rules (the first that names a victim has it) or by
+/// one of them alone.
 pub fn line_up(policy: &Policy, case: &Case, trouble: &Trouble, rules: Range<usize>) -> Vec<String> {
     let mut machine = Machine::new(policy, case, trouble);
     let mut dead = Vec::new();
@@ -52,6 +54,7 @@ impl<'a> Machine<'a> {
             swap_total_bytes: case.swap_mib * MIB,
             swap_free_bytes: Some(if swap_left { case.swap_mib * MIB } else { 0 }),
             lms: matches!(trouble, Trouble::Oom).then_some(LmsFacts { level: Some(LmsLevel::Oom), warn_bytes: 0, kill_bytes: 0 }),
+            ..NodeFacts::default()
         };
         Machine { policy, node_mib: case.node_mib + case.swap_mib, groups: case.groups.clone(), classes, trouble, node }
     }
@@ -146,11 +149,13 @@ impl<'a> Machine<'a> {
             current: Some(current),
             anon: Some(anon),
             shmem: Some(sum(|group| group.shmem)),
-            easy_file: Some(file),
+            reclaimable: Some(file),
+            outlives: Some(file + sum(|group| group.shmem)),
             swap: Some(sum(|group| group.swap)),
             max: limit(group.max),
             high: limit(group.high),
             low: Some(0),
+            ..MemoryFacts::default()
         }
     }
 
@@ -167,6 +172,7 @@ impl<'a> Machine<'a> {
             count: group.processes.len() as u32,
             has_init: group.path == "/init.scope" || group.path == "/init",
             has_unkillable: group.processes.iter().any(|process| process.adj == -1000),
+            has_shielded: group.processes.iter().any(|process| process.adj <= i64::from(SHIELDED)),
             comm_hits,
             oom_score: group.processes.iter().map(|process| process.oom_score(self.node_mib)).max(),
             ..ProcessFacts::default()

@@ -4,19 +4,20 @@
 //! node 4000 swap=1000                 memory and swap of the node, MiB
 //! tree
 //! system.slice                        two spaces of indentation a level
-//!   ssh.service sshd:6@-1000          a process `sshd` with 6 MiB of anonymous memory at oom_score_adj -1000
+//!   ssh.service sshd:6@-1000          `sshd` with 6 MiB of anonymous memory, oom_score_adj -1000
 //!   web.service php-fpm:40x8          eight of them
 //!   db.service 900 max=1000           one process, called like the group, and a limit
 //! never ssh.service                   no ready policy may kill it, whatever happens
 //! never server: db.service            this one may not
 //! when node                           a trouble (see `Trouble`)
-//!   default db.service web.service    who dies, one after the other while the trouble lasts, until nobody may
+//!   default db.service web.service    who dies in turn, while it lasts, until nobody may
 //!   server web.service ... x.service  any others between; also at the end
 //!   batch nobody
 //! ```
 //!
-//! A group is named by its path or the end of it; `NAME#COMM` is one process of it. More words for a group: `high=`, `file=`
-//! (page cache), `shmem=`, `swap=`, `growth=` (MiB, the last a second), `unit` (memory.oom.group), `threaded`, `own`.
+//! A group is named by its path or the end of it; `NAME#COMM` is one process of it. More words for
+//! a group: `high=`, `file=` (page cache), `shmem=`, `swap=`, `growth=` (MiB, the last a second),
+//! `unit` (memory.oom.group), `threaded`, `own`.
 
 use std::collections::HashSet;
 
@@ -69,8 +70,8 @@ pub enum Trouble {
     Thrash,
     /// The kernel module reports that the kernel is about to kill.
     Oom,
-    /// This group is at its memory.max (`limit`) or memory.high (`high`) and stalls all the time, or only for a second (`short`); the
-    /// node has swap left (`swap`); half of it at least is page cache (`cache`).
+    /// This group is at its memory.max or memory.high and stalls all the time, or only for a second
+    /// (`short`); the node has swap left (`swap`); half of it at least is page cache (`cache`).
     Limit { group: usize, short: bool, swap: bool, cache: bool },
     /// The kernel killed a process of this group.
     OomKill { group: usize },

@@ -223,7 +223,6 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             page_cache_thrash_at_the_limit_kills_nobody: 240,
             group_that_swaps_and_gets_on_lives: 240,
             standstill_over_memory_high_without_swap_dies,
-            standstill_at_memory_max_without_swap_dies,
             limit_of_a_parent_costs_one_child,
         }
         preview::{

@@ -1,4 +1,5 @@
-//! The built-in policy as it is, on groups at their limits: what gets on lives, what stands still dies, and nobody beside it.
+//! The built-in policy as it is, on groups at their limits: what gets on lives, what stands still
+//! dies, and nobody beside it.
 
 use std::time::Duration;
 
@@ -15,21 +16,21 @@ const DEFAULT: &str = include_str!("../../../policies/default.yaml");
 /// What a group that stalls for part of the time may need to fill all of the policy's windows.
 const LONG: Duration = Duration::from_secs(90);
 
-/// A group at its limit that only reads more files than fit: `group-at-limit` looks at it, and nobody dies.
+/// A group at its limit that only reads more files than fit: it stalls again and again, and lives.
 pub fn page_cache_thrash_at_the_limit_kills_nobody() -> Outcome {
     let daemon = Daemon::start(DEFAULT)?;
     let group = Group::new("t/reader")?.max(24 * MIB)?;
     let mut reader = Work::start(&group, "page-cache mib=40")?;
-    looked_at(&daemon, "group-at-limit")?;
-    let before = group.stall("full")?;
-    wait::until("it stalls for five more seconds", LONG, || Ok(group.stall("full")? > before + 5_000_000))?;
+    wait::until("it stalls for three seconds", LONG, || Ok(group.stall("full")? > 3_000_000))?;
     println!("{}refaults {}", super::MEASURED, group.key("memory.stat", "workingset_refault_file")?);
+    ensure!(group.event("max")? > 0, "it is not at its limit");
     reader.must_run("page cache is given back")?;
     nobody_died(&daemon)?;
     daemon.stop()
 }
 
-/// A group at its limit that swaps, rests, and swaps again: there is swap left, so it is no standstill.
+/// A group at its limit that swaps, rests, and swaps again: there is swap left, so it is no
+/// standstill.
 pub fn group_that_swaps_and_gets_on_lives() -> Outcome {
     system::zram_swap(256)?;
     let daemon = Daemon::start(DEFAULT)?;
@@ -58,35 +59,19 @@ pub fn standstill_over_memory_high_without_swap_dies() -> Outcome {
     daemon.stop()
 }
 
-/// Nearly all of the limit is memory that nobody can take, the rest goes round in page cache: nothing gets on, and it dies.
-pub fn standstill_at_memory_max_without_swap_dies() -> Outcome {
-    let daemon = Daemon::start(DEFAULT)?;
-    let group = Group::new("t/a")?.max(128 * MIB)?;
-    let mut holder = Work::holding(&group, 122)?;
-    let mut reader = Work::start(&group, "page-cache mib=40")?;
-    holder.must_be_killed()?;
-    reader.must_be_killed()?;
-    let line = daemon.killed(&group)?;
-    ensure!(line["rule"] == "group-at-limit", "another rule did it: {line}");
-    ensure!(group.event("oom_kill")? == 0, "the kernel killed first");
-    daemon.stop()
-}
-
 /// The limit is a parent's: of its children the one that holds the most dies, not all of them.
 pub fn limit_of_a_parent_costs_one_child() -> Outcome {
     let daemon = Daemon::start(DEFAULT)?;
-    let parent = Group::new("t")?.max(128 * MIB)?;
+    Group::new("t")?.high(64 * MIB)?.no_swap()?;
     let (fat, small) = (Group::new("t/fat")?, Group::new("t/small")?);
     let mut sibling = Work::holding(&small, 20)?;
-    let mut holder = Work::holding(&fat, 102)?;
-    let mut reader = Work::start(&fat, "page-cache mib=40")?;
-    holder.must_be_killed()?;
-    reader.must_be_killed()?;
-    let line = daemon.killed(&fat)?;
-    ensure!(line["subject"] == parent.path().as_str(), "the subject is another: {line}");
+    let mut culprit = Work::start(&fat, "hog mib=80")?;
+    culprit.must_be_killed()?;
+    daemon.killed(&fat)?;
     // The memory is back: nobody else has to go.
     sibling.must_run("only one child has to go")?;
-    ensure!(daemon.judgements("killed")?.len() == 1, "more than one kill: {:?}", daemon.judgements("killed")?);
+    let killed = daemon.judgements("killed")?;
+    ensure!(killed.len() == 1, "more than one kill: {killed:?}");
     daemon.stop()
 }
 
