@@ -436,8 +436,8 @@ fn look(node: &Node, is_root: bool, reads: Reads, buffer: &mut ReadBuf) -> Optio
         }
         match group.read(File::OomGroup, buffer, parse::flag) {
             Ok(oom_group) => facts.oom_group = oom_group.unwrap_or(false),
-            Err(error) if error.is_gone() => return None,
-            // Whether it is a unit can't be told, so it can't be judged.
+            // Whether it is a unit can't be told, so it can't be judged. It is there all the same: a memory file that fails
+            // may be one of a controller that was switched off, and what the policy says of the group still holds.
             Err(_) => facts.populated = None,
         }
     }
