@@ -143,7 +143,7 @@ fn judging_allocates_nothing() {
     }
 
     let mut history = History::with_capacity(8);
-    let processes = [ProcessFact { pid: 7, oom_score: Some(1), rss_bytes: Some(1), oom_score_adj: Some(0) }; 100];
+    let processes = [ProcessFact { pid: 7, oom_score: Some(1), held_bytes: Some(1), oom_score_adj: Some(0) }; 100];
     let before = counting::so_far();
     for id in 0..20 {
         let (now, id) = (Duration::from_secs(id), GroupId(id));

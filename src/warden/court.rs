@@ -379,7 +379,7 @@ impl Court {
                     members.push(ProcessFact {
                         pid: process.pid,
                         oom_score: process.oom_score,
-                        rss_bytes: process.rss_bytes,
+                        held_bytes: process.held_bytes,
                         oom_score_adj: process.oom_score_adj,
                     });
                 }

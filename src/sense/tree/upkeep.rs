@@ -242,10 +242,13 @@ impl Tree {
     }
 
     fn settle_young(&mut self, key: Key) {
-        match self.find(key).map(|node| node.stale) {
-            Some(true) => self.reopen(key.slot),
-            Some(false) => self.settle(key.slot, false),
-            None => {}
+        if self.find(key).is_none() {
+            return;
+        }
+        if self.get_mut(key.slot).is_some_and(|node| std::mem::take(&mut node.stale)) {
+            self.reopen(key.slot);
+        } else {
+            self.settle(key.slot, false);
         }
     }
 
@@ -344,8 +347,7 @@ impl Tree {
     fn not_reopened(&mut self, id: GroupId, now: Duration) {
         let Some(slot) = self.slot_of(id) else { return };
         let key = self.key(slot);
-        if let Some(node) = self.get_mut(slot) {
-            node.stale = true;
+        if self.get_mut(slot).is_some_and(|node| !std::mem::replace(&mut node.stale, true)) {
             self.young.push_back((now + AGAIN, key));
         }
     }
