@@ -114,6 +114,9 @@ impl Court {
             self.slots.reserve(groups.saturating_sub(self.slots.len()));
             self.unheld.reserve(groups.saturating_sub(self.unheld.len()));
         }
+        if let Some(own) = &mut self.own {
+            own.reserve(groups);
+        }
         if places > self.index.capacity() {
             self.index.reserve((places + places / 4).saturating_sub(self.index.len()));
         }
@@ -339,6 +342,10 @@ impl Court {
                 Own::Outside => false,
                 Own::Unknown => true,
             };
+            if self.own.as_ref().is_some_and(|finder| finder.doubts(facts.id)) {
+                // It might be our own, which can't be told: unknown, like all that can't be read.
+                facts.populated = None;
+            }
             facts.dying = is_dying(tree, slot);
             facts.growth = trends.growth(facts.id, now, facts.memory.usage());
             facts.pressure = trends.pressure(facts.id);
