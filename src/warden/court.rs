@@ -272,6 +272,14 @@ impl Court {
         self.facts.get(self.index_of(slot)? as usize)
     }
 
+    /// How many groups the last judgement saw below one. A group that was gone by then is not among them, although the tree may have it yet.
+    #[must_use]
+    pub fn groups_below(&self, slot: Slot) -> Option<u64> {
+        let index = self.index_of(slot)?;
+        let end = self.facts.get(index as usize)?.subtree_end;
+        Some(u64::from(end.saturating_sub(index + 1)))
+    }
+
     /// How many processes the last judgement saw in a group and below it.
     #[must_use]
     pub fn processes_below(&self, slot: Slot) -> Option<u32> {

@@ -38,6 +38,8 @@ fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
         "victims" => hog::victims(&words),
         "page-cache" => page_cache::run(&words),
         "relay" => fork::relay(&words),
+        "zombies" => fork::zombies(&words),
+        "headless" => fork::headless(&words),
         "sleep" => Ok(bystanders::sleep()),
         "churn" => bystanders::churn(&words),
         "spin" => Ok(bystanders::spin()),
