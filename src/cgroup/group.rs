@@ -129,7 +129,7 @@ impl ReadError {
         matches!(self.file, File::GroupEvents | File::Procs)
             && matches!(self.cause, Cause::Errno(Errno::NODEV | Errno::NOENT))
             // The root of the hierarchy has no cgroup.events.
-            && !self.group.is_root()
+            && !(self.file == File::GroupEvents && self.group.is_root())
     }
 }
 
