@@ -60,7 +60,8 @@ fn all_live(works: &mut [Work]) -> Outcome {
 
 /// Five, of which the small one has the highest oom_score.
 pub fn of_five_the_one_with_the_highest_score_dies() -> Outcome {
-    let group = Group::new("t/a")?;
+    // A group that hands its memory controller down holds no processes of its own.
+    let (subject, group) = (Group::new("t/a")?, Group::new("t/a/work")?);
     let mut chosen = Work::start(&group, "hog mib=4 then=hold adj=300")?;
     let mut others = vec![Work::holding(&group, 24)?, Work::holding(&group, 8)?, Work::start(&group, "sleep adj=100")?];
     let scores: Vec<i64> = others.iter().map(|work| number(work, "oom_score")).collect::<Outcome<_>>()?;
@@ -68,9 +69,9 @@ pub fn of_five_the_one_with_the_highest_score_dies() -> Outcome {
         Ok(scores.iter().all(|score| number(&chosen, "oom_score").is_ok_and(|most| most > *score)))
     })?;
     let daemon = Daemon::start(ONE)?;
-    others.push(trouble(&group)?);
+    others.push(trouble(&subject)?);
     chosen.must_be_killed()?;
-    one_killed(&daemon, &group)?;
+    one_killed(&daemon, &subject)?;
     all_live(&mut others)?;
     daemon.stop()
 }
@@ -107,7 +108,7 @@ pub fn between_equals_the_one_that_holds_more_in_memory_and_swap_dies() -> Outco
 
 /// Zombies are nobody to kill, at whatever oom_score_adj; a process whose main thread has ended looks like one and is not.
 pub fn zombies_are_passed_over_and_a_process_without_its_main_thread_is_not() -> Outcome {
-    let group = Group::new("t/a")?;
+    let (subject, group) = (Group::new("t/a")?, Group::new("t/a/work")?);
     let parent = Work::start(&group, "zombies of=3")?;
     called(&parent, "bereft")?;
     let beside = Work::holding(&group, 8)?;
@@ -119,9 +120,9 @@ pub fn zombies_are_passed_over_and_a_process_without_its_main_thread_is_not() ->
     })?;
     ensure!(Path::new(&format!("/proc/{pid}/comm")).exists() && group.processes()?.contains(&pid), "it is not listed");
     let daemon = Daemon::start(ONE)?;
-    let churner = trouble(&group)?;
+    let churner = trouble(&subject)?;
     headless.must_be_killed()?;
-    one_killed(&daemon, &group)?;
+    one_killed(&daemon, &subject)?;
     all_live(&mut [parent, beside, churner])?;
     daemon.stop()
 }
