@@ -183,7 +183,9 @@ fn asked_then_killed(zram_mib: Option<u64>) -> Outcome {
     ensure!(grace > Duration::from_millis(2500), "killed {grace:?} after SIGTERM");
     let journal = daemon.killed(&consumer)?;
     ensure!(rung(&journal, "term").is_some_and(|term| term["outcome"] == "deadline"), "no term rung to its end: {journal}");
-    ensure!(rung(&journal, "kill").is_some_and(|kill| kill["outcome"] == "done"), "no kill rung: {journal}");
+    // Where memory is compressed all the time the first kill may be late and a second one, process by process, be the one that is done.
+    let rungs = journal["rungs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    ensure!(rungs.iter().any(|rung| rung["name"] == "kill" && rung["outcome"] == "done"), "no kill rung: {journal}");
     // Told as soon as the thresholds allow, with the kernel still giving the rest back.
     level("ok")?;
     let (before_it, mut end) = (start.number("mem_available_kb")?, notifier.state()?);
