@@ -10,9 +10,9 @@ use super::lms_daemon_common::handling;
 use crate::guest::daemon::{Daemon, rung};
 use crate::guest::group::Group;
 use crate::guest::lms::{self, Notifier, State};
+use crate::guest::places;
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
-use crate::guest::{places, system};
 use crate::outcome::{Doing, Outcome};
 
 /// Level warn is only talked about; at level kill the fattest goes.
@@ -112,21 +112,6 @@ rules:
 /// The demonstration: memory falls through 20 % and 10 %, the consumer is asked, does not hear, and is killed; memory comes back and the
 /// kernel's killer was never called. Each step is printed and checked.
 pub fn consumer_that_ignores_sigterm_is_asked_then_killed() -> Outcome {
-    asked_then_killed(None)
-}
-
-/// The same with swap in compressed memory: the levels follow free swap as well, which has to fall as low as available memory.
-pub fn consumer_with_zram_that_ignores_sigterm_is_asked_then_killed() -> Outcome {
-    asked_then_killed(Some(ZRAM_MIB))
-}
-
-/// More than a fifth of memory, so that free swap is not low from the beginning.
-const ZRAM_MIB: u64 = 192;
-
-fn asked_then_killed(zram_mib: Option<u64>) -> Outcome {
-    if let Some(mib) = zram_mib {
-        system::zram_swap(mib)?;
-    }
     lms::load(EXCITABLE)?;
     let daemon = Daemon::start(ASK_THEN_KILL)?;
     let _ballast = leave_available(160)?;
@@ -141,16 +126,7 @@ fn asked_then_killed(zram_mib: Option<u64>) -> Outcome {
         let (at, available, total) = (began.elapsed().as_secs_f64(), state.number("mem_available_kb")?, state.number("mem_total_kb")?);
         line += 1;
         let share = available as f64 * 100.0 / total as f64;
-        let swap = match zram_mib {
-            Some(_) => format!(", {:3} MiB of swap free", state.number("swap_free_kb")? >> 10),
-            None => String::new(),
-        };
-        println!(
-            "{MEASURED}{line}. {at:5.2} s  level {:4}  {:4} MiB ({share:4.1} %) available{}  {what}",
-            state.level(),
-            available >> 10,
-            swap
-        );
+        println!("{MEASURED}{line}. {at:5.2} s  level {:4}  {:4} MiB ({share:4.1} %) available  {what}", state.level(), available >> 10);
         Ok(())
     };
     ensure!(start.level() == "ok", "not ok at the start: {start}");
@@ -165,17 +141,14 @@ fn asked_then_killed(zram_mib: Option<u64>) -> Outcome {
     };
     let warned = level("warn")?;
     say(&warned, "below a fifth of memory: the module reports warn")?;
-    let low_swap =
-        |state: &State, bound: &str| -> Outcome<bool> { Ok(zram_mib.is_none() || state.number("swap_free_kb")? < state.number(bound)?) };
-    ensure!(warned.number("mem_available_kb")? < warned.number("warn_kb")? && low_swap(&warned, "warn_kb")?, "warned too early: {warned}");
+    ensure!(warned.number("mem_available_kb")? < warned.number("warn_kb")?, "warned too early: {warned}");
     let pid = work.pid();
     wait::until("SIGTERM arrives", SOON, || term_pends(pid))?;
     let asked = Instant::now();
     say(&notifier.state()?, "oomwarden has sent SIGTERM, which stays unheard; three seconds for it to end")?;
     let low = level("kill")?;
     say(&low, "below a tenth: the module reports kill")?;
-    let is_low = low.number("mem_available_kb")? < low.number("kill_kb")? && low_swap(&low, "kill_kb")?;
-    ensure!(is_low, "kill was reported too early: {low}");
+    ensure!(low.number("mem_available_kb")? < low.number("kill_kb")?, "kill was reported too early: {low}");
     work.must_run("SIGTERM is ignored and the grace time not over")?;
     work.must_be_killed()?;
     let grace = asked.elapsed();
@@ -183,9 +156,7 @@ fn asked_then_killed(zram_mib: Option<u64>) -> Outcome {
     ensure!(grace > Duration::from_millis(2500), "killed {grace:?} after SIGTERM");
     let journal = daemon.killed(&consumer)?;
     ensure!(rung(&journal, "term").is_some_and(|term| term["outcome"] == "deadline"), "no term rung to its end: {journal}");
-    // Where memory is compressed all the time the first kill may be late and a second one, process by process, be the one that is done.
-    let rungs = journal["rungs"].as_array().map(Vec::as_slice).unwrap_or_default();
-    ensure!(rungs.iter().any(|rung| rung["name"] == "kill" && rung["outcome"] == "done"), "no kill rung: {journal}");
+    ensure!(rung(&journal, "kill").is_some_and(|kill| kill["outcome"] == "done"), "no kill rung: {journal}");
     // Told as soon as the thresholds allow, with the kernel still giving the rest back.
     level("ok")?;
     let (before_it, mut end) = (start.number("mem_available_kb")?, notifier.state()?);
