@@ -167,7 +167,7 @@ fn judging_allocates_nothing() {
 
     let mut history = History::with_capacity(8);
     let paths: Vec<GroupPath> = (0..20).map(|at| GroupPath::root().child(format!("{at}").as_bytes())).collect();
-    let processes = [ProcessFact { pid: 7, oom_score: Some(1), rss_bytes: Some(1), oom_score_adj: Some(0) }; 100];
+    let processes = [ProcessFact { pid: 7, oom_score: Some(1), held_bytes: Some(1), oom_score_adj: Some(0) }; 100];
     let before = counting::so_far();
     for id in 0..20 {
         let now = Duration::from_secs(id);

@@ -17,6 +17,7 @@ use super::listeners::Listeners;
 use crate::cgroup::group::{Cause, File, Group, ReadBuf, ReadError};
 use crate::cgroup::parse::{self, Process};
 use crate::policy::model::WarnSignal;
+use crate::sense::process::has_ended;
 use crate::sys::{process_mrelease, send_signal};
 
 /// Processes that are held by pidfd at a time; longer lists are worked through in so many at once.
@@ -335,7 +336,8 @@ impl Workshop {
                 !member
             });
         }
-        if !member {
+        // Who has ended by itself in the meantime was not killed, even if a signal would still be taken.
+        if !member || has_ended(&fd) {
             return gone;
         }
         match pidfd_send_signal(&fd, signal) {

@@ -121,9 +121,15 @@ pub enum Cause {
 
 impl ReadError {
     /// The group was removed: ordinary, not a fault.
+    ///
+    /// Only files that every group has for as long as it is there can say so. Those of a controller come and go with it:
+    /// after `-memory` in the parent's cgroup.subtree_control a held memory file answers ENODEV for good.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        matches!(self.cause, Cause::Errno(Errno::NODEV | Errno::NOENT))
+        matches!(self.file, File::GroupEvents | File::Procs)
+            && matches!(self.cause, Cause::Errno(Errno::NODEV | Errno::NOENT))
+            // The root of the hierarchy has no cgroup.events.
+            && !(self.file == File::GroupEvents && self.group.is_root())
     }
 }
 
@@ -244,7 +250,9 @@ impl Group {
         Ok(())
     }
 
-    fn is_absent(&self, file: File) -> bool {
+    /// Whether the file was to be held and does not exist.
+    #[must_use]
+    pub fn is_absent(&self, file: File) -> bool {
         self.absent.load(Ordering::Relaxed) & (1 << file as u32) != 0
     }
 

@@ -321,12 +321,25 @@ pub fn signed(text: &[u8]) -> Result<i32, ParseError> {
     i32::try_from(number(digits)?).map(|value| value * sign).map_err(|_| ParseError::Number)
 }
 
-/// The second number of /proc/PID/statm: resident pages.
+/// What a process holds in memory and in swap by /proc/PID/status (VmRSS and VmSwap), bytes. `None` for one without memory
+/// of its own: a zombie, or a thread of the kernel.
 ///
 /// # Errors
-/// Fewer numbers.
-pub fn resident_pages(text: &[u8]) -> Result<u64, ParseError> {
-    number(single(text)?.split(|byte| *byte == b' ').nth(1).ok_or(ParseError::Shape)?)
+/// A broken value behind one of the keys.
+pub fn process_memory(text: &[u8]) -> Result<Option<u64>, ParseError> {
+    let (mut resident, mut swapped) = (None, None);
+    for line in lines(text) {
+        let line = line?;
+        // A process's name can't forge a line: the kernel escapes its newlines.
+        let (field, value) = match (line.strip_prefix(b"VmRSS:"), line.strip_prefix(b"VmSwap:")) {
+            (Some(value), _) => (&mut resident, value),
+            (_, Some(value)) => (&mut swapped, value),
+            _ => continue,
+        };
+        let kilobytes = value.trim_ascii().strip_suffix(b" kB").ok_or(ParseError::Shape)?;
+        *field = Some(number(kilobytes.trim_ascii())?.saturating_mul(1024));
+    }
+    Ok(resident.map(|resident: u64| resident.saturating_add(swapped.unwrap_or(0))))
 }
 
 /// The values of /proc/meminfo that are used, bytes.

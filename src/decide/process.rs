@@ -9,8 +9,8 @@ pub struct ProcessFact {
     pub pid: i32,
     /// /proc/PID/oom_score.
     pub oom_score: Option<u32>,
-    /// Resident memory, bytes.
-    pub rss_bytes: Option<u64>,
+    /// What it holds in memory and in swap, bytes.
+    pub held_bytes: Option<u64>,
     /// /proc/PID/oom_score_adj.
     pub oom_score_adj: Option<i16>,
 }
@@ -23,12 +23,12 @@ pub const NEVER: i16 = -1000;
 /// one dies after all others of its importance.
 pub const SHIELDED: i16 = -900;
 
-/// The process to be killed, as an index into `processes`: the highest oom_score, then the largest resident memory, then the
+/// The process to be killed, as an index into `processes`: the highest oom_score, then the most memory and swap, then the
 /// highest pid. Never process 1, never one that isn't visible from here (pid 0 would mean our own process group), never one at
 /// oom_score_adj -1000 or one whose oom_score_adj could not be read.
 #[must_use]
 pub fn pick(processes: &[ProcessFact]) -> Option<usize> {
     let killable = |process: &ProcessFact| process.pid > 1 && process.oom_score_adj.is_some_and(|adj| adj > NEVER);
     let candidates = processes.iter().enumerate().filter(|(_, process)| killable(process));
-    candidates.min_by_key(|(_, process)| Reverse((process.oom_score, process.rss_bytes, process.pid))).map(|(at, _)| at)
+    candidates.min_by_key(|(_, process)| Reverse((process.oom_score, process.held_bytes, process.pid))).map(|(at, _)| at)
 }

@@ -143,8 +143,8 @@ impl Census {
 
     fn counts(&mut self, group: &Group) -> Option<Counts> {
         let all = group.read(File::Events, &mut self.buffer, parse::events).ok()??;
-        // Kernels before 5.2 don't tell apart.
-        let local = group.read(File::EventsLocal, &mut self.buffer, parse::events).ok().flatten();
+        // Kernels before 5.2 don't tell apart and have no such file. A failed reading says nothing of the kind.
+        let local = group.read(File::EventsLocal, &mut self.buffer, parse::events).ok()?;
         let kills = all.oom_kill?;
         let own = local.and_then(|local| local.oom_kill).unwrap_or(kills);
         Some(Counts { kills, own, oom: all.oom.unwrap_or(0), whole: all.oom_group_kill.unwrap_or(0) })
@@ -251,6 +251,21 @@ mod tests {
         write(dir.path(), "a/b", 5, 5, 0, 0);
         assert_eq!(census.rises(NOW), [rise("/a/b", 2, false, true, Some(false)), rise("/a", 1, false, true, Some(false))]);
         assert_eq!(census.rises(NOW), []);
+    }
+
+    #[test]
+    fn kills_below_are_not_a_groups_own_because_its_own_count_could_not_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "", 0, 0, 0, 0);
+        write(dir.path(), "a", 0, 0, 0, 0);
+        write(dir.path(), "a/b", 0, 0, 0, 0);
+        let mut census = census(dir.path());
+        write(dir.path(), "", 1, 0, 1, 0);
+        write(dir.path(), "a", 1, 0, 1, 0);
+        write(dir.path(), "a/b", 1, 1, 0, 0);
+        let local = dir.path().join("a/memory.events.local");
+        fs::write(&local, "garbled").unwrap();
+        assert_eq!(census.rises(NOW), [rise("/", 1, true, true, None)], "somewhere below");
     }
 
     #[test]

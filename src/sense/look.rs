@@ -157,6 +157,8 @@ pub enum Finding {
     Settled(GroupId, Seen),
     /// The same with all files opened anew.
     Reopened(Arc<Group>, Seen),
+    /// The group's files could not be opened anew, although it may be there: what is held of it may be dead.
+    NotReopened(GroupId),
     /// A group is there and could not be looked at.
     Incomplete,
     /// A [`Task::Look`] is done.
@@ -185,10 +187,10 @@ pub struct Found {
 /// What was learned of a group while its files were opened.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
-    /// It is threaded.
-    pub threaded: bool,
-    /// It has memory files.
-    pub has_memory: bool,
+    /// It is threaded; `None` if that could not be told.
+    pub threaded: Option<bool>,
+    /// It has memory files; `None` if that could not be told.
+    pub has_memory: Option<bool>,
     /// Its counters, if they were asked for and could be read.
     pub events: Option<Events>,
 }
@@ -398,20 +400,23 @@ impl Looker {
         }
         let events = if settle.baseline { self.baseline(group, settle.has_children) } else { None };
         let buffer = &mut self.buffer;
-        Seen {
-            threaded: matches!(group.read(File::Type, buffer, parse::kind), Ok(Some(Kind::Threaded))),
-            has_memory: group.path.is_root()
-                || group.held(File::Current).is_some()
-                || matches!(group.read(File::Current, buffer, parse::value), Ok(Some(_))),
-            events,
-        }
+        let threaded = group.read(File::Type, buffer, parse::kind).ok().map(|kind| kind == Some(Kind::Threaded));
+        let has_memory = if group.path.is_root() || group.held(File::Current).is_some() {
+            Some(true)
+        } else {
+            group.read(File::Current, buffer, parse::value).ok().map(|current| current.is_some())
+        };
+        Seen { threaded, has_memory, events }
     }
 
     fn reopen(&mut self, settle: Settle, out: Out<'_>) {
-        let Ok(group) = Group::open(&self.root, None, settle.group.path.clone()) else { return };
-        if group.id != settle.group.id {
-            return;
-        }
+        let group = match Group::open(&self.root, None, settle.group.path.clone()) {
+            Ok(group) if group.id == settle.group.id => group,
+            // It was removed, which is told elsewhere.
+            Ok(_) | Err(Errno::NOENT | Errno::NODEV | Errno::NOTDIR) => return,
+            // Out of descriptors or memory.
+            Err(_) => return out(Finding::NotReopened(settle.group.id)),
+        };
         self.budget.used += group.descriptors();
         let group = Arc::new(group);
         let seen = self.settle(&Settle { group: Arc::clone(&group), baseline: true, ..settle });
@@ -446,7 +451,8 @@ fn child_names(group: &Group) -> Option<Vec<Vec<u8>>> {
     let entries = listing.and_then(|fd| Dir::new(fd).map_err(|_| Errno::NOMEM)).ok()?;
     let mut names = Vec::new();
     for entry in entries {
-        let Ok(entry) = entry else { break };
+        // A list that breaks off in the middle is no list.
+        let entry = entry.ok()?;
         let name = entry.file_name().to_bytes();
         if entry.file_type() == FileType::Directory && name != b"." && name != b".." {
             names.push(name.to_vec());

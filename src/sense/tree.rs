@@ -271,7 +271,11 @@ impl Tree {
         let (id, path) = (group.id, group.path.clone());
         let next = above.and_then(|node| node.first_child);
         self.arrivals += 1;
-        let has_memory = parent.is_none() || group.held(File::Current).is_some() || group.held(File::EventsLocal).is_some();
+        // Of a group that is judged the file was to be held: if it is not there, that is known; if it could not be opened, it is not.
+        let has_memory = parent.is_none()
+            || group.held(File::Current).is_some()
+            || group.held(File::EventsLocal).is_some()
+            || (judged && !group.is_absent(File::Current));
         let node = Node {
             group,
             generation: self.generations.get(slot as usize).copied().unwrap_or(0),
@@ -289,6 +293,7 @@ impl Tree {
             warm,
             has_memory,
             threaded: false,
+            stale: false,
             events: events.unwrap_or_default(),
             born,
             arrival: self.arrivals,

@@ -752,7 +752,7 @@ impl Climbs {
         let Some(slot) = with.senses.tree.slot_of(climb.victim.id) else { return Look::MayDie };
         let Some(rule) = climb.policy.rules.get(usize::from(climb.rule)) else { return Look::MustLive };
         let strike = with.court.examine(rule, slot, now, with.senses, self);
-        let surprising = !with.senses.knows_all_below(slot);
+        let surprising = !with.senses.knows_all_below(slot, with.court.groups_below(slot));
         if !looked && (surprising || !with.court.unheld.is_empty()) {
             with.senses.tree.inspect(climb.victim.id, surprising, &with.court.unheld);
             return Look::Wait;
@@ -991,10 +991,10 @@ fn told_so_far(climb: &Climb, records: &Records) -> Option<Box<JudgementRecord>>
 
 /// anon + swap that is left in a group; nothing in one that is gone.
 fn usage_left(group: &Group, senses: &mut Senses) -> Option<u64> {
-    let stat = match group.read(File::Stat, &mut senses.buffer, parse::stat) {
-        Ok(stat) => stat?,
-        Err(error) if error.is_gone() => return Some(0),
-        Err(_) => return None,
+    let Ok(Some(stat)) = group.read(File::Stat, &mut senses.buffer, parse::stat) else {
+        // The memory controller may have been switched off: only the group's own files tell that it is gone.
+        let removed = group.read(File::GroupEvents, &mut senses.buffer, parse::populated).is_err_and(|error| error.is_gone());
+        return removed.then_some(0);
     };
     let swap = group.read(File::SwapCurrent, &mut senses.buffer, parse::value).ok()?;
     Some(stat.anon?.saturating_add(swap.unwrap_or(0)))

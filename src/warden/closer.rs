@@ -116,7 +116,7 @@ impl Warden {
             Some(slot) => Some((slot, senses.tree.get(slot)?.group.id)),
             None => None,
         };
-        let surprising = top.filter(|(slot, id)| !closer.looked.contains(id) && !senses.knows_all_below(*slot));
+        let surprising = top.filter(|(slot, id)| !closer.looked.contains(id) && !senses.knows_all_below(*slot, court.groups_below(*slot)));
         let unheld = !court.unheld.is_empty() && !closer.looked.contains(&subject);
         // Looks that always come too late must not keep it from being said that there is nobody.
         let never = ruling == Ruling::NoVictim && (surprising.is_some() || unheld) && closer.take_too_late(rule, subject);

@@ -117,6 +117,9 @@ impl Court {
             self.slots.reserve(groups.saturating_sub(self.slots.len()));
             self.unheld.reserve(groups.saturating_sub(self.unheld.len()));
         }
+        if let Some(own) = &mut self.own {
+            own.reserve(groups);
+        }
         if places > self.index.capacity() {
             self.index.reserve((places + places / 4).saturating_sub(self.index.len()));
         }
@@ -207,7 +210,7 @@ impl Court {
         let policy = senses.tree.policy();
         let dying = |tree: &Tree, slot: Slot| climbs.is_dying(tree, slot);
         self.gather_from(&policy, no_rule, victim, now, NodeFacts::default(), &mut senses.sight(), dying);
-        let Some(at) = self.index_of(victim) else { return None };
+        let at = self.index_of(victim)?;
         loop {
             match self.judge.examine(rule, at, &self.facts) {
                 Examined::MayDie => return None,
@@ -330,6 +333,14 @@ impl Court {
         self.facts.get(self.index_of(slot)? as usize)
     }
 
+    /// How many groups the last judgement saw below one. A group that was gone by then is not among them, although the tree may have it yet.
+    #[must_use]
+    pub fn groups_below(&self, slot: Slot) -> Option<u64> {
+        let index = self.index_of(slot)?;
+        let end = self.facts.get(index as usize)?.subtree_end;
+        Some(u64::from(end.saturating_sub(index + 1)))
+    }
+
     /// How many processes the last judgement saw in a group and below it.
     #[must_use]
     pub fn processes_below(&self, slot: Slot) -> Option<u32> {
@@ -402,6 +413,10 @@ impl Court {
                 Own::Outside => false,
                 Own::Unknown => true,
             };
+            if self.own.as_ref().is_some_and(|finder| finder.doubts(facts.id)) {
+                // It might be our own, which can't be told: unknown, like all that can't be read.
+                facts.populated = None;
+            }
             facts.dying = is_dying(tree, slot);
             if inside.is_some() && by_movement {
                 facts.growth = trends.growth(facts.id, now, node.born, facts.memory.usage());
@@ -446,7 +461,7 @@ impl Court {
                     members.push(ProcessFact {
                         pid: process.pid,
                         oom_score: process.oom_score,
-                        rss_bytes: process.rss_bytes,
+                        held_bytes: process.held_bytes,
                         oom_score_adj: process.oom_score_adj,
                     });
                 }
@@ -503,8 +518,8 @@ fn look(node: &Node, is_root: bool, reads: Reads, buffer: &mut ReadBuf) -> Optio
         }
         match group.read(File::OomGroup, buffer, parse::flag) {
             Ok(oom_group) => facts.oom_group = oom_group.unwrap_or(false),
-            Err(error) if error.is_gone() => return None,
-            // Whether it is a unit can't be told, so it can't be judged.
+            // Whether it is a unit can't be told, so it can't be judged. It is there all the same: a memory file that fails
+            // may be one of a controller that was switched off, and what the policy says of the group still holds.
             Err(_) => facts.populated = None,
         }
     }

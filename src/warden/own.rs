@@ -2,7 +2,7 @@
 //!
 //! /proc/PID/cgroup names a path, but in a cgroup namespace, or with a root that is itself a subtree, the path means
 //! something else; so the group is only believed when the pid stands in its cgroup.procs. If it can't be found, nothing may
-//! be killed.
+//! be killed. Once it is known to be outside of the tree, a group that comes later and can't be read casts doubt on itself alone.
 
 use std::os::fd::OwnedFd;
 
@@ -19,7 +19,7 @@ use crate::sense::tree::Tree;
 pub enum Own {
     /// This one.
     Inside(GroupId),
-    /// It is not below the watched root.
+    /// It is not below the watched root, unless it is one of those that [`Finder::doubts`].
     Outside,
     /// It can't be told: everything might be ours.
     Unknown,
@@ -33,7 +33,12 @@ pub struct Finder {
     last: Vec<u8>,
     own: Own,
     seen: u64,
+    /// Groups that came since we were known to be outside and whose processes could not be read: each might be ours.
+    doubtful: Vec<GroupId>,
 }
+
+/// Room for doubtful groups before the first [`Finder::reserve`].
+const DOUBTFUL: usize = 64;
 
 impl Finder {
     /// For the group that we run in: opens /proc/self/cgroup.
@@ -54,32 +59,52 @@ impl Finder {
 
     fn at(path: &str, pid: i32) -> rustix::io::Result<Finder> {
         let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Finder { pid, file, last: Vec::with_capacity(4096), own: Own::Unknown, seen: 0 })
+        Ok(Finder { pid, file, last: Vec::with_capacity(4096), own: Own::Unknown, seen: 0, doubtful: Vec::with_capacity(DOUBTFUL) })
+    }
+
+    /// Makes room for doubts about so many groups. Not on the kill path.
+    pub fn reserve(&mut self, groups: usize) {
+        self.doubtful.reserve(groups.saturating_sub(self.doubtful.len()));
+    }
+
+    /// Whether a group might be ours although our own was found to be outside: it must live, and nobody else for its sake.
+    #[must_use]
+    pub fn doubts(&self, group: GroupId) -> bool {
+        self.own == Own::Outside && self.doubtful.contains(&group)
     }
 
     /// Whether the last answer still holds for an unchanged path: inside, as long as that group is there; outside, as long as no group has
-    /// come in which we are. Where nothing may be opened, one that can't be read is left for later: whoever is moved has another path.
+    /// come in which we are. Whoever is moved has another path, so one that can't be read changes nothing for the others.
     fn is_settled(&mut self, tree: &Tree, buffer: &mut ReadBuf) -> bool {
         match self.own {
             Own::Inside(id) => tree.slot_of(id).is_some(),
-            Own::Outside => {
-                let mut left = false;
-                for node in tree.slots().filter_map(|slot| tree.get(slot)).filter(|node| node.arrival > self.seen) {
-                    match holds(&node.group, self.pid, buffer) {
-                        Some(true) => return false,
-                        Some(false) => {}
-                        None if node.threaded => {}
-                        None if buffer.may_open() => return false,
-                        None => left = true,
-                    }
-                }
-                if !left {
-                    self.seen = tree.arrivals();
-                }
-                true
-            }
+            Own::Outside => self.is_still_outside(tree, buffer),
             Own::Unknown => false,
         }
+    }
+
+    /// Looks at the groups that came since this was asked last, and again at those that could not be read then.
+    fn is_still_outside(&mut self, tree: &Tree, buffer: &mut ReadBuf) -> bool {
+        let Finder { pid, seen, doubtful, .. } = self;
+        let mut found = false;
+        doubtful.retain(|id| {
+            let Some(node) = tree.slot_of(*id).and_then(|slot| tree.get(slot)) else { return false };
+            let holds = holds(&node.group, *pid, buffer);
+            found |= holds == Some(true);
+            holds.is_none() && !node.threaded
+        });
+        for node in tree.slots().filter_map(|slot| tree.get(slot)).filter(|node| node.arrival > *seen) {
+            match holds(&node.group, *pid, buffer) {
+                Some(true) => found = true,
+                Some(false) => {}
+                None if node.threaded => {}
+                None if doubtful.len() < doubtful.capacity() => doubtful.push(node.group.id),
+                // More than can be kept in mind: where we are is looked for from the beginning.
+                None => return false,
+            }
+        }
+        *seen = tree.arrivals();
+        !found
     }
 
     /// Our own group now. Allocates only when we were moved since.
@@ -100,12 +125,14 @@ impl Finder {
                 let named = parse::own_group(&self.last).map(GroupPath::from_bytes);
                 self.own = look(tree, named.as_ref(), self.pid, buffer);
                 self.seen = tree.arrivals();
+                self.doubtful.clear();
                 // Not found is looked for again at the next judgement.
                 if self.own == Own::Unknown {
                     self.last.clear();
                 }
             }
-            Err(_) => self.own = Own::Unknown,
+            // What was known stays so for the next time.
+            Err(_) => return Own::Unknown,
         }
         self.own
     }

@@ -335,13 +335,16 @@ impl Senses {
         }
     }
 
-    /// Whether the tree has as many groups below one as the kernel says. Where that can't be read it is not assumed.
-    pub fn knows_all_below(&mut self, top: Slot) -> bool {
+    /// Whether there are as many groups below one as the kernel says; `judged`: how many a judgement saw there. Where that can't be
+    /// read it is not assumed.
+    ///
+    /// The tree may have as many all the same: a group was removed and another was made under its name, and nobody looked at that one.
+    pub fn knows_all_below(&mut self, top: Slot, judged: Option<u64>) -> bool {
         let Senses { tree, buffer, .. } = self;
         let Some(node) = tree.get(top) else { return true };
         // Kernels before 4.14 have no such file.
         let counted = node.group.read(File::GroupStat, buffer, parse::descendants);
-        counted.is_ok_and(|count| count.flatten().is_none_or(|count| count == tree.count_below(top)))
+        counted.is_ok_and(|count| count.flatten().is_none_or(|count| count == judged.unwrap_or_else(|| tree.count_below(top))))
     }
 
     /// Reads a group's counters and makes notices of those that rose.

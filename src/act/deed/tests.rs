@@ -75,6 +75,20 @@ fn one_process_is_killed_only_where_it_is_a_member() {
 }
 
 #[test]
+fn a_process_that_has_ended_by_itself_is_not_counted_as_killed() {
+    let mut child = Command::new("true").stdin(Stdio::null()).spawn().unwrap();
+    let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+    rustix::event::poll(&mut [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)], None).unwrap();
+    // A zombie: old kernels list it, and each takes a signal for it.
+    let pid = i32::try_from(child.id()).unwrap();
+    let (_dir, group) = group(&format!("{pid}\n"));
+    let mut kept = None;
+    let done = Workshop::default().perform(Deed::KillOne(pid), &[group], &mut kept, &mut || {});
+    assert_eq!((done.processes, done.errno, kept.is_some()), (0, Some(Errno::SRCH), false));
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
 fn without_cgroup_kill_processes_are_killed_one_by_one() {
     let mut children: Vec<_> = (0..100).map(|_| Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap()).collect();
     let list: String = children.iter().map(|child| format!("{}\n", child.id())).collect();

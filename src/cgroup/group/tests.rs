@@ -44,7 +44,23 @@ fn another_group_under_the_same_name_is_not_this_group() {
     fs::create_dir(dir.path().join("a")).unwrap();
     fs::write(dir.path().join("a/memory.current"), "1\n").unwrap();
     assert_eq!(group.reopen_dir().unwrap_err(), Errno::NODEV);
-    assert!(group.read(File::Current, &mut ReadBuf::new(), parse::value).unwrap_err().is_gone());
+    assert!(group.read(File::GroupEvents, &mut ReadBuf::new(), parse::populated).unwrap_err().is_gone());
+}
+
+#[test]
+fn only_files_that_every_group_has_tell_that_a_group_is_gone() {
+    let failed = |path: &[u8], file, errno| ReadError { group: GroupPath::from_bytes(path), file, cause: Cause::Errno(errno) };
+    for errno in [Errno::NODEV, Errno::NOENT] {
+        assert!(failed(b"/a", File::GroupEvents, errno).is_gone() && failed(b"/a", File::Procs, errno).is_gone());
+        // The controller was switched off, or this kernel has no such file: the group may well be there.
+        for file in [File::Current, File::Stat, File::SwapCurrent, File::OomGroup, File::EventsLocal, File::Pressure, File::Kill] {
+            assert!(!failed(b"/a", file, errno).is_gone(), "{file:?} {errno}");
+        }
+        assert!(!failed(b"/", File::GroupEvents, errno).is_gone(), "the root has no such file");
+    }
+    for errno in [Errno::MFILE, Errno::NOMEM, Errno::ACCESS, Errno::AGAIN] {
+        assert!(!failed(b"/a", File::GroupEvents, errno).is_gone(), "{errno}");
+    }
 }
 
 #[test]

@@ -17,8 +17,9 @@ fn single_values() {
     assert_eq!(flag(b"2\n"), Err(ParseError::Shape));
     assert_eq!(signed(b"-1000\n"), Ok(-1000));
     assert_eq!(signed(b"--1\n"), Err(ParseError::Number));
-    assert_eq!(resident_pages(b"100 42 7 1 0 9 0\n"), Ok(42));
-    assert_eq!(resident_pages(b"100\n"), Err(ParseError::Shape));
+    assert_eq!(process_memory(b"Name:\tx\nVmRSS:\t    3000 kB\nRssAnon:\t    9 kB\nVmSwap:\t    1096 kB\n"), Ok(Some(4096 << 10)));
+    assert_eq!(process_memory(b"Name:\tVmRSS:\t9 kB\nState:\tZ (zombie)\nThreads:\t1\n"), Ok(None));
+    assert_eq!(process_memory(b"VmRSS:\t3000\n"), Err(ParseError::Shape));
 }
 
 #[test]
@@ -115,14 +116,14 @@ proptest! {
     #[test]
     fn no_bytes_make_a_parser_panic(text in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = (value(&text), limit(&text), flag(&text), events(&text), stat(&text), populated(&text));
-        let _ = (pressure(&text), kind(&text), process(&text), signed(&text), resident_pages(&text), meminfo(&text), own_group(&text));
+        let _ = (pressure(&text), kind(&text), process(&text), signed(&text), process_memory(&text), meminfo(&text), own_group(&text));
     }
 
     #[test]
     fn near_misses_make_no_parser_panic(text in "((some|full|low|high|anon|populated|MemTotal:|total=|max|0::)[ =:0-9a-z/-]{0,30}\n?){0,8}") {
         let text = text.as_bytes();
         let _ = (value(text), limit(text), flag(text), events(text), stat(text), populated(text));
-        let _ = (pressure(text), kind(text), process(text), signed(text), resident_pages(text), meminfo(text), own_group(text));
+        let _ = (pressure(text), kind(text), process(text), signed(text), process_memory(text), meminfo(text), own_group(text));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use crate::decide::process::{ProcessFact, pick};
 
-fn process(pid: i32, oom_score: u32, rss_mib: u64, oom_score_adj: i16) -> ProcessFact {
-    ProcessFact { pid, oom_score: Some(oom_score), rss_bytes: Some(rss_mib << 20), oom_score_adj: Some(oom_score_adj) }
+fn process(pid: i32, oom_score: u32, held_mib: u64, oom_score_adj: i16) -> ProcessFact {
+    ProcessFact { pid, oom_score: Some(oom_score), held_bytes: Some(held_mib << 20), oom_score_adj: Some(oom_score_adj) }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::cgroup::group::{File, Group, ReadBuf};
 use crate::cgroup::parse::{self, ParseError};
 use crate::cgroup::path::Escaped;
 use crate::policy::model::{EntrySet, Policy};
-use crate::sense::process::MAX_PROCESSES;
+use crate::sense::process::{MAX_PROCESSES, is_dead};
 use crate::sense::tree::{Slot, Tree};
 
 /// What a group holds and may hold, bytes. What could not be read is `None`.
@@ -159,8 +159,14 @@ pub fn processes(onlooker: &mut Onlooker, policy: &Policy, slot: Slot) -> Vec<Pr
             found.push(Process { group: group.clone(), pid: None, comm: String::new(), reason, spares_group: own });
         }
         for pid in pids {
-            // One that is gone by now is nobody.
-            let Some(comm) = comm(pid) else { continue };
+            let Some(comm) = comm(pid) else {
+                // One that is gone by now is nobody.
+                if !is_dead(pid) {
+                    let reason = "can't be looked at".to_owned();
+                    found.push(Process { group: group.clone(), pid: Some(pid), comm: String::new(), reason, spares_group: own });
+                }
+                continue;
+            };
             if let Some(reason) = reason(policy, &node.class.comm_excludes, pid, &comm) {
                 found.push(Process { group: group.clone(), pid: Some(pid), comm: comm_text(&comm), reason, spares_group: own });
             }
@@ -217,7 +223,8 @@ fn reason(policy: &Policy, comms: &EntrySet, pid: i32, comm: &[u8]) -> Option<St
         Ok(Err(_)) => return Some("has an oom_score_adj that can't be read".to_owned()),
         // Gone by now.
         Err(error)
-            if error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) =>
+            if (error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()))
+                && is_dead(pid) =>
         {
             return None;
         }

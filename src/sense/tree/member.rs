@@ -52,6 +52,8 @@ pub struct Node {
     pub has_memory: bool,
     /// It is threaded.
     pub threaded: bool,
+    /// What is held of it may be dead: it was to be opened anew, which failed.
+    pub(super) stale: bool,
     /// Counters as last seen.
     pub events: Events,
     /// When its creation was seen; `None` for groups that were there before.

@@ -427,3 +427,51 @@ fn the_thread_finds_what_looking_in_place_does() {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn files_that_could_not_be_opened_anew_are_opened_later() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("a")).unwrap();
+    let mut tree = start(dir.path());
+    let slot = at(&tree, "/a");
+    let before = Arc::clone(&tree.get(slot).unwrap().group);
+    // As when descriptors are short at the moment at which a controller comes or goes; told twice, it waits once.
+    tree.apply(Finding::NotReopened(before.id), Duration::ZERO);
+    tree.apply(Finding::NotReopened(before.id), Duration::ZERO);
+    assert_eq!(tree.young.len(), 1);
+    tree.settle_due(Duration::MAX);
+    settle(&mut tree);
+    let after = &tree.get(at(&tree, "/a")).unwrap().group;
+    assert_eq!(after.id, before.id);
+    assert!(!Arc::ptr_eq(after, &before), "what was held may be dead");
+}
+
+#[test]
+fn what_could_not_be_told_of_a_group_stays_as_it_was_and_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = dir.path().join("a");
+    fs::create_dir(&a).unwrap();
+    fs::write(a.join("memory.current"), "1\n").unwrap();
+    fs::write(a.join("cgroup.type"), "threaded\n").unwrap();
+    let mut tree = start(dir.path());
+    settle(&mut tree);
+    let known = |tree: &Tree| {
+        let node = tree.get(at(tree, "/a")).unwrap();
+        (node.has_memory, node.threaded)
+    };
+    assert_eq!(known(&tree), (true, true));
+    // A link to itself can't be opened by anybody, and is there.
+    for file in ["memory.current", "cgroup.type"] {
+        fs::remove_file(a.join(file)).unwrap();
+        std::os::unix::fs::symlink(file, a.join(file)).unwrap();
+    }
+    let slot = at(&tree, "/a");
+    tree.settle(slot, false);
+    while tree.take_findings(Duration::ZERO) {}
+    assert_eq!(known(&tree), (true, true));
+    assert_eq!(tree.young.len(), 1, "it is looked at again");
+    fs::remove_file(a.join("memory.current")).unwrap();
+    fs::remove_file(a.join("cgroup.type")).unwrap();
+    settle(&mut tree);
+    assert_eq!(known(&tree), (false, false));
+}

@@ -127,6 +127,7 @@ impl Tree {
             Finding::Watched(id, watch) => self.watched(id, watch),
             Finding::Settled(id, seen) => self.settled(id, seen, now),
             Finding::Reopened(group, seen) => self.reopened(group, seen, now),
+            Finding::NotReopened(id) => self.not_reopened(id, now),
             Finding::Incomplete => self.incomplete = true,
             Finding::Looked => self.wishes.done(),
             Finding::Scanned(None) => {
@@ -186,13 +187,15 @@ impl Tree {
     fn learn(&mut self, slot: Slot, seen: Seen, now: Duration) {
         let key = self.key(slot);
         let Some(node) = self.get_mut(slot) else { return };
-        (node.threaded, node.has_memory) = (seen.threaded, seen.has_memory);
+        // What could not be told stays as it was.
+        node.threaded = seen.threaded.unwrap_or(node.threaded);
+        node.has_memory = seen.has_memory.unwrap_or(node.has_memory);
         if let Some(events) = seen.events.filter(|_| node.noticed && !node.counted) {
             (node.counted, node.events) = (true, events);
         }
-        if node.noticed && !node.counted {
-            // Its counters could not be read: until they are, nothing it tells can be compared. It waits among the young, whom
-            // it may keep waiting for as long.
+        if (node.noticed && !node.counted) || seen.threaded.is_none() || seen.has_memory.is_none() {
+            // Something could not be read; until its counters are, nothing it tells can be compared. It waits among the young,
+            // whom it may keep waiting for as long.
             self.young.push_back((now + AGAIN, key));
         }
         self.judge_sensing(slot);
@@ -238,9 +241,18 @@ impl Tree {
                 break;
             }
             let Some((_, key)) = self.young.pop_front() else { break };
-            if self.find(key).is_some() {
-                self.settle(key.slot, false);
-            }
+            self.settle_young(key);
+        }
+    }
+
+    fn settle_young(&mut self, key: Key) {
+        if self.find(key).is_none() {
+            return;
+        }
+        if self.get_mut(key.slot).is_some_and(|node| std::mem::take(&mut node.stale)) {
+            self.reopen(key.slot);
+        } else {
+            self.settle(key.slot, false);
         }
     }
 
@@ -248,9 +260,7 @@ impl Tree {
     pub fn set_urgent(&mut self, urgent: bool) {
         if urgent && !self.urgent {
             for (_, key) in std::mem::take(&mut self.young) {
-                if self.find(key).is_some() {
-                    self.settle(key.slot, false);
-                }
+                self.settle_young(key);
             }
         }
         self.urgent = urgent;
@@ -327,9 +337,22 @@ impl Tree {
         let mut child = self.slot_of(parent).and_then(|slot| self.get(slot)).and_then(|node| node.first_child);
         while let Some(slot) = child {
             child = self.get(slot).and_then(|node| node.next);
-            if let Some(settle) = self.settling(slot, false) {
-                self.scout.send(Task::Reopen(settle));
-            }
+            self.reopen(slot);
+        }
+    }
+
+    fn reopen(&mut self, slot: Slot) {
+        if let Some(settle) = self.settling(slot, false) {
+            self.scout.send(Task::Reopen(settle));
+        }
+    }
+
+    /// Descriptors or memory were short: what is held of the group may be dead, so it is tried again until that works.
+    fn not_reopened(&mut self, id: GroupId, now: Duration) {
+        let Some(slot) = self.slot_of(id) else { return };
+        let key = self.key(slot);
+        if self.get_mut(slot).is_some_and(|node| !std::mem::replace(&mut node.stale, true)) {
+            self.young.push_back((now + AGAIN, key));
         }
     }
 
@@ -342,7 +365,7 @@ impl Tree {
         let generation = self.key(slot).generation;
         let Some(node) = self.get_mut(slot) else { return };
         let old = std::mem::replace(&mut node.group, group);
-        (node.generation, node.counted) = (generation, false);
+        (node.generation, node.counted, node.stale) = (generation, false, false);
         self.scout.send(Task::Forget(Some(old), None));
         self.learn(slot, seen, now);
         self.changes.extend([Change::Removed(key, id), Change::Added(slot), Change::Settled(slot)]);

@@ -21,6 +21,10 @@ fn group(dir: &Path, name: &str, procs: &str) {
     fs::write(dir.join(name).join("cgroup.procs"), procs).unwrap();
 }
 
+fn id_of(tree: &Tree, path: &str) -> GroupId {
+    tree.slot_at(&GroupPath::from_bytes(path.as_bytes())).and_then(|slot| tree.get(slot)).unwrap().group.id
+}
+
 fn catch_up(tree: &mut Tree) {
     tree.update(Duration::ZERO).unwrap();
     while tree.take_findings(Duration::ZERO) {}
@@ -42,8 +46,9 @@ fn who_is_outside_stays_so_while_nothing_may_be_opened_and_is_looked_for_again_a
     group(dir.path(), "b", &format!("{PID}\n"));
     catch_up(&mut tree);
     assert_eq!(finder.find(&tree, &mut buffer), Own::Outside, "or else nobody could be killed");
+    let b = id_of(&tree, "/b");
+    assert!(finder.doubts(b) && !finder.doubts(id_of(&tree, "/a")));
     buffer.only_held(false);
-    let b = tree.slot_at(&GroupPath::from_bytes(b"/b")).and_then(|slot| tree.get(slot)).unwrap().group.id;
     assert_eq!(finder.find(&tree, &mut buffer), Own::Inside(b));
 }
 
@@ -59,5 +64,53 @@ fn who_was_moved_while_nothing_may_be_opened_can_not_be_told() {
     assert_eq!(finder.find(&tree, &mut buffer), Own::Outside);
     buffer.only_held(true);
     fs::write(own.path(), "0::/somewhere\n").unwrap();
+    assert_eq!(finder.find(&tree, &mut buffer), Own::Unknown);
+}
+
+#[test]
+fn outside_an_unreadable_newcomer_might_be_ours_and_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = tempfile::NamedTempFile::new().unwrap();
+    fs::write(own.path(), "0::/elsewhere\n").unwrap();
+    fs::write(dir.path().join("cgroup.procs"), "1\n").unwrap();
+    group(dir.path(), "a", "1\n");
+    let mut tree = tree(dir.path());
+    let mut finder = Finder::at(own.path().to_str().unwrap(), PID).unwrap();
+    let mut buffer = ReadBuf::new();
+    assert_eq!(finder.find(&tree, &mut buffer), Own::Outside);
+    // A process of another pid namespace, and a list that makes no sense.
+    group(dir.path(), "hidden", "0\n");
+    group(dir.path(), "broken", "x\n");
+    group(dir.path(), "plain", "1\n");
+    catch_up(&mut tree);
+    for _ in 0..2 {
+        assert_eq!(finder.find(&tree, &mut buffer), Own::Outside, "the others are what they were");
+        let doubts = ["/a", "/plain", "/hidden", "/broken"].map(|path| finder.doubts(id_of(&tree, path)));
+        assert_eq!(doubts, [false, false, true, true]);
+    }
+    // One can be read by now, and we are not in it.
+    fs::write(dir.path().join("hidden/cgroup.procs"), "7\n").unwrap();
+    assert_eq!(finder.find(&tree, &mut buffer), Own::Outside);
+    assert!(!finder.doubts(id_of(&tree, "/hidden")) && finder.doubts(id_of(&tree, "/broken")));
+    // And we are in the other.
+    fs::write(dir.path().join("broken/cgroup.procs"), format!("{PID}\n")).unwrap();
+    assert_eq!(finder.find(&tree, &mut buffer), Own::Inside(id_of(&tree, "/broken")));
+    assert!(!finder.doubts(id_of(&tree, "/broken")), "it is known");
+}
+
+#[test]
+fn more_unreadable_newcomers_than_can_be_kept_in_mind_leave_it_unknown() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = tempfile::NamedTempFile::new().unwrap();
+    fs::write(own.path(), "0::/elsewhere\n").unwrap();
+    fs::write(dir.path().join("cgroup.procs"), "1\n").unwrap();
+    let mut tree = tree(dir.path());
+    let mut finder = Finder::at(own.path().to_str().unwrap(), PID).unwrap();
+    finder.doubtful = Vec::with_capacity(1);
+    let mut buffer = ReadBuf::new();
+    assert_eq!(finder.find(&tree, &mut buffer), Own::Outside);
+    let room = finder.doubtful.capacity();
+    (0..=room).for_each(|at| group(dir.path(), &format!("g{at}"), "0\n"));
+    catch_up(&mut tree);
     assert_eq!(finder.find(&tree, &mut buffer), Own::Unknown);
 }

@@ -139,6 +139,9 @@ fn unmount() -> Outcome {
     for place in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)).filter(|place| place.starts_with(places::MOUNT)) {
         system::busybox(&["umount", place])?;
     }
+    if mounts.contains("hidepid=") {
+        system::show_processes()?;
+    }
     Ok(())
 }
 

@@ -45,6 +45,16 @@ pub fn tmpfs(name: &str, mib: u64) -> Outcome<PathBuf> {
     Ok(place)
 }
 
+/// From now until the scenario's end /proc shows other users' processes to nobody but those who may look into them.
+pub fn hide_processes() -> Outcome {
+    busybox(&["mount", "-t", "proc", "-o", "remount,hidepid=2", "proc", "/proc"])
+}
+
+/// /proc shows all processes again.
+pub fn show_processes() -> Outcome {
+    busybox(&["mount", "-t", "proc", "-o", "remount,hidepid=0", "proc", "/proc"])
+}
+
 /// Swap in compressed memory, of so many MiB.
 pub fn zram_swap(mib: u64) -> Outcome {
     std::fs::write("/sys/block/zram0/disksize", format!("{mib}M")).doing("give zram0 a size")?;

@@ -6,10 +6,12 @@ mod common;
 mod evidence;
 mod futile;
 mod gaps;
+mod gone;
 mod harness;
 mod hook;
 mod journal;
 mod kernel_kills;
+mod kill_process;
 mod kills;
 mod ladder;
 mod lms_common;
@@ -124,6 +126,20 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             group_with_a_shielded_process_dies_after_all_others,
             young_group_that_stalls_dies_before_a_calm_old_one,
             threaded_group_dies_with_its_domain,
+        }
+        gone::{
+            memory_files_die_with_the_controller_and_core_files_with_the_group,
+            excluded_child_lives_though_its_memory_controller_was_switched_off,
+            excluded_child_lives_though_its_files_could_not_be_opened_anew,
+            excluded_child_made_anew_before_the_verdict_lives,
+            oomwardens_own_group_without_a_memory_controller_is_not_killed,
+            process_hidden_by_hidepid_spares_its_group,
+            newcomer_that_cannot_be_read_spares_itself_alone,
+        }
+        kill_process::{
+            of_five_the_one_with_the_highest_score_dies,
+            between_equals_the_one_that_holds_more_in_memory_and_swap_dies,
+            zombies_are_passed_over_and_a_process_without_its_main_thread_is_not,
         }
         evidence::{
             stale_pressure_spares_the_neighbour_that_did_nothing,

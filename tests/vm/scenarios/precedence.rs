@@ -89,7 +89,7 @@ pub fn excluded_group_that_comes_in_the_grace_time_lives() -> Outcome {
     wait::until("SIGTERM arrives", SOON, || term_pends(pid))?;
     let keep = a.child("keep")?;
     let mut kept = Work::holding(&keep, 1)?;
-    daemon.journalled("that it was spared", |line| rung(line, "term").is_some_and(|term| term["outcome"] == "spared"))?;
+    daemon.journalled("that it was spared", |line| rung(line, "kill").is_some_and(|kill| kill["outcome"] == "spared"))?;
     wait::stays("the excluded group lives", Duration::from_secs(4), || kept.running())?;
     // With `victim: subject` its other children take its place.
     hog.must_be_killed()?;

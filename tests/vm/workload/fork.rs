@@ -1,5 +1,5 @@
 //! Processes that are never there any more when somebody comes to signal them. The only place that needs `unsafe`.
-#![allow(unsafe_code, reason = "fork without exec, and a disposition that std has no name for")]
+#![allow(unsafe_code, reason = "fork without exec, a disposition that std has no name for, and the end of a single thread")]
 
 use std::process::ExitCode;
 
@@ -31,6 +31,37 @@ pub fn relay(words: &Words) -> Outcome<ExitCode> {
     let memory = vec![1_u8; mib << 20];
     std::hint::black_box(&memory);
     Ok(super::bystanders::sleep())
+}
+
+/// `of=` children that end at once and are never collected; it is called `bereft` once they have.
+pub fn zombies(words: &Words) -> Outcome<ExitCode> {
+    for _ in 0..words.number("of", 1)? {
+        if child()? {
+            // Refused outside of the virtual machine, where it makes no difference.
+            drop(std::fs::write("/proc/self/oom_score_adj", "1000"));
+            std::process::exit(0);
+        }
+    }
+    let flags = nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT;
+    nix::sys::wait::waitid(nix::sys::wait::Id::All, flags).doing("wait for a child's end")?;
+    std::fs::write("/proc/self/comm", "bereft").doing("take another name")?;
+    Ok(super::bystanders::sleep())
+}
+
+/// Fills `mib=` in a thread, which holds it, and ends its main thread: the process lives on without.
+pub fn headless(words: &Words) -> Outcome<ExitCode> {
+    let mib = words.number("mib", 16)? as usize;
+    let (sender, filled) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let memory = vec![1_u8; mib << 20];
+        std::hint::black_box(&memory);
+        let _ = sender.send(());
+        super::bystanders::sleep()
+    });
+    filled.recv().doing("start a thread")?;
+    // SAFETY: ends this thread alone, which holds no lock; what it owns is leaked.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    Err("the main thread did not end".to_owned())
 }
 
 /// Forks; true in the child.

@@ -39,6 +39,8 @@ fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
         "page-cache" => page_cache::run(&words),
         "mapped-file" => page_cache::run_mapped(&words),
         "relay" => fork::relay(&words),
+        "zombies" => fork::zombies(&words),
+        "headless" => fork::headless(&words),
         "sleep" => Ok(bystanders::sleep()),
         "churn" => bystanders::churn(&words),
         "spin" => Ok(bystanders::spin()),
