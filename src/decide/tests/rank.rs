@@ -99,7 +99,7 @@ fn a_shield_counts_once_the_whole_subtree_was_seen_whatever_the_order_of_sibling
     for below in ["    b 100 shielded\n    c 100 unkillable", "    c 100 unkillable\n    b 100 shielded"] {
         let mut case = tree(&format!("  a among unit\n{below}\n  d among 10"));
         let verdict = case.judge(ranked_by(&[(RankKey::Usage, None)]), event(EventKind::Oom));
-        assert!(verdict.starts_with("kill /d | not /a: ContainsSpared"), "{verdict}");
+        assert!(verdict.starts_with("kill /d | then /a/b | not /a: ContainsSpared"), "{verdict}");
     }
 }
 
