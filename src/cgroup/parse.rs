@@ -342,6 +342,18 @@ pub fn process_memory(text: &[u8]) -> Result<Option<u64>, ParseError> {
     Ok(resident.map(|resident: u64| resident.saturating_add(swapped.unwrap_or(0))))
 }
 
+/// Whether SIGKILL is on its way to a process, by /proc/PID/status (SigPnd and ShdPnd, hexadecimal): it dies when
+/// it leaves the kernel.
+#[must_use]
+pub fn is_being_killed(text: &[u8]) -> bool {
+    const SIGKILL: u64 = 1 << (9 - 1);
+    text.split(|byte| *byte == b'\n').any(|line| {
+        let pending = line.strip_prefix(b"SigPnd:").or_else(|| line.strip_prefix(b"ShdPnd:")).map(<[u8]>::trim_ascii);
+        let pending = pending.and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        pending.is_some_and(|signals| signals & SIGKILL != 0)
+    })
+}
+
 /// The values of /proc/meminfo that are used, bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Meminfo {

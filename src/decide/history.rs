@@ -31,6 +31,9 @@ pub const LITTLE: u64 = 1 << 20;
 /// Doubling starts anew for a rule and subject that had no deed for so long.
 pub const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 
+/// The longest time from one judgement to the next while a verdict is put off.
+pub const LONGEST_RETRY: Duration = Duration::from_secs(5);
+
 /// While a verdict is put off again and again, that is said so often.
 pub const SAID_AGAIN: Duration = Duration::from_secs(60);
 
@@ -94,8 +97,8 @@ struct Entry {
     ended: Option<Duration>,
     /// When it was last said that a verdict was put off.
     put_off: Option<Duration>,
-    /// It rests because a verdict was put off, not for a deed.
-    retrying: bool,
+    /// It rests because a verdict was put off, not for a deed: how long it rests each time.
+    retry: Option<Duration>,
     /// When this entry was last needed.
     touched: Duration,
 }
@@ -150,7 +153,7 @@ impl History {
     pub fn deed_began(&mut self, now: Duration, rule: u16, subject: &Subject<'_>) {
         let entry = self.find_or_make(now, rule, subject);
         entry.until = None;
-        (entry.put_off, entry.retrying) = (None, false);
+        (entry.put_off, entry.retry) = (None, None);
         entry.touched = now;
     }
 
@@ -168,7 +171,7 @@ impl History {
         entry.back_off = (rest > cooldown).then_some(rest);
         entry.until = Some(now.saturating_add(rest));
         entry.ended = Some(now);
-        entry.retrying = false;
+        entry.retry = None;
         entry.touched = now;
         if end != DeedEnd::Failed {
             entry.pending = None;
@@ -176,13 +179,15 @@ impl History {
         rest
     }
 
-    /// A verdict stands and can't be carried out now: the rule is judged anew after `retry`. A notice of an
-    /// event is kept for that; others come again. Whether this is to be said: the first time, and once in
+    /// A verdict stands and can't be carried out now: the rule is judged anew after `retry`, then after twice that and
+    /// so on up to [`LONGEST_RETRY`], or when [`History::wake`] says so. A notice of an event is kept for that; others come again. Whether this is to be said: the first time, and once in
     /// [`SAID_AGAIN`] while it goes on.
     pub fn put_off(&mut self, now: Duration, rule: u16, subject: &Subject<'_>, notice: &Notice, retry: Duration) -> bool {
         let entry = self.find_or_make(now, rule, subject);
         entry.keep(notice);
-        entry.retrying = entry.until.is_some();
+        // Judging costs time, and what is in the way may last; its end is told by `wake`.
+        let retry = entry.retry.map_or(retry, |last| last.saturating_mul(2).min(LONGEST_RETRY));
+        entry.retry = entry.until.map(|_| retry);
         entry.until = entry.until.map(|until| until.max(now.saturating_add(retry)));
         entry.touched = now;
         let first = entry.put_off.is_none_or(|said| now.saturating_sub(said) >= SAID_AGAIN);
@@ -190,6 +195,13 @@ impl History {
             entry.put_off = Some(now);
         }
         first
+    }
+
+    /// What verdicts were put off for may be over: they are judged anew now.
+    pub fn wake(&mut self, now: Duration) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.retry.is_some()) {
+            (entry.until, entry.retry) = (Some(now), None);
+        }
     }
 
     /// A kept notice whose rest is over, to be judged now; one at a time, until `None`.
@@ -215,7 +227,7 @@ impl History {
     /// Whether the rule rests for the subject because a verdict was put off: what is noticed meanwhile counts.
     #[must_use]
     pub fn is_put_off(&self, rule: u16, subject: &Subject<'_>) -> bool {
-        self.entries.iter().any(|entry| entry.retrying && entry.concerns(rule, subject))
+        self.entries.iter().any(|entry| entry.retry.is_some() && entry.concerns(rule, subject))
     }
 
     /// Forgets the kept notices for which `stale` says so.
@@ -269,7 +281,7 @@ impl History {
             pending: None,
             ended: None,
             put_off: None,
-            retrying: false,
+            retry: None,
             touched: now,
         };
         // spent entries go first, deeds under way last; among equals the one longest untouched

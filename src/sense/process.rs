@@ -164,6 +164,10 @@ impl Processes {
                 self.read(*pid, File::OomScoreAdj, buffer).ok().and_then(number).and_then(|adjust| i16::try_from(adjust).ok());
             let oom_score = self.read(*pid, File::OomScore, buffer).ok().and_then(number).and_then(|score| u32::try_from(score).ok());
             let status = self.read(*pid, File::Status, buffer).ok().flatten();
+            // One that was sent SIGKILL and waits in the kernel dies without us, and another one is needed.
+            if status.is_some_and(parse::is_being_killed) {
+                continue;
+            }
             let held_bytes = status.and_then(|text| parse::process_memory(text).ok().flatten());
             // A zombie still has files, but no memory. So has a process whose main thread has ended: that one lives.
             if held_bytes.is_none() && is_dead(*pid) {

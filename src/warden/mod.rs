@@ -510,6 +510,7 @@ impl Warden {
             self.history.drop_pending(|subject, kind| !is_kill(kind) && senses::below(tree, subject, scope));
             self.senses.renew_triggers(scope, self.clock.now(), &self.poller);
             self.note_relief(scope);
+            self.history.wake(self.clock.now());
         }
     }
 

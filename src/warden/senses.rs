@@ -474,8 +474,7 @@ impl Senses {
     /// Nobody looked for a while: what was counted meanwhile goes to `pending`, and everything that could tell of
     /// stall or of a level from before begins anew.
     pub fn forget_the_past(&mut self, now: Duration, policy: &Policy, rules: &[RuleCounters], poller: &Poller, pending: &mut Vec<Pending>) {
-        let slots: Vec<Slot> = self.tree.slots().collect();
-        for slot in slots {
+        for slot in (0..).take(self.tree.places()) {
             self.events(self.tree.key(slot), now, policy, rules, pending);
         }
         self.forget_samples();

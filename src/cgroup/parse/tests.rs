@@ -22,6 +22,16 @@ fn single_values() {
     assert_eq!(process_memory(b"VmRSS:\t3000\n"), Err(ParseError::Shape));
 }
 
+/// Number 7, of a single process.
+#[test]
+fn who_was_sent_sigkill_and_waits_in_the_kernel_is_being_killed() {
+    let status = |own: &str, shared: &str| format!("Name:\tShdPnd:\t100\nSigPnd:\t{own}\nShdPnd:\t{shared}\nSigBlk:\t0000000000000100\n");
+    assert!(is_being_killed(status("0000000000000100", "0000000000000000").as_bytes()));
+    assert!(is_being_killed(status("0000000000000000", "0000000000004100").as_bytes()));
+    assert!(!is_being_killed(status("0000000000000000", "0000000000004000").as_bytes()), "SIGTERM is another matter");
+    assert!(!is_being_killed(b"ShdPnd:\tzz\n") && !is_being_killed(b""));
+}
+
 #[test]
 fn event_counters_by_name_missing_ones_are_none() {
     let read = events(b"low 0\nhigh 12\nmax 3\noom 1\noom_kill 1\noom_group_kill 0\nsock_throttled 5\n").unwrap();
@@ -124,6 +134,7 @@ proptest! {
         let text = text.as_bytes();
         let _ = (value(text), limit(text), flag(text), events(text), stat(text), populated(text));
         let _ = (pressure(text), kind(text), process(text), signed(text), process_memory(text), meminfo(text), own_group(text));
+        let _ = is_being_killed(text);
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::fixture::*;
 use crate::cgroup::path::GroupPath;
 use crate::decide::facts::GroupId;
-use crate::decide::history::{Admission, DeedEnd, FORGIVEN_AFTER, History, LITTLE, LONGEST_BACK_OFF, SAID_AGAIN, Subject, freed_little};
+use crate::decide::history::{
+    Admission, DeedEnd, FORGIVEN_AFTER, History, LITTLE, LONGEST_BACK_OFF, LONGEST_RETRY, SAID_AGAIN, Subject, freed_little,
+};
 use crate::decide::verdict::Notice;
 use crate::policy::model::{EventKind, LmsLevel, UsageTest};
 use crate::units::Bytes;
@@ -171,6 +173,15 @@ fn what_is_put_off_is_said_once_and_judged_again_after_a_moment() {
     assert!(matches!(due, Some((0, A, Notice::Event(EventKind::Oom, ..)))), "an event is not lost: {due:?}");
     assert!(!history.put_off(at(2), 0, &a(), &PSI, retry), "said already");
     assert_eq!(history.next_due(), None, "stall that lasts is noticed again");
+    // The second rest is twice the first, and so on; the end of what is in the way ends it.
+    assert_eq!(history.resting_until(at(2), 0, &a()), Some(at(2) + 2 * retry));
+    for _ in 0..20 {
+        history.put_off(at(3), 0, &a(), &PSI, retry);
+    }
+    assert_eq!(history.resting_until(at(3), 0, &a()), Some(at(3) + LONGEST_RETRY));
+    assert!(history.is_put_off(0, &a()));
+    history.wake(at(4));
+    assert_eq!((history.resting_until(at(4), 0, &a()), history.is_put_off(0, &a())), (None, false));
     assert!(history.put_off(at(1) + SAID_AGAIN, 0, &a(), &PSI, retry));
     // A deed of its own ends that, and is not cut short.
     history.deed_began(at(70), 0, &a());

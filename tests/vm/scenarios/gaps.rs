@@ -15,7 +15,9 @@ use crate::outcome::Outcome;
 /// dies when it gets into trouble again.
 fn trouble_that_is_over(daemon: &Daemon, stop: impl FnOnce() -> Outcome, go_on: impl FnOnce() -> Outcome) -> Outcome {
     let a = narrow("t/a")?;
-    let mut work = Work::start(&a, "hog mib=24 then=touch")?;
+    let _holds = Work::holding(&a, 20)?;
+    // Asks for memory all the time, which is what stalls over memory.high.
+    let mut work = Work::start(&a, "churn mib=4")?;
     wait::until("it is at work", SOON, || Ok(a.usage()? > 20 * MIB))?;
     daemon.counted("oomwarden_psi_triggers", &[], 1.0)?;
     stop()?;

@@ -8,9 +8,11 @@ use super::ladder::term_pends;
 use super::lms_common::{Counters, EXCITABLE, leave_available};
 use super::lms_daemon_common::handling;
 use crate::guest::daemon::{Daemon, rung};
-use crate::guest::group::Group;
+use crate::guest::facts;
+use crate::guest::group::{Group, MIB};
 use crate::guest::lms::{self, Notifier, State};
 use crate::guest::places;
+use crate::guest::system;
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
 use crate::outcome::{Doing, Outcome};
@@ -112,6 +114,26 @@ rules:
 /// The demonstration: memory falls through 20 % and 10 %, the consumer is asked, does not hear, and is killed; memory comes back and the
 /// kernel's killer was never called. Each step is printed and checked.
 pub fn consumer_that_ignores_sigterm_is_asked_then_killed() -> Outcome {
+    asked_then_killed()
+}
+
+/// Number 17: the same with swap in compressed memory, of which less is free than the thresholds say: the levels follow available memory
+/// then as if there were none.
+pub fn consumer_with_zram_that_ignores_sigterm_is_asked_then_killed() -> Outcome {
+    system::zram_swap(192)?;
+    let swapped = Group::new("swapped")?;
+    let _swapped = Work::start(&swapped, "hog mib=160 then=hold adj=-1000")?;
+    swapped.wait_usage(160 * MIB)?;
+    wait::until("swap is nearly full", SOON, || {
+        let more = facts::meminfo_mib("SwapFree")?.saturating_sub(40);
+        // Some of it may refuse to go: what counts is what the kernel says afterwards.
+        drop(swapped.set("memory.reclaim", &format!("{more}M")));
+        Ok(facts::meminfo_mib("SwapFree")? <= 40)
+    })?;
+    asked_then_killed()
+}
+
+fn asked_then_killed() -> Outcome {
     lms::load(EXCITABLE)?;
     let daemon = Daemon::start(ASK_THEN_KILL)?;
     let _ballast = leave_available(160)?;
@@ -126,7 +148,15 @@ pub fn consumer_that_ignores_sigterm_is_asked_then_killed() -> Outcome {
         let (at, available, total) = (began.elapsed().as_secs_f64(), state.number("mem_available_kb")?, state.number("mem_total_kb")?);
         line += 1;
         let share = available as f64 * 100.0 / total as f64;
-        println!("{MEASURED}{line}. {at:5.2} s  level {:4}  {:4} MiB ({share:4.1} %) available  {what}", state.level(), available >> 10);
+        let swap = match state.number("swap_free_kb")? {
+            0 => String::new(),
+            free => format!(", {:2} MiB of swap free", free >> 10),
+        };
+        println!(
+            "{MEASURED}{line}. {at:5.2} s  level {:4}  {:4} MiB ({share:4.1} %) available{swap}  {what}",
+            state.level(),
+            available >> 10
+        );
         Ok(())
     };
     ensure!(start.level() == "ok", "not ok at the start: {start}");

@@ -305,6 +305,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             growing_hog_is_killed_by_its_level,
             gauge_and_doctor_tell_whether_it_is_loaded,
             consumer_that_ignores_sigterm_is_asked_then_killed,
+            consumer_with_zram_that_ignores_sigterm_is_asked_then_killed,
         }
         lms_daemon_table::{
             table_kills_by_importance_then_rank,
