@@ -334,6 +334,44 @@ rules:
     assert!(!machine.killed("t/b"), "{:?}", machine.lines());
     event(root, "t", "oom", 2);
     wait("the second kill", || machine.killed("t/b"));
+    empty(root, "t/b");
+    wait("the end of the second ladder", || outcomes(&machine, "killed").len() == 1);
+    // The slow one is gone at last, and a supervisor starts it anew in its group: it is a candidate like any other.
+    empty(root, "t/a");
+    machine.turn();
+    fs::write(root.join("t/a/cgroup.kill"), "").unwrap();
+    group(root, "t/a", 3_000_000);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    event(root, "t", "oom", 3);
+    wait("the third kill", || machine.killed("t/a"));
+    machine.stop();
+}
+
+/// A verdict that was hurried along belongs to its victim: the one that follows when that is spared keeps its own grace time.
+#[test]
+fn who_follows_a_spared_victim_keeps_its_grace_time() {
+    let dir = tenants(&[("t/a", 3_000_000), ("t/b", 2_000_000)]);
+    let root = dir.path();
+    let policy = "
+version: 1
+defaults: {cooldown: 20ms}
+exclude: [/t/a/keep]
+rules:
+  - {name: above, watch: /t, when: [event: oom], victim: {among: /t/*}, then: [term: {wait: 600s}, kill: group]}
+  - {name: one, watch: /t/a, when: [event: max], then: [term: {wait: 900ms}, kill: group]}
+";
+    let _stubborn = [Stubborn::in_group(root, "t/a", 1), Stubborn::in_group(root, "t/b", 1)];
+    let machine = Machine::start(root, policy, || {});
+    event(root, "t", "oom", 1);
+    machine.turn();
+    event(root, "t/a", "max", 1);
+    wait("the kill is brought forward", || outcomes(&machine, "hurried").len() == 1);
+    group(root, "t/a/keep", 1000);
+    machine.settle("t/a/keep");
+    // Beyond when the hurried kill would have come.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    machine.turn();
+    assert!(!machine.killed("t/a") && !machine.killed("t/b"), "{:?}", machine.lines());
     machine.stop();
 }
 

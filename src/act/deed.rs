@@ -337,8 +337,12 @@ impl Workshop {
             });
         }
         // Who has ended by itself in the meantime was not killed, even if a signal would still be taken.
-        if !member || has_ended(&fd) {
+        if has_ended(&fd) {
             return gone;
+        }
+        // It lives, in another group: nobody's victim.
+        if !member {
+            return Done { errno: Some(Errno::NOENT), ..Done::default() };
         }
         match pidfd_send_signal(&fd, signal) {
             Ok(()) => {

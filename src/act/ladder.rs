@@ -83,6 +83,8 @@ pub struct Ladder {
     signalled: u32,
     listeners: u32,
     sent: Option<Duration>,
+    /// No wait ends before that.
+    not_before: Duration,
 }
 
 impl Ladder {
@@ -101,7 +103,14 @@ impl Ladder {
             signalled: 0,
             listeners: 0,
             sent: None,
+            not_before: Duration::ZERO,
         }
+    }
+
+    /// The single process to be killed, if it is one.
+    #[must_use]
+    pub fn one(&self) -> Option<i32> {
+        self.one
     }
 
     /// When the caller must call [`Ladder::deadline_passed`].
@@ -190,7 +199,7 @@ impl Ladder {
                     let outcome = done.errno.map_or(RungOutcome::Nobody, |errno| RungOutcome::Errno(errno.raw_os_error()));
                     return self.go_on(rungs, outcome, now, records);
                 }
-                (self.state, self.deadline) = (State::Warned, at + *wait);
+                (self.state, self.deadline) = (State::Warned, (at + *wait).max(self.not_before));
                 Next::Wait
             }
             (State::Terminating, Some(Rung::Term { wait })) => {
@@ -198,15 +207,15 @@ impl Ladder {
                 if let (0, Some(errno)) = (done.processes, done.errno) {
                     return self.go_on(rungs, RungOutcome::Errno(errno.raw_os_error()), now, records);
                 }
-                (self.state, self.deadline) = (State::Grace, at + *wait);
+                (self.state, self.deadline) = (State::Grace, (at + *wait).max(self.not_before));
                 Next::Wait
             }
             (State::Killing { second }, Some(Rung::Kill(_))) => match done.errno {
                 // The single victim exited by itself.
                 Some(Errno::SRCH) if self.one.is_some() => self.gone(now, records),
                 Some(errno) if !second && self.one.is_none() => self.second_try(Some(errno), now, records),
-                Some(errno) if done.processes > 0 => {
-                    // Some were sent SIGKILL, and their memory is on its way back.
+                Some(errno) if done.processes > 0 || (second && self.refused.is_none()) => {
+                    // Some were sent SIGKILL, or all by the first try, which was only slow: memory is on its way back.
                     self.refused = Some(errno);
                     self.killed_at.get_or_insert(at);
                     self.verify(RungOutcome::Errno(errno.raw_os_error()), done.processes, at, records)
@@ -246,8 +255,8 @@ impl Ladder {
             return Next::Wait;
         }
         self.note(records, outcome, now);
-        (self.state, self.deadline) = (State::Hooked, now);
-        Next::AskRecovered
+        (self.state, self.deadline) = (State::Hooked, now.max(self.not_before));
+        if self.deadline > now { Next::Wait } else { Next::AskRecovered }
     }
 
     fn second_try(&mut self, errno: Option<Errno>, now: Duration, records: &mut Vec<RungRecord>) -> Next {
@@ -302,11 +311,29 @@ impl Ladder {
         self.note(records, RungOutcome::Spared, now);
     }
 
-    /// Gives whoever waits for a sign of the trouble until then: the present rung ends no sooner.
+    /// Gives whoever waits for a sign of the trouble until then: a wait, the present one or a later one, ends no sooner.
     pub fn extend(&mut self, until: Duration) {
+        self.not_before = self.not_before.max(until);
         if matches!(self.state, State::Warned | State::Hooked | State::Grace) {
             self.deadline = self.deadline.max(until);
         }
+    }
+
+    /// The present rung begins only now: something had to be found out first.
+    pub fn begin_rung(&mut self, now: Duration) {
+        self.deadline += now.saturating_sub(self.since);
+        self.since = now;
+    }
+
+    /// Whether a kill was refused. One that merely was not done in time may have been sent.
+    #[must_use]
+    pub fn was_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+
+    /// Goes no further against a victim that SIGKILL may be on its way to: its end is waited for.
+    pub fn stand_back(&mut self, now: Duration, records: &mut Vec<RungRecord>) -> Next {
+        self.verify(RungOutcome::Spared, 0, now, records)
     }
 
     /// Deeds are paused: the present rung is noted as given up.

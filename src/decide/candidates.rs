@@ -125,7 +125,7 @@ impl Survey {
             let named = self.notes[at as usize].named;
             // A unit dies whole or, if it contains what must live, not at all: then what is named
             // below it counts.
-            let is_unit = || tree.group(at).is_unit() && !self.strike(tree, rule, at).is_some_and(gives_way_to_children);
+            let is_unit = || tree.group(at).is_unit() && !self.strike(tree, rule, false, at).is_some_and(gives_way_to_children);
             if named && (!has_named_below || is_unit()) {
                 add(at);
                 at = group_end;
@@ -135,10 +135,12 @@ impl Survey {
         }
     }
 
-    /// A group below `at`, or `at` itself, whose processes have not been seen although it may hold some.
+    /// A group below `at`, or `at` itself, whose processes have not been seen although it may hold some; or one above it of
+    /// which a process may have a name that spares everything below.
     pub(super) fn unseen(&self, tree: Tree<'_>, at: u32) -> Option<u32> {
         let next = self.notes[at as usize].next_unseen;
-        (next < tree.end(at)).then_some(next)
+        let names_matter = |above: &u32| !tree.group(*above).class.comm_excludes.is_empty() && is_unseen(tree.group(*above));
+        if next < tree.end(at) { Some(next) } else { tree.line(at).skip(1).find(names_matter) }
     }
 
     /// The largest importance of the group and all that would die with it.
@@ -159,7 +161,7 @@ impl Survey {
         let mut next = at;
         while next < end {
             let group = tree.group(next);
-            let strike = self.strike(tree, rule, next).or_else(|| strike_by_rule(group, rule, failed));
+            let strike = self.strike(tree, rule, rule.kills_one(&group.class), next).or_else(|| strike_by_rule(group, rule, failed));
             list.push(Candidate {
                 group: next,
                 id: group.id,
@@ -173,8 +175,8 @@ impl Survey {
         }
     }
 
-    /// Why this group must not die, whatever the rule says.
-    pub(super) fn strike(&self, tree: Tree<'_>, rule: &Rule, at: u32) -> Option<Strike> {
+    /// Why this group must not die, whatever the rule says; `one`: why no single process of it.
+    pub(super) fn strike(&self, tree: Tree<'_>, rule: &Rule, one: bool, at: u32) -> Option<Strike> {
         let (group, note, below) = (tree.group(at), self.notes[at as usize], self.notes[at as usize + 1]);
         let end = tree.end(at);
         if group.is_root() {
@@ -201,7 +203,7 @@ impl Survey {
             return Some(Strike::ContainsSpared(below.next_kept));
         }
         if self.unseen(tree, at).is_none() {
-            if rule.kills_one(&group.class) {
+            if one {
                 // Only one process dies, and never one at -1000.
                 return self.strike_for_one(tree, at).or_else(|| group.memory.usage().is_none().then_some(Strike::Unknown));
             }

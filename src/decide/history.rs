@@ -180,9 +180,8 @@ impl History {
     }
 
     /// A verdict stands and can't be carried out now: the rule is judged anew after `retry`, then after twice that and
-    /// so on up to [`LONGEST_RETRY`], or when [`History::wake`] says so. A notice of an event is kept for that; others come again. Whether this is to be said: the first time, and once in
-    /// [`SAID_AGAIN`] while it goes on.
-    pub fn put_off(&mut self, now: Duration, rule: u16, subject: &Subject<'_>, notice: &Notice, retry: Duration) -> bool {
+    /// so on up to [`LONGEST_RETRY`], or when [`History::wake`] says so. A notice of an event is kept for that; others come again.
+    pub fn put_off(&mut self, now: Duration, rule: u16, subject: &Subject<'_>, notice: &Notice, retry: Duration) {
         let entry = self.find_or_make(now, rule, subject);
         entry.keep(notice);
         // Judging costs time, and what is in the way may last; its end is told by `wake`.
@@ -190,6 +189,11 @@ impl History {
         entry.retry = entry.until.map(|_| retry);
         entry.until = entry.until.map(|until| until.max(now.saturating_add(retry)));
         entry.touched = now;
+    }
+
+    /// Whether it is to be said that a verdict was put off: the first time, and once in [`SAID_AGAIN`] while it goes on.
+    pub fn is_to_be_said(&mut self, now: Duration, rule: u16, subject: &Subject<'_>) -> bool {
+        let entry = self.find_or_make(now, rule, subject);
         let first = entry.put_off.is_none_or(|said| now.saturating_sub(said) >= SAID_AGAIN);
         if first {
             entry.put_off = Some(now);

@@ -165,11 +165,12 @@ impl Judge {
     }
 
     /// Whether the victim of `rule` at index `victim` must live after all: to be asked before each rung of a ladder, since
-    /// whoever must live may have come into it after the verdict. That it is empty, or dying, is no reason.
-    pub fn examine(&mut self, rule: &Rule, victim: u32, groups: &[GroupFacts]) -> Examined {
+    /// whoever must live may have come into it after the verdict. `one`: a single process of it is to be killed. That it is empty, or
+    /// dying, is no reason.
+    pub fn examine(&mut self, rule: &Rule, one: bool, victim: u32, groups: &[GroupFacts]) -> Examined {
         let tree = Tree(groups);
         self.survey.look(tree, usize::MAX, victim, rule);
-        match self.survey.strike(tree, rule, victim) {
+        match self.survey.strike(tree, rule, one, victim) {
             Some(Strike::Empty | Strike::Dying) => Examined::MayDie,
             Some(strike) => Examined::MustLive(strike),
             None => self.survey.unseen(tree, victim).map_or(Examined::MayDie, Examined::NeedProcesses),

@@ -25,6 +25,11 @@ pub struct Look {
 }
 
 impl Sampler {
+    /// The judgement that the condition led to was put off: the time for which it held counts for the next one.
+    pub fn held_before(&mut self, held: Duration) {
+        self.since = self.since.map(|since| since.saturating_sub(held));
+    }
+
     /// What was seen so far says nothing about now: nobody looked meanwhile.
     pub fn forget(&mut self) {
         *self = Sampler::default();
@@ -93,6 +98,19 @@ mod tests {
         assert_eq!(sampler.look(at(1500), 0, MIB, at(1000)).held_for, None, "the dip at 500 ms began the time anew");
         assert_eq!(sampler.look(at(1600), 0, MIB, at(1000)).held_for, Some(at(1000)));
         assert_eq!(sampler.look(at(1700), 0, MIB, at(1000)).held_for, None, "and again after a judgement");
+    }
+
+    #[test]
+    fn a_level_whose_verdict_was_put_off_need_not_last_anew() {
+        let mut sampler = Sampler::default();
+        sampler.look(at(0), 0, MIB, at(1000));
+        let held = sampler.look(at(1000), 0, MIB, at(1000)).held_for.unwrap();
+        sampler.held_before(held);
+        assert_eq!(sampler.look(at(1100), 0, MIB, at(1000)).held_for, Some(at(1100)));
+        sampler.held_before(at(1100));
+        assert_eq!(sampler.look(at(1200), MIB, MIB, at(1000)).held_for, None);
+        sampler.held_before(at(1100));
+        assert_eq!(sampler.look(at(1300), 0, MIB, at(1000)).held_for, None, "it was over in between");
     }
 
     /// Number 6: a level that was seen before and after a gap need not have lasted.

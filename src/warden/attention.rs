@@ -23,6 +23,10 @@ use crate::cgroup::buffer::ReadBuf;
 /// A delay longer than this is a gap. A turn on a starving node was seen to take up to this long.
 pub const GAP: Duration = Duration::from_secs(2);
 
+/// After a gap of the weaker kind (the thread ran late) another one such is let go for so long. On a node that starves for
+/// long every turn is late, and if each voided what it noticed nobody would ever be judged.
+const AGAIN: Duration = Duration::from_secs(30);
+
 /// What showed a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
@@ -87,6 +91,8 @@ pub struct Attention {
     last: Moment,
     /// When the turn before was done.
     turned: Duration,
+    /// When a delay counted as a gap last.
+    delayed: Option<Duration>,
 }
 
 impl Attention {
@@ -96,7 +102,7 @@ impl Attention {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         // Kernels without CONFIG_SCHED_INFO have no such file: then a starved thread is told by its timer only.
         let schedstat = open("/proc/thread-self/schedstat", flags, Mode::empty()).ok();
-        let mut attention = Attention { schedstat, last: Moment::default(), turned: now };
+        let mut attention = Attention { schedstat, last: Moment::default(), turned: now, delayed: None };
         attention.last = attention.moment(buffer);
         attention
     }
@@ -118,18 +124,30 @@ impl Attention {
         let late = planned.map_or(Duration::ZERO, |planned| now.saturating_sub(planned.max(self.turned)));
         if interrupted {
             Some(Sign::Stopped)
-        } else if late > GAP {
-            Some(Sign::Late(late))
+        } else if late > GAP && !matches!(by_clocks, Some(Sign::Suspended(_) | Sign::Jumped(_))) {
+            self.delay(Sign::Late(late), now)
         } else {
-            by_clocks
+            match by_clocks {
+                Some(sign @ Sign::Starved(_)) => self.delay(sign, now),
+                other => other,
+            }
         }
+    }
+
+    /// A delay at `now`: whether it counts.
+    fn delay(&mut self, sign: Sign, now: Duration) -> Option<Sign> {
+        if self.delayed.is_some_and(|last| now.saturating_sub(last) < AGAIN) {
+            return None;
+        }
+        self.delayed = Some(now);
+        Some(sign)
     }
 
     /// A turn that began at `began` is done: what it noticed at its begin may have grown old meanwhile.
     pub fn turned(&mut self, began: Duration, now: Duration) -> Option<Sign> {
         self.turned = now;
         let took = now.saturating_sub(began);
-        (took > GAP).then_some(Sign::Late(took))
+        if took > GAP { self.delay(Sign::Late(took), now) } else { None }
     }
 }
 
@@ -177,8 +195,9 @@ mod tests {
         assert_eq!(attention.turned(at(5000), at(5003)), Some(Sign::Late(at(3))));
         // The timer was due while the last turn went on.
         assert_eq!(attention.gap(at(5004), false, Some(at(5001)), &mut buffer), None);
-        assert_eq!(attention.gap(at(5015), false, Some(at(5001)), &mut buffer), Some(Sign::Late(at(12))));
-        assert_eq!(attention.gap(at(5016), true, None, &mut buffer), Some(Sign::Stopped));
+        assert_eq!(attention.gap(at(5015), false, Some(at(5001)), &mut buffer), None, "one delay after the other is a node that starves");
+        assert_eq!(attention.gap(at(5034), false, Some(at(5024)), &mut buffer), Some(Sign::Late(at(10))));
+        assert_eq!(attention.gap(at(5035), true, None, &mut buffer), Some(Sign::Stopped), "whoever was stopped did not starve");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::Clock;
 use super::court::{Court, Ruling};
 use super::hooks::{Ask, Hooks};
-use super::order::is_above;
+use super::order::{is_above, is_root};
 use super::reach::Reach;
 use super::senses::{Senses, below};
 use super::switches::Switches;
@@ -47,6 +47,8 @@ const JOBS: usize = 2 * CLIMBS;
 const LINGERING: usize = 32;
 /// ...and for how long. After that one may be chosen again: a service that was started anew in its group.
 const LINGERS: Duration = Duration::from_secs(60);
+/// For so long the node waits for a victim that dies in another trouble than its own.
+const SLOW_DEATH: Duration = Duration::from_secs(1);
 /// How long a rung waits for a closer look at the victim. A crowd of groups that come and go must not keep it alive.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// After a gap in the warden's attention a ladder goes on when its trouble has been noticed again; so much longer than a
@@ -128,6 +130,8 @@ struct Climb {
     /// Another policy is in force: this one's indices mean nothing to the groups any more.
     superseded: bool,
     look_at: Option<Duration>,
+    /// A kill of the present victim was handed to an actor.
+    begun: bool,
     /// The verdict, or the last look at the victim, is of this turn.
     fresh: bool,
     /// The next rung waits for a closer look at the victim, since then.
@@ -212,9 +216,22 @@ impl Climb {
         self.policy.rules.get(usize::from(self.rule))
     }
 
+    /// Whether SIGKILL was sent, or is about to be by an actor. A kill that waits for a closer look was not.
+    fn is_killing(&self) -> bool {
+        self.begun && self.ladder.is_killing()
+    }
+
     /// Time since the notice: the ladder's clock.
     fn since(&self, now: Duration) -> Duration {
         now.saturating_sub(self.arrived)
+    }
+
+    /// The closer look that the next rung waited for is done, or took too long: what that rung does.
+    fn looked_at(&mut self, now: Duration) -> Next {
+        self.looked = true;
+        // The rung's time begins with it.
+        self.ladder.begin_rung(now.saturating_sub(self.arrived));
+        self.looking.take().map_or(Next::Wait, |(next, _)| next)
     }
 
     /// Whether the victim is gone: the single process has ended, or nobody is in the group any more.
@@ -290,6 +307,7 @@ impl Climbs {
                 hold: None,
                 superseded: false,
                 look_at: None,
+                begun: false,
                 fresh: false,
                 looking: None,
                 looked: false,
@@ -329,19 +347,24 @@ impl Climbs {
     #[must_use]
     pub fn is_dying(&self, tree: &Tree, slot: Slot) -> bool {
         let Some(id) = tree.get(slot).map(|node| node.group.id) else { return false };
-        let killing = |climb: &Climb| !climb.one && climb.ladder.is_killing() && below(tree, id, climb.victim.id);
+        let killing = |climb: &Climb| !climb.one && climb.is_killing() && below(tree, id, climb.victim.id);
         self.climbs().any(killing) || self.lingering.iter().any(|(group, _)| below(tree, id, *group))
     }
 
-    /// Forgets victims that are not remembered any longer.
-    pub fn forget_lingering(&mut self, now: Duration) {
-        self.lingering.retain(|(_, until)| *until > now);
+    /// Forgets victims that are gone by now, or were remembered for long enough: who is started anew in such a group is alive.
+    pub fn forget_lingering(&mut self, now: Duration, senses: &mut Senses) {
+        let Senses { tree, buffer, .. } = senses;
+        self.lingering.retain(|(group, until)| {
+            let node = tree.slot_of(*group).and_then(|slot| tree.get(slot));
+            let populated = node.map(|node| node.group.read(File::GroupEvents, buffer, parse::populated).ok().flatten().flatten());
+            *until > now && populated.is_some_and(|populated| populated != Some(false))
+        });
     }
 
-    /// Ladders that have not killed yet, but for those about the node.
+    /// Ladders under way, but for those about the node: each is a kill, or may become one.
     #[must_use]
-    pub fn waiting_below(&self, root: GroupId) -> usize {
-        self.climbs().filter(|climb| climb.subject != root && climb.ladder.killed_at.is_none()).count()
+    pub fn under_way_below(&self, root: GroupId) -> usize {
+        self.climbs().filter(|climb| climb.subject != root).count()
     }
 
     /// What is in the way of a verdict.
@@ -358,7 +381,12 @@ impl Climbs {
             if !on_line(climb.scope, wanted.scope) && !on_line(climb.victim.id, wanted.victim) {
                 continue;
             }
-            if climb.ladder.is_killing() {
+            if climb.is_killing() {
+                // The node can't wait long for a victim that dies slowly in a trouble of its own.
+                let slow = climb.ladder.killed_at.is_some_and(|at| now.saturating_sub(climb.arrived + at) > SLOW_DEATH);
+                if slow && climb.scope != wanted.scope && is_root(tree, wanted.subject) {
+                    continue;
+                }
                 return Way::PutOff;
             }
             if below(tree, climb.victim.id, wanted.victim) {
@@ -379,8 +407,7 @@ impl Climbs {
 
     /// A free place for a ladder about this subject.
     fn place(&self, tree: &Tree, subject: GroupId) -> Option<usize> {
-        let node = tree.get(Tree::ROOT).is_some_and(|root| root.group.id == subject);
-        let places = if node { CLIMBS } else { GROUP_CLIMBS };
+        let places = if is_root(tree, subject) { CLIMBS } else { GROUP_CLIMBS };
         let taken = self.places.iter().flatten().count();
         // Ladders about the node may stand in any place, so the others are counted, too.
         self.places.iter().position(Option::is_none).filter(|_| taken < places)
@@ -394,7 +421,7 @@ impl Climbs {
         let facts = index(wanted.subject).zip(index(wanted.scope));
         let before = facts.and_then(|(subject, scope)| ScopeFacts::of(&with.court.facts, &with.court.node, subject, scope));
         for climb in self.places.iter_mut().flatten() {
-            if climb.ladder.is_killing() || !below(&with.senses.tree, climb.victim.id, wanted.victim) {
+            if climb.is_killing() || !below(&with.senses.tree, climb.victim.id, wanted.victim) {
                 continue;
             }
             let by = now.saturating_add(grace);
@@ -427,7 +454,8 @@ impl Climbs {
         for climb in self.places.iter_mut().flatten() {
             let Some(rule) = climb.policy.rules.get(usize::from(climb.rule)) else { continue };
             // A group that lost a process does not heal.
-            if climb.ladder.is_killing() || super::breaks_group(&climb.notice) {
+            climb.hurried = None;
+            if climb.is_killing() || super::breaks_group(&climb.notice) {
                 continue;
             }
             let window = rule.when.iter().map(|when| match when {
@@ -454,16 +482,18 @@ impl Climbs {
                 continue;
             }
             let Some(mut climb) = self.places[place].take() else { continue };
-            found = true;
-            if climb.ladder.is_killing() {
+            if climb.is_killing() {
                 with.senses.signal.ack(hold);
             }
-            climb.hold = Some(hold);
+            // The kernel's word is fresh evidence.
+            (climb.hold, climb.looking, climb.stale) = (Some(hold), None, false);
             let policy = Arc::clone(&climb.policy);
             let rungs = policy.rules.get(usize::from(climb.rule)).map(|rule| &rule.ladder[..]).unwrap_or_default();
             let since = climb.since(with.clock.now());
             let next = climb.ladder.hurry(rungs, since, &mut climb.rungs);
             self.carry_on(place, climb, next, with);
+            // It may have come to its end without a kill: the victim must live.
+            found |= self.places[place].is_some();
         }
         found
     }
@@ -558,7 +588,7 @@ impl Climbs {
         climb.one = with.senses.tree.get(victim).is_some_and(|node| rule.kills_one(&node.class));
         // What was gathered for the verdict, in this turn.
         climb.fresh = true;
-        climb.pidfd = None;
+        (climb.pidfd, climb.hurried, climb.begun) = (None, None, false);
         let pid = if climb.one { with.court.pick_process(victim, with.senses) } else { None };
         if climb.one && pid.is_none() {
             return Next::End(End::Failed(None));
@@ -596,6 +626,10 @@ impl Climbs {
                     Look::Over => {
                         climb.ladder.interrupted(climb.since(now), &mut climb.rungs);
                         return self.end(place, climb, Outcome::Recovered, now, with);
+                    }
+                    Look::MustLive if climb.begun && !climb.ladder.was_refused() => {
+                        // The first kill was slow, not refused: nobody else dies in the place of who is dying.
+                        next = climb.ladder.stand_back(climb.since(now), &mut climb.rungs);
                     }
                     Look::MustLive => {
                         climb.ladder.spared(climb.since(now), &mut climb.rungs);
@@ -636,12 +670,19 @@ impl Climbs {
                     Successor::None | Successor::NotNeeded => return self.end(place, climb, Outcome::Failed, now, with),
                 },
                 // Only new evidence turns to another.
-                Next::End(End::Lingers) => return self.end(place, climb, Outcome::Failed, now, with),
+                Next::End(End::Lingers) => {
+                    // A kill that no actor has come to is none.
+                    let untouched = self.actors.recall(u32::try_from(place).unwrap_or(u32::MAX)) || !climb.begun;
+                    if !untouched {
+                        self.remember_lingering(&climb, now);
+                    }
+                    return self.end(place, climb, Outcome::Failed, now, with);
+                }
                 Next::End(End::Recovered) => return self.end(place, climb, Outcome::Recovered, now, with),
                 Next::End(End::Gone) => return self.end(place, climb, Outcome::Killed, now, with),
             }
         }
-        climb.look_at = climb.ladder.is_killing().then(|| with.clock.now() + LOOK);
+        climb.look_at = climb.is_killing().then(|| with.clock.now() + LOOK);
         self.places[place] = Some(climb);
     }
 
@@ -650,6 +691,7 @@ impl Climbs {
         self.actors.recall(u32::try_from(place).unwrap_or(u32::MAX));
         // All jobs stuck: the deadline of the rung goes on to the next, and by then one may be free.
         let Some(mut job) = self.actors.take() else { return };
+        climb.begun |= matches!(deed, Deed::KillGroup { .. } | Deed::KillProcesses | Deed::KillOne(_));
         job.ladder = self.attempt_key(place, climb);
         job.deed = deed;
         job.hold = senses.signal.device().cloned().zip(climb.hold);
@@ -709,10 +751,14 @@ impl Climbs {
                 climb.looking = None;
                 climb.ladder.gone(since, &mut climb.rungs)
             } else if climb.looking.is_some() {
-                if looked { self.looked(&mut climb) } else { Next::Wait }
+                if looked { climb.looked_at(now) } else { Next::Wait }
             } else if hurried {
                 match climb.hurried.take() {
-                    Some(hurried) if !self.is_relieved(&hurried, now, with) => climb.ladder.hurry(rungs, since, &mut climb.rungs),
+                    Some(hurried) if !self.is_relieved(&hurried, now, with) => {
+                        // Another rule's verdict is fresh evidence.
+                        climb.stale = false;
+                        climb.ladder.hurry(rungs, since, &mut climb.rungs)
+                    }
                     _ => Next::Wait,
                 }
             } else if late {
@@ -730,16 +776,10 @@ impl Climbs {
             if self.places[place].as_ref().is_some_and(|climb| climb.looking.is_some() && climb.victim.id == group)
                 && let Some(mut climb) = self.places[place].take()
             {
-                let next = self.looked(&mut climb);
+                let next = climb.looked_at(with.clock.now());
                 self.carry_on(place, climb, next, with);
             }
         }
-    }
-
-    /// What a rung that waited for a closer look does next.
-    fn looked(&self, climb: &mut Climb) -> Next {
-        climb.looked = true;
-        climb.looking.take().map_or(Next::Wait, |(next, _)| next)
     }
 
     /// Looks at a victim again before the next rung: who must live may have come into it since the last one, or a reload may
@@ -751,16 +791,15 @@ impl Climbs {
         let looked = std::mem::take(&mut climb.looked);
         let Some(slot) = with.senses.tree.slot_of(climb.victim.id) else { return Look::MayDie };
         let Some(rule) = climb.policy.rules.get(usize::from(climb.rule)) else { return Look::MustLive };
-        let strike = with.court.examine(rule, slot, now, with.senses, self);
+        let strike = with.court.examine(rule, climb.one, slot, now, with.senses, self);
         let surprising = !with.senses.knows_all_below(slot, with.court.groups_below(slot));
         if !looked && (surprising || !with.court.unheld.is_empty()) {
             with.senses.tree.inspect(climb.victim.id, surprising, &with.court.unheld);
             return Look::Wait;
         }
-        match strike {
-            None => Look::MayDie,
-            Some(_) => Look::MustLive,
-        }
+        // A process that was shielded from every kill meanwhile is not taken.
+        let shielded = climb.ladder.one().is_some_and(|pid| with.court.is_unkillable(slot, pid, with.senses));
+        if strike.is_some() || shielded { Look::MustLive } else { Look::MayDie }
     }
 
     /// Whether a trouble that was noticed before a gap in the warden's attention is known to go on: the level, or the
@@ -782,7 +821,7 @@ impl Climbs {
         let at = climb.since(job.done.sent.or(job.finished).map_or_else(|| with.clock.now(), |moment| with.clock.at(moment)));
         let now = climb.since(with.clock.now());
         let mut next = climb.ladder.deed_done(rungs, job.done, at, now, &mut climb.rungs);
-        if next == Next::Wait && climb.is_gone(with.senses) {
+        if matches!(next, Next::Wait | Next::End(End::Failed(_))) && climb.is_gone(with.senses) {
             next = climb.ladder.gone(climb.since(with.clock.now()), &mut climb.rungs);
         }
         self.carry_on(place, climb, next, with);
@@ -874,13 +913,7 @@ impl Climbs {
         let left = usage_left(&climb.victim, with.senses);
         let freed = climb.usage.zip(left).map(|(before, left)| before.saturating_sub(left));
         let cooldown = climb.rule().map_or(Duration::ZERO, |rule| rule.cooldown);
-        let lingers = outcome == Outcome::Failed && climb.ladder.is_killing();
-        if lingers && !climb.one {
-            if self.lingering.len() == self.lingering.capacity() {
-                self.lingering.remove(0);
-            }
-            self.lingering.push((climb.victim.id, now + LINGERS));
-        }
+        let lingers = outcome == Outcome::Failed && self.lingering.iter().any(|(group, _)| *group == climb.victim.id);
         let end = match outcome {
             Outcome::Killed => DeedEnd::Gone { freed_little: freed_little(&climb.notice, climb.usage, freed) },
             // What was noticed up to now was noticed of this victim's trouble.
@@ -900,6 +933,17 @@ impl Climbs {
             self.relieved.push(Relieved { scope: climb.scope, gone });
         }
         self.submit(climb, outcome, freed, now, with.records);
+    }
+
+    /// The victim was sent SIGKILL and is not gone in time.
+    fn remember_lingering(&mut self, climb: &Climb, now: Duration) {
+        if climb.one {
+            return;
+        }
+        if self.lingering.len() == self.lingering.capacity() {
+            self.lingering.remove(0);
+        }
+        self.lingering.push((climb.victim.id, now + LINGERS));
     }
 
     /// Completes the record and takes the climb back.
@@ -929,7 +973,7 @@ impl Climbs {
     /// done for it.
     pub fn halt(&mut self, with: &mut Means<'_>) {
         for place in 0..CLIMBS {
-            let Some(killing) = self.places[place].as_ref().map(|climb| climb.ladder.is_killing()) else { continue };
+            let Some(killing) = self.places[place].as_ref().map(|climb| climb.is_killing()) else { continue };
             // What no actor has begun yet is taken back.
             let recalled = self.actors.recall(u32::try_from(place).unwrap_or(u32::MAX));
             if (!killing || recalled)
@@ -946,7 +990,7 @@ impl Climbs {
     /// The daemon is to stop: ladders that have not sent SIGKILL end here, with `all` the others too.
     pub fn interrupt(&mut self, all: bool, now: Duration, records: &Records) {
         for place in 0..CLIMBS {
-            if self.places[place].as_ref().is_some_and(|climb| all || !climb.ladder.is_killing())
+            if self.places[place].as_ref().is_some_and(|climb| all || !climb.is_killing())
                 && let Some(mut climb) = self.places[place].take()
             {
                 let since = climb.since(now);

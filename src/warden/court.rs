@@ -17,7 +17,7 @@ use crate::cgroup::group::{File, Group, ReadBuf};
 use crate::cgroup::parse;
 use crate::cgroup::{GroupId, Limit};
 use crate::decide::facts::{GroupFacts, MemoryFacts, NodeFacts, ProcessFacts, UNSEEN_BIRTH};
-use crate::decide::process::{ProcessFact, pick};
+use crate::decide::process::{NEVER, ProcessFact, pick};
 use crate::decide::verdict::{Decision, Notice, Strike, Verdict};
 use crate::decide::{Examined, Judge, Step};
 use crate::policy::model::{Among, AmongGroups, LmsLevel, Policy, RankKey, Rule, Victim};
@@ -204,7 +204,7 @@ impl Court {
     }
 
     /// Looks at a victim once more before the next rung of its ladder: why it must live after all, by the policy in force.
-    pub fn examine(&mut self, rule: &Rule, victim: Slot, now: Duration, senses: &mut Senses, climbs: &Climbs) -> Option<Strike> {
+    pub fn examine(&mut self, rule: &Rule, one: bool, victim: Slot, now: Duration, senses: &mut Senses, climbs: &Climbs) -> Option<Strike> {
         // Of no rule: the victim and what is below it are read, and the limits above.
         let no_rule = usize::MAX;
         let policy = senses.tree.policy();
@@ -212,7 +212,7 @@ impl Court {
         self.gather_from(&policy, no_rule, victim, now, NodeFacts::default(), &mut senses.sight(), dying);
         let at = self.index_of(victim)?;
         loop {
-            match self.judge.examine(rule, at, &self.facts) {
+            match self.judge.examine(rule, one, at, &self.facts) {
                 Examined::MayDie => return None,
                 Examined::MustLive(strike) => return Some(strike),
                 Examined::NeedProcesses(group) => {
@@ -400,7 +400,8 @@ impl Court {
             }
             let reads = Reads {
                 holdings: inside.is_some() || slot == subject,
-                limits: inside.is_some() || is_below(tree, subject, slot),
+                // Whether somebody with a name that spares may be in it.
+                limits: inside.is_some() || is_below(tree, subject, slot) || !node.class.comm_excludes.is_empty(),
                 low: ranks_by(RankKey::Overage) && inside.is_some(),
             };
             let Some(mut facts) = look(node, slot == Tree::ROOT, reads, buffer) else { continue };
@@ -446,6 +447,21 @@ impl Court {
     /// Which single process of a group is to die.
     pub fn pick_process(&mut self, top: Slot, senses: &mut Senses) -> Option<i32> {
         self.pick_process_from(top, &mut senses.sight())
+    }
+
+    /// Whether a process of a group, or of one below it, is known to have oom_score_adj -1000 by now.
+    pub fn is_unkillable(&mut self, top: Slot, pid: i32, senses: &mut Senses) -> bool {
+        let sight = senses.sight();
+        let mut unkillable = false;
+        let mut next = Some(top);
+        while let Some(slot) = next {
+            next = sight.tree.next_in_preorder(top, slot);
+            let Some(node) = sight.tree.get(slot) else { continue };
+            sight.processes.each(&node.group, sight.buffer, |process| {
+                unkillable |= process.pid == pid && process.oom_score_adj.is_none_or(|adjust| adjust <= NEVER);
+            });
+        }
+        unkillable
     }
 
     /// The same from what is in sight.

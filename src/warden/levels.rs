@@ -28,6 +28,8 @@ pub(super) struct Sample {
     trigger: usize,
     pub(super) subject: GroupId,
     sampler: Sampler,
+    /// A verdict on it was put off.
+    again: bool,
     /// `None`: when something else says so.
     pub(super) due: Option<Duration>,
 }
@@ -62,7 +64,7 @@ impl Senses {
                 let rule = rule_index(rule);
                 let known = |sample: &Sample| sample.rule == rule && sample.trigger == trigger && sample.subject == subject;
                 if level && !self.samples.iter().any(known) {
-                    self.samples.push(Sample { rule, trigger, subject, sampler: Sampler::default(), due: Some(now) });
+                    self.samples.push(Sample { rule, trigger, subject, sampler: Sampler::default(), again: false, due: Some(now) });
                 }
             }
         }
@@ -80,6 +82,7 @@ impl Senses {
         let node = self.read_node();
         let mut samples = std::mem::take(&mut self.samples);
         for sample in samples.iter_mut().filter(|sample| sample.is_due(now)) {
+            sample.again = false;
             // Whatever comes of this look, the next one is not now.
             sample.due = Some(now + crate::sense::sample::LATEST);
             let Some(when) = policy.rules.get(usize::from(sample.rule)).and_then(|rule| rule.when.get(sample.trigger)) else { continue };
@@ -140,6 +143,26 @@ impl Senses {
             }
             Trigger::Lms(level) => (node.lms?.level? >= *level).then_some((0, 0, Duration::ZERO)),
             Trigger::Psi(_) | Trigger::Event(_) => None,
+        }
+    }
+
+    /// The verdict on a level was put off until then: it is looked at again, and need not last all its time anew.
+    pub fn ask_again(&mut self, rule: u16, subject: GroupId, notice: &Notice, until: Option<Duration>) {
+        let held = match notice {
+            Notice::Usage(_, held) | Notice::Available(_, held) | Notice::SwapFree(_, held) => *held,
+            Notice::Lms(_) => Duration::ZERO,
+            Notice::Psi(_) | Notice::Event(..) => return,
+        };
+        for sample in self.samples.iter_mut().filter(|sample| sample.rule == rule && sample.subject == subject) {
+            sample.sampler.held_before(held);
+            (sample.again, sample.due) = (true, until.or(sample.due));
+        }
+    }
+
+    /// What verdicts were put off for may be over.
+    pub fn wake_samples(&mut self, now: Duration) {
+        for sample in self.samples.iter_mut().filter(|sample| sample.again) {
+            sample.due = Some(now);
         }
     }
 

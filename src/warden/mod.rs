@@ -179,6 +179,7 @@ pub struct Warden {
     vain: Vain,
     pending: Vec<Pending>,
     batch: Vec<Pending>,
+    order: order::Order,
     /// Subjects for which a ladder was begun, or brought forward, in the batch that is being judged.
     explained: Vec<GroupId>,
     closer: Closer,
@@ -256,6 +257,7 @@ impl Warden {
             vain: Vain::default(),
             pending: Vec::with_capacity(PENDING),
             batch: Vec::with_capacity(PENDING),
+            order: order::Order::with_capacity(PENDING),
             explained: Vec::with_capacity(PENDING),
             closer: Closer::default(),
             records,
@@ -338,6 +340,7 @@ impl Warden {
                 self.judge_pending();
                 self.forget_looks();
             }
+            self.settle_relieved();
             self.keep_table();
             self.mind_oom_groups();
             self.publish();
@@ -493,6 +496,12 @@ impl Warden {
     fn supervise(&mut self) {
         let Warden { clock, court, senses, history, records, poller, climbs, switches, .. } = self;
         climbs.advance(&mut Means { clock, court, senses, history, records, poller, switches });
+        self.settle_relieved();
+    }
+
+    /// Ladders have ended: their troubles are evidence no more. To be done in the turn in which they end, since what is noticed in
+    /// the next one is fresh.
+    fn settle_relieved(&mut self) {
         // What was noticed in a scope before its victim was gone is no fresh evidence; a kill by the kernel stays one.
         while let Some(Relieved { scope, gone }) = self.climbs.take_relieved() {
             if let Some(gone) = gone {
@@ -511,13 +520,14 @@ impl Warden {
             self.senses.renew_triggers(scope, self.clock.now(), &self.poller);
             self.note_relief(scope);
             self.history.wake(self.clock.now());
+            self.senses.wake_samples(self.clock.now());
         }
     }
 
     /// Judges what is pending, in the order that [`order`] gives.
     fn judge_pending(&mut self) {
         let now = self.clock.now();
-        self.climbs.forget_lingering(now);
+        self.climbs.forget_lingering(now, &mut self.senses);
         while let Some((rule, subject, notice)) = self.history.take_due(now) {
             senses::push(&mut self.pending, Pending { rule, subject, notice, arrived: now, weight: (0, 0) });
         }
@@ -530,7 +540,7 @@ impl Warden {
         std::mem::swap(&mut self.pending, &mut self.batch);
         if self.batch.len() > 1 {
             self.senses.weigh(&mut self.batch);
-            order::order(&self.senses.tree, &mut self.batch);
+            self.order.arrange(&self.senses.tree, &mut self.batch);
         }
         self.explained.clear();
         for at in 0..self.batch.len() {
@@ -570,6 +580,7 @@ impl Warden {
         if !order::is_about_the_node(tree, &pending) && self.explained.iter().any(|deeper| order::is_above(tree, subject, *deeper)) {
             // What was noticed here may all be the trouble of a group below, which is being dealt with.
             self.history.put_off(begun, rule, &whose, &notice, RETRY);
+            self.senses.ask_again(rule, subject, &notice, self.history.resting_until(begun, rule, &whose));
             return;
         }
         let ruling = match self.rule_on(rule, slot, subject, &notice, begun) {
@@ -588,7 +599,7 @@ impl Warden {
             Mode::Observe => Some(Outcome::Observed),
             Mode::Enforce => {
                 let root = self.senses.tree.get(Tree::ROOT).map_or(subject, |root| root.group.id);
-                self.switches.forbids(decided, rule, &path, self.climbs.waiting_below(root))
+                self.switches.forbids(decided, rule, &path, self.climbs.under_way_below(root))
             }
         };
         if let (Ruling::Kill { victim, scope }, None) = (ruling, forbidden) {
@@ -601,7 +612,9 @@ impl Warden {
                     climbs.bring_forward(&wanted, &mut Means { clock, court, senses, history, records, poller, switches });
                     self.explain(subject);
                 }
-                if self.history.put_off(decided, rule, &whose, &notice, RETRY)
+                self.history.put_off(decided, rule, &whose, &notice, RETRY);
+                self.senses.ask_again(rule, subject, &notice, self.history.resting_until(decided, rule, &whose));
+                if self.history.is_to_be_said(decided, rule, &whose)
                     && let Some(mut record) = self.write_down(notice, arrived, begun, decided)
                 {
                     record.outcome = if way == Way::Hurry { Outcome::Hurried } else { Outcome::PutOff };

@@ -103,7 +103,7 @@ impl Switches {
         self.board.set_policy(policy);
         self.limits = Limits::of(policy);
         self.breaker.renumber(renumbered);
-        self.open.retain_mut(|open| renumbered(open.rule).map(|rule| open.rule = rule).is_some());
+        self.open.retain_mut(|open| open.rule == EVERY_RULE || renumbered(open.rule).map(|rule| open.rule = rule).is_some());
         self.breakers_due = Some(Duration::ZERO);
         self.changed();
     }

@@ -11,6 +11,8 @@ use crate::cgroup::GroupId;
 const REMEMBERED: usize = 64;
 /// The shortest time from one judgement to the next: what holds the memory is looked up each time.
 const SHORTEST: Duration = Duration::from_millis(100);
+/// The longest: a group that grows can change the answer.
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
 /// The longest time from one record to the next.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -41,7 +43,7 @@ impl Vain {
 
     /// A kill would be in vain; whether that is to be told.
     pub(super) fn note(&mut self, now: Duration, rule: u16, subject: GroupId, cooldown: Duration) -> bool {
-        let cooldown = cooldown.max(SHORTEST);
+        let cooldown = cooldown.clamp(SHORTEST, LONGEST_LOOK);
         let known = self.0.iter_mut().find(|entry| entry.rule == rule && entry.subject == subject);
         if let Some(entry) = known {
             entry.judge_at = now + cooldown;

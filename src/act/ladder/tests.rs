@@ -121,6 +121,48 @@ fn a_kill_that_reached_some_is_waited_for_like_any_other() {
     assert_eq!(ladder.deadline_passed(&[KILL], at(5002), &mut records), Next::End(End::Lingers));
 }
 
+/// A kill that was slow may have been sent: that the second try finds nobody to signal is no refusal.
+#[test]
+fn a_slow_kill_is_waited_for_whatever_becomes_of_its_second_try() {
+    let (mut ladder, _, mut records) = start(&[KILL]);
+    assert_eq!(ladder.deadline_passed(&[KILL], at(1000), &mut records), Next::Do(Deed::KillProcesses));
+    assert!(!ladder.was_refused());
+    assert_eq!(ladder.deed_done(&[KILL], refused(Errno::OPNOTSUPP), at(1100), at(1100), &mut records), Next::Wait);
+    assert_eq!(ladder.deadline_passed(&[KILL], at(6100), &mut records), Next::End(End::Lingers));
+    // The same where the victim must live by the time of the second try.
+    let (mut ladder, _, mut records) = start(&[KILL]);
+    ladder.deadline_passed(&[KILL], at(1000), &mut records);
+    assert_eq!(ladder.stand_back(at(1000), &mut records), Next::Wait);
+    assert_eq!(records.last().map(|last| last.outcome), Some(RungOutcome::Spared));
+    assert_eq!(ladder.deadline_passed(&[KILL], at(6000), &mut records), Next::End(End::Lingers));
+}
+
+/// A rung that had to wait for a closer look has its whole time from then on.
+#[test]
+fn a_rung_that_waited_for_a_look_begins_when_it_is_done() {
+    let rungs = [TERM, KILL];
+    let (mut ladder, next, _) = start(&rungs);
+    assert_eq!((next, ladder.deadline()), (Next::Do(Deed::Term), at(1000)));
+    ladder.begin_rung(at(950));
+    assert_eq!(ladder.deadline(), at(1950));
+}
+
+/// Evidence from before a gap: a wait that begins after it lasts until the trouble may have been noticed again.
+#[test]
+fn a_wait_that_begins_after_a_gap_is_long_enough_to_notice_the_trouble_again() {
+    let rungs = [TERM, KILL];
+    let (mut ladder, _, mut records) = start(&rungs);
+    ladder.extend(at(20_000));
+    assert_eq!(ladder.deed_done(&rungs, ok(1), at(1), at(15_000), &mut records), Next::Wait);
+    assert_eq!(ladder.deadline(), at(20_000));
+    let hook = [Rung::Hook(Arc::new(Hook { exec: vec!["/bin/true".into()], timeout: at(100) })), KILL];
+    let mut ladder = Ladder::new(false, None);
+    ladder.begin(&hook, at(0));
+    ladder.extend(at(20_000));
+    assert_eq!(ladder.hook_done(RungOutcome::Done, at(15_000), &mut records), Next::Wait);
+    assert_eq!(ladder.deadline_passed(&hook, at(20_000), &mut records), Next::AskRecovered);
+}
+
 /// Who is to die alone is also asked alone.
 #[test]
 fn a_single_process_is_asked_and_killed_and_nobody_beside_it() {

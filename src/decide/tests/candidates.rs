@@ -349,3 +349,14 @@ fn oom_score_needs_the_processes_of_all_that_may_die_but_of_no_others() {
     assert_eq!(case.judge(ranked_by(&[(RankKey::OomScore, None)]), event(OOM)), "kill /b | then /e | then /a | not /d: Excluded(0)");
     assert_eq!(case.asked(), ["/a", "/b", "/b/c", "/e"]);
 }
+
+/// A comm that is excluded covers the group that holds it and everything below, wherever the rule looks for its victim.
+#[test]
+fn a_name_in_a_group_above_the_candidate_spares_it() {
+    for above in ["comm=0 runs=0", "comm=0"] {
+        let mut case = tree(&format!("  a {above}\n    b 90 among comm=0\n  c 10 among"));
+        let spared = above.contains("runs");
+        let verdict = case.judge(among_rule(), event(EventKind::Oom));
+        assert!(verdict.starts_with(if spared { "kill /c" } else { "kill /a/b" }), "{verdict}");
+    }
+}

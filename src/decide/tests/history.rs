@@ -166,12 +166,14 @@ fn a_full_table_lets_go_of_what_is_needed_least() {
 fn what_is_put_off_is_said_once_and_judged_again_after_a_moment() {
     let mut history = History::with_capacity(2);
     let retry = Duration::from_millis(100);
-    assert!(history.put_off(at(1), 0, &a(), &event(EventKind::Oom), retry));
+    history.put_off(at(1), 0, &a(), &event(EventKind::Oom), retry);
+    assert!(history.is_to_be_said(at(1), 0, &a()));
     assert_eq!(history.admit(at(1), 0, &a(), &PSI), Admission::Dropped);
     assert_eq!(history.next_due(), Some(at(1) + retry));
     let due = history.take_due(at(2));
     assert!(matches!(due, Some((0, A, Notice::Event(EventKind::Oom, ..)))), "an event is not lost: {due:?}");
-    assert!(!history.put_off(at(2), 0, &a(), &PSI, retry), "said already");
+    history.put_off(at(2), 0, &a(), &PSI, retry);
+    assert!(!history.is_to_be_said(at(2), 0, &a()), "said already");
     assert_eq!(history.next_due(), None, "stall that lasts is noticed again");
     // The second rest is twice the first, and so on; the end of what is in the way ends it.
     assert_eq!(history.resting_until(at(2), 0, &a()), Some(at(2) + 2 * retry));
@@ -182,7 +184,8 @@ fn what_is_put_off_is_said_once_and_judged_again_after_a_moment() {
     assert!(history.is_put_off(0, &a()));
     history.wake(at(4));
     assert_eq!((history.resting_until(at(4), 0, &a()), history.is_put_off(0, &a())), (None, false));
-    assert!(history.put_off(at(1) + SAID_AGAIN, 0, &a(), &PSI, retry));
+    history.put_off(at(1) + SAID_AGAIN, 0, &a(), &PSI, retry);
+    assert!(history.is_to_be_said(at(1) + SAID_AGAIN, 0, &a()));
     // A deed of its own ends that, and is not cut short.
     history.deed_began(at(70), 0, &a());
     history.put_off(at(70), 0, &a(), &PSI, retry);
