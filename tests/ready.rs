@@ -100,16 +100,22 @@ macro_rules! cases {
 }
 
 cases! {
+    anacron_and_fcron_jobs,
     batch_job_at_its_limit,
     batch_node,
+    batch_slice_with_swap,
     build_server_make_in_ssh,
+    canonical_kubernetes,
     ci_runner,
     cloud_machine,
+    crio_cgroupfs_and_fake_conmon,
     cron_job_runs_away,
+    desktop_fedora_ptyxis,
     desktop_gnome_debian,
     desktop_gnome_leaking_extension,
     desktop_kde,
     desktop_lightdm_mate,
+    desktop_small_machine,
     desktop_user_hides_in_init_scope,
     desktop_user_hides_in_session_slice,
     desktop_xfce_from_a_tty,
@@ -130,9 +136,13 @@ cases! {
     microk8s,
     nspawn_machines,
     oom_group_unit,
+    openvswitch_host,
     openvz_like_tenants,
+    pacemaker_with_sbd,
+    podman_pods,
     podman_rootful,
     podman_rootless,
+    proxmox_ha_node,
     rke2_server,
     server_debian_lamp,
     server_debian_postgres_clusters,
@@ -144,8 +154,12 @@ cases! {
     system_slice_at_its_limit,
     talos,
     terminal_ssh_with_tmux,
+    two_users_hide_in_session_slices,
+    user_hides_in_both_that_die_last,
+    user_hides_many_small_in_session_slice,
     user_slice_at_its_limit,
     vpn_gateway,
+    ways_in_by_instances_and_consoles,
 }
 
 #[test]
@@ -178,6 +192,17 @@ fn each_has_limits_and_one_for_the_whole_node() {
     for name in POLICIES {
         let policy = policy(name);
         assert!(policy.limit.is_some() && policy.node_limit.is_some(), "{name}");
+    }
+}
+
+/// `kills` counts rules about the node too. Where one process dies at a time, a login that starts
+/// what was killed anew must not use up what the node's last resort may do.
+#[test]
+fn a_respawning_login_does_not_soon_disarm_the_node() {
+    for name in ["default", "server"] {
+        let policy = policy(name);
+        let (each, node) = (policy.limit.unwrap(), policy.node_limit.unwrap());
+        assert!(each.kills >= 30 && each.kills > node.kills && each.per == node.per, "{name}: {each:?} {node:?}");
     }
 }
 
@@ -216,6 +241,13 @@ fn users_cannot_make_themselves_immune() {
         "/lxc.payload.c1/init.scope",
         "/lxc.payload.c1/lxc.monitor.c1",
         "/machine.slice/systemd-nspawn@a.service/payload/supervisor",
+        "/machine.slice/machine-libpod_pod_1.slice/libpod-1.scope/container/libpod-conmon-2.scope",
+        "/kubepods.slice/kubepods-pod1.slice/crio-1.scope/crio-conmon-2.scope",
+        "/kubepods.slice/kubepods-pod1.slice/crio-1.scope/kubepods-pod2.slice/crio-conmon-2.scope",
+        "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/crio-1.scope/container/crio-conmon-2.scope",
+        "/kubepods/pod1/2/crio-conmon-3",
+        "/kubepods/burstable/pod1/2/pod3/crio-conmon-4",
+        "/lxc/101/lxc.monitor",
         "/batch.slice/job-1.service",
     ];
     for name in POLICIES {
@@ -228,6 +260,9 @@ fn users_cannot_make_themselves_immune() {
             assert_eq!(class.excluded, None, "{name}: {path}");
         }
         assert!(policy.exclude.iter().all(|exclude| exclude.comm.is_none()), "{name} excludes by comm");
+        for pattern in policy.exclude.iter().flat_map(|exclude| exclude.group.patterns()) {
+            assert!(!pattern.contains("**"), "{name}: {pattern} reaches into containers, which may make groups of any name");
+        }
     }
 }
 
@@ -243,7 +278,7 @@ fn the_server_policy_protects_what_the_default_one_does() {
     }
 }
 
-/// `session-too-large` has to act before the rules about the node, which spare what it is about.
+/// Both rules about sessions have to act before those about the node, which spare what they are about.
 #[test]
 fn what_hides_in_a_session_is_found_before_the_node_is_low() {
     use oomwarden::policy::model::{Condition, Level};
@@ -255,9 +290,11 @@ fn what_hides_in_a_session_is_found_before_the_node_is_low() {
         (available.unwrap(), swap.unwrap_or(0))
     };
     let policy = policy("default");
-    let first = levels(policy, "session-too-large");
-    for later in ["node-thrashing", "node-exhausted"] {
-        let later = levels(policy, later);
-        assert!(first.0 > later.0 && first.1 > later.1, "{first:?} {later:?}");
+    for first in ["session-too-large", "session-too-large-for-a-small-node"] {
+        let first = levels(policy, first);
+        for later in ["node-thrashing", "node-exhausted"] {
+            let later = levels(policy, later);
+            assert!(first.0 > later.0 && first.1 > later.1, "{first:?} {later:?}");
+        }
     }
 }
