@@ -26,6 +26,8 @@ pub enum Token {
     Pid(Key),
     /// The kernel module's low memory signal.
     Signal,
+    /// cgroup.events of our own group.
+    Own,
 }
 
 /// A place in a slab and how often it was given away before.
@@ -50,6 +52,7 @@ impl Token {
             Token::Psi(key) => keyed(6, key),
             Token::Pid(key) => keyed(7, key),
             Token::Signal => 8 << 56,
+            Token::Own => 9 << 56,
         }
     }
 
@@ -66,6 +69,7 @@ impl Token {
             6 => Token::Psi(key),
             7 => Token::Pid(key),
             8 => Token::Signal,
+            9 => Token::Own,
             _ => return None,
         })
     }
@@ -165,6 +169,7 @@ mod tests {
             Token::Psi(key),
             Token::Pid(key),
             Token::Signal,
+            Token::Own,
         ] {
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }

@@ -5,8 +5,10 @@
 //! lasted. The kernel does not say when a notice arose, so a gap is told by other signs, which cost no
 //! wake-up:
 //!
-//! - epoll was interrupted. All signals are blocked, so only a stop (SIGSTOP), a frozen group or a debugger does
-//!   that (signal(7), "Interruption of system calls by stop signals").
+//! - epoll was interrupted. All signals are blocked, so only a stop (SIGSTOP) or a debugger does that (signal(7),
+//!   "Interruption of system calls by stop signals").
+//! - cgroup.events of our own group changed: as long as we are in it that tells of a freeze and its end only
+//!   (cgroup-v2.rst on cgroup.freeze), its own or an ancestor's. A freeze does not interrupt epoll.
 //! - The timer, or the turn before, was over long ago.
 //! - The thread waited long for a processor (/proc/thread-self/schedstat, Documentation/scheduler/sched-stats.rst).
 //! - CLOCK_BOOTTIME went on without CLOCK_MONOTONIC: the machine was suspended.
@@ -15,10 +17,11 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::cgroup::buffer::ReadBuf;
+use crate::cgroup::parse;
 
 /// A delay longer than this is a gap. A turn on a starving node was seen to take up to this long.
 pub const GAP: Duration = Duration::from_secs(2);
@@ -30,8 +33,10 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// What showed a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
-    /// The process was stopped, or its group frozen.
+    /// The process was stopped.
     Stopped,
+    /// Its group was frozen.
+    Frozen,
     /// The turn came so much later than planned, or the one before took so long.
     Late(Duration),
     /// It waited so long for a processor.
@@ -45,7 +50,8 @@ pub enum Sign {
 impl std::fmt::Display for Sign {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Sign::Stopped => write!(f, "it was stopped or frozen"),
+            Sign::Stopped => write!(f, "it was stopped"),
+            Sign::Frozen => write!(f, "its group was frozen"),
             Sign::Late(time) => write!(f, "it was {} ms late", time.as_millis()),
             Sign::Starved(time) => write!(f, "it waited {} ms for a processor", time.as_millis()),
             Sign::Suspended(time) => write!(f, "the machine was suspended for {} s", time.as_secs()),
@@ -88,6 +94,8 @@ impl Moment {
 #[derive(Debug)]
 pub struct Attention {
     schedstat: Option<OwnedFd>,
+    /// cgroup.events of our own group.
+    group: Option<OwnedFd>,
     last: Moment,
     /// When the turn before was done.
     turned: Duration,
@@ -102,9 +110,24 @@ impl Attention {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         // Kernels without CONFIG_SCHED_INFO have no such file: then a starved thread is told by its timer only.
         let schedstat = open("/proc/thread-self/schedstat", flags, Mode::empty()).ok();
-        let mut attention = Attention { schedstat, last: Moment::default(), turned: now, delayed: None };
+        let group = own_events(buffer);
+        let mut attention = Attention { schedstat, group, last: Moment::default(), turned: now, delayed: None };
         attention.last = attention.moment(buffer);
         attention
+    }
+
+    /// What tells of a freeze by EPOLLPRI; `None` where our own group can't be told.
+    #[must_use]
+    pub fn group_events(&self) -> Option<&OwnedFd> {
+        self.group.as_ref()
+    }
+
+    /// That has told something: takes its notice back.
+    pub fn heard(&self, buffer: &mut ReadBuf) {
+        if let Some(file) = &self.group {
+            // Whatever is in it by now.
+            let _ = buffer.pread(file);
+        }
     }
 
     fn moment(&self, buffer: &mut ReadBuf) -> Moment {
@@ -117,13 +140,13 @@ impl Attention {
         Moment { suspended: boot - monotonic, wall: wall - boot, delay: text.and_then(run_delay) }
     }
 
-    /// Epoll has returned at `now`: was there a gap? `interrupted`: it was; `planned` is what the timer was set to.
-    pub fn gap(&mut self, now: Duration, interrupted: bool, planned: Option<Duration>, buffer: &mut ReadBuf) -> Option<Sign> {
+    /// Epoll has returned at `now`: was there a gap? `told`: what the return itself tells; `planned` is what the timer was set to.
+    pub fn gap(&mut self, now: Duration, told: Option<Sign>, planned: Option<Duration>, buffer: &mut ReadBuf) -> Option<Sign> {
         let moment = self.moment(buffer);
         let by_clocks = std::mem::replace(&mut self.last, moment).sign(&moment);
         let late = planned.map_or(Duration::ZERO, |planned| now.saturating_sub(planned.max(self.turned)));
-        if interrupted {
-            Some(Sign::Stopped)
+        if told.is_some() {
+            told
         } else if late > GAP && !matches!(by_clocks, Some(Sign::Suspended(_) | Sign::Jumped(_))) {
             self.delay(Sign::Late(late), now)
         } else {
@@ -151,10 +174,33 @@ impl Attention {
     }
 }
 
+/// Opens cgroup.events of the group that we are in, and reads it once, so that only what happens from now on is told.
+fn own_events(buffer: &mut ReadBuf) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let named = open("/proc/self/cgroup", flags, Mode::empty()).ok()?;
+    let path = parse::own_group(buffer.pread(&named).ok()?)?;
+    let relative = path.strip_prefix(b"/").filter(|rest| !rest.is_empty()).unwrap_or(b".").to_vec();
+    let mount = open("/sys/fs/cgroup", flags | OFlags::DIRECTORY, Mode::empty()).ok()?;
+    let directory = openat(&mount, &*relative, flags | OFlags::DIRECTORY, Mode::empty()).ok()?;
+    let events = openat(&directory, "cgroup.events", flags, Mode::empty()).ok()?;
+    // Another mount than the one that /proc speaks of could lead anywhere.
+    let processes = openat(&directory, "cgroup.procs", flags, Mode::empty()).ok()?;
+    let (own, mut found) = (rustix::process::getpid().as_raw_nonzero().get(), false);
+    buffer
+        .each_line(&processes, |line| {
+            found |= parse::process(line) == Ok(parse::Process::Pid(own));
+            !found
+        })
+        .ok()?;
+    // The root has no such file, and is never frozen.
+    buffer.pread(&events).ok().filter(|_| found)?;
+    Some(events)
+}
+
 /// The second number of a schedstat file: nanoseconds on a run queue.
 fn run_delay(text: &[u8]) -> Option<Duration> {
     let word = text.trim_ascii().split(|byte| *byte == b' ').nth(1)?;
-    crate::cgroup::parse::number(word).ok().map(Duration::from_nanos)
+    parse::number(word).ok().map(Duration::from_nanos)
 }
 
 #[cfg(test)]
@@ -188,16 +234,20 @@ mod tests {
         let mut buffer = ReadBuf::new();
         let at = Duration::from_secs;
         let mut attention = Attention::begin(at(10), &mut buffer);
-        assert_eq!(attention.gap(at(11), false, Some(at(11)), &mut buffer), None);
+        assert_eq!(attention.gap(at(11), None, Some(at(11)), &mut buffer), None);
         assert_eq!(attention.turned(at(11), at(12)), None);
         // Nothing was planned: an idle daemon sleeps as long as it may.
-        assert_eq!(attention.gap(at(5000), false, None, &mut buffer), None);
+        assert_eq!(attention.gap(at(5000), None, None, &mut buffer), None);
         assert_eq!(attention.turned(at(5000), at(5003)), Some(Sign::Late(at(3))));
         // The timer was due while the last turn went on.
-        assert_eq!(attention.gap(at(5004), false, Some(at(5001)), &mut buffer), None);
-        assert_eq!(attention.gap(at(5015), false, Some(at(5001)), &mut buffer), None, "one delay after the other is a node that starves");
-        assert_eq!(attention.gap(at(5034), false, Some(at(5024)), &mut buffer), Some(Sign::Late(at(10))));
-        assert_eq!(attention.gap(at(5035), true, None, &mut buffer), Some(Sign::Stopped), "whoever was stopped did not starve");
+        assert_eq!(attention.gap(at(5004), None, Some(at(5001)), &mut buffer), None);
+        assert_eq!(attention.gap(at(5015), None, Some(at(5001)), &mut buffer), None, "one delay after the other is a node that starves");
+        assert_eq!(attention.gap(at(5034), None, Some(at(5024)), &mut buffer), Some(Sign::Late(at(10))));
+        assert_eq!(
+            attention.gap(at(5035), Some(Sign::Stopped), None, &mut buffer),
+            Some(Sign::Stopped),
+            "whoever was stopped did not starve"
+        );
     }
 
     #[test]

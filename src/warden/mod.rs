@@ -306,14 +306,22 @@ impl Warden {
     /// As [`Warden::run`].
     pub fn run_watched(mut self, mut turned: impl FnMut()) -> io::Result<()> {
         let mut attention = Attention::begin(self.clock.now(), &mut self.senses.buffer);
+        if let Some(file) = attention.group_events() {
+            // EPERM where an ordinary file stands in for it.
+            let _ = self.poller.add_notice(file, Token::Own);
+        }
         let mut gap = None;
         loop {
             self.set_timer()?;
             let mut ready = std::mem::take(&mut self.ready);
             let planned = self.timer_at;
-            let interrupted = self.poller.wait(&mut ready)?;
+            let mut told = self.poller.wait(&mut ready)?.then_some(Sign::Stopped);
+            if ready.iter().any(|one| one.token == Token::Own) {
+                attention.heard(&mut self.senses.buffer);
+                told = Some(Sign::Frozen);
+            }
             let now = self.clock.now();
-            gap = attention.gap(now, interrupted, planned, &mut self.senses.buffer).or(gap);
+            gap = attention.gap(now, told, planned, &mut self.senses.buffer).or(gap);
             let mut tree_moved = false;
             for one in &ready {
                 // Latched, who knows since when; all triggers are armed anew.
@@ -382,6 +390,8 @@ impl Warden {
             Token::Signal => {
                 self.senses.read_node();
             }
+            // Dealt with before all others.
+            Token::Own => {}
         }
         false
     }
