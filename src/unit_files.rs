@@ -1,4 +1,4 @@
-//! What systemd's unit files say of `OOMPolicy=`: whether a service is to go on when the kernel
+//! What systemd's unit files say of `OOMPolicy=`, and of `Delegate=`, on which its default rests: whether a service is to go on when the kernel
 //! kills one of its processes.
 //!
 //! systemd tells it over D-Bus only, and a unit with `continue` has no mark in the cgroup file
@@ -59,15 +59,39 @@ impl OomPolicy {
     }
 }
 
-/// The unit of a group's path that is to go on when one of its processes is killed: the group
-/// itself, or one that it is in. `root` is the root directory.
+/// Why a unit is to go on when one of its processes is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// `OOMPolicy=continue`, its own or as the manager's default.
+    Policy,
+    /// `Delegate=` in a service without `OOMPolicy=`. Only the service's own group: what stands
+    /// below it is made by others, who decide for it.
+    Delegation,
+}
+
+impl std::fmt::Display for By {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            By::Policy => "OOMPolicy=continue",
+            By::Delegation => "Delegate= and no OOMPolicy=, which means OOMPolicy=continue",
+        })
+    }
+}
+
+/// The unit of a group's path that is to go on when one of its processes is killed, and by what:
+/// the group itself, or one that it is in. `root` is the root directory.
 #[must_use]
-pub fn continues(root: &Path, group: &[u8]) -> Option<String> {
+pub fn continues(root: &Path, group: &[u8]) -> Option<(String, By)> {
     let mut user = false;
-    for name in group.split(|byte| *byte == b'/') {
+    let mut names = group.split(|byte| *byte == b'/').peekable();
+    while let Some(name) = names.next() {
         let Ok(name) = std::str::from_utf8(name) else { continue };
-        if (name.ends_with(".service") || name.ends_with(".scope")) && oom_policy(root, name, user) == Some(OomPolicy::Continue) {
-            return Some(name.to_owned());
+        if name.ends_with(".service") || name.ends_with(".scope") {
+            match reason(root, name, user) {
+                Some(By::Delegation) if names.peek().is_some() => {}
+                Some(by) => return Some((name.to_owned(), by)),
+                None => {}
+            }
         }
         // What is below belongs to the manager of that user.
         user |= name.starts_with("user@") && name.ends_with(".service");
@@ -75,23 +99,45 @@ pub fn continues(root: &Path, group: &[u8]) -> Option<String> {
     None
 }
 
-/// What the files say of a unit of the system manager, or of a `user`'s; `None` if they say
-/// nothing, so that systemd's own default holds.
-#[must_use]
-pub fn oom_policy(root: &Path, unit: &str, user: bool) -> Option<OomPolicy> {
-    let directories: Vec<PathBuf> = (if user { USER } else { SYSTEM }).iter().map(|directory| root.join(directory)).collect();
-    let mut said = None;
-    let fragment = names(unit).into_iter().find_map(|name| directories.iter().find_map(|directory| read(&directory.join(&name))));
-    for text in fragment.into_iter().chain(drop_ins(&directories, unit)) {
-        assign(&text, &["Service", "Scope"], "OOMPolicy", &mut said);
-    }
-    said.or_else(|| default(root, user))
+/// What the files say of a unit of the system manager, or of a `user`'s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Said {
+    /// `OOMPolicy=`; `None` if it is not set, nor a default of the manager's that counts for it.
+    policy: Option<OomPolicy>,
+    /// It is a service with `Delegate=` and without `OOMPolicy=`.
+    delegated: bool,
 }
 
-/// Every unit that has a file or a drop-in with `OOMPolicy=continue` in force, of the system
-/// manager, sorted. An instance is named by its template if that says so.
+/// Why the unit is to go on; `None`: it isn't.
+fn reason(root: &Path, unit: &str, user: bool) -> Option<By> {
+    let said = said(root, unit, user);
+    if said.delegated { Some(By::Delegation) } else { (said.policy == Some(OomPolicy::Continue)).then_some(By::Policy) }
+}
+
+fn said(root: &Path, unit: &str, user: bool) -> Said {
+    let directories: Vec<PathBuf> = (if user { USER } else { SYSTEM }).iter().map(|directory| root.join(directory)).collect();
+    let (mut policy, mut delegate) = (None, None);
+    let fragment = names(unit).into_iter().find_map(|name| directories.iter().find_map(|directory| read(&directory.join(&name))));
+    for text in fragment.into_iter().chain(drop_ins(&directories, unit)) {
+        assign(&text, &["Service", "Scope"], "OOMPolicy", OomPolicy::of, &mut policy);
+        // Empty is a delegation too, of no controllers: systemd.resource-control(5).
+        each_assignment(&text, &["Service"], "Delegate", |value| delegate = Some(!is_false(value)));
+    }
+    // Not for scopes: container runtimes delegate each container's scope, and a container should
+    // die whole where the policy says so.
+    let delegated = policy.is_none() && delegate == Some(true);
+    Said { policy: policy.or_else(|| default(root, user).filter(|_| !delegated)), delegated }
+}
+
+/// How systemd reads a boolean that is false.
+fn is_false(word: &str) -> bool {
+    ["0", "no", "n", "false", "f", "off"].iter().any(|no| word.eq_ignore_ascii_case(no))
+}
+
+/// Every unit of the system manager that has a file or a drop-in by which it is to go on, sorted.
+/// An instance is named by its template if that says so.
 #[must_use]
-pub fn all_that_continue(root: &Path) -> Vec<String> {
+pub fn all_that_continue(root: &Path) -> Vec<(String, By)> {
     let mut units: Vec<String> = Vec::new();
     for entry in SYSTEM.iter().filter_map(|directory| std::fs::read_dir(root.join(directory)).ok()).flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -101,9 +147,8 @@ pub fn all_that_continue(root: &Path) -> Vec<String> {
             units.push(unit.to_owned());
         }
     }
-    units.retain(|unit| oom_policy(root, unit, false) == Some(OomPolicy::Continue));
     units.sort();
-    units
+    units.into_iter().filter_map(|unit| reason(root, &unit, false).map(|by| (unit, by))).collect()
 }
 
 /// `DefaultOOMPolicy=` of the manager.
@@ -113,7 +158,7 @@ fn default(root: &Path, user: bool) -> Option<OomPolicy> {
     let mut said = None;
     let main = directories.iter().find_map(|directory| read(&directory.join(file)));
     for text in main.into_iter().chain(in_order(&directories, &[format!("{file}.d")])) {
-        assign(&text, &["Manager"], "DefaultOOMPolicy", &mut said);
+        assign(&text, &["Manager"], "DefaultOOMPolicy", OomPolicy::of, &mut said);
     }
     said
 }
@@ -177,7 +222,18 @@ fn read(path: &Path) -> Option<String> {
 
 /// Takes the assignments of a key over, the last one counts; an empty one, and one that systemd
 /// would not understand, differ: the former takes back what was said, the latter changes nothing.
-fn assign(text: &str, sections: &[&str], key: &str, said: &mut Option<OomPolicy>) {
+fn assign<T>(text: &str, sections: &[&str], key: &str, of: fn(&str) -> Option<T>, said: &mut Option<T>) {
+    each_assignment(text, sections, key, |value| {
+        if value.is_empty() {
+            *said = None;
+        } else if let Some(value) = of(value) {
+            *said = Some(value);
+        }
+    });
+}
+
+/// Calls `each` with the value of each assignment of a key, in order.
+fn each_assignment(text: &str, sections: &[&str], key: &str, mut each: impl FnMut(&str)) {
     let mut in_section = false;
     let mut lines = text.lines().map(str::trim);
     while let Some(line) = lines.next() {
@@ -190,12 +246,7 @@ fn assign(text: &str, sections: &[&str], key: &str, said: &mut Option<OomPolicy>
         }
         let continued = |line: &str| line.ends_with('\\');
         if let Some((_, value)) = line.split_once('=').filter(|(name, _)| in_section && name.trim_end() == key) {
-            let value = value.trim();
-            if value.is_empty() {
-                *said = None;
-            } else if let Some(policy) = OomPolicy::of(value) {
-                *said = Some(policy);
-            }
+            each(value.trim());
         }
         // The value of another key may go on for lines that look like anything.
         let mut last = line;
@@ -226,7 +277,11 @@ mod tests {
         }
 
         fn policy(&self, unit: &str) -> Option<OomPolicy> {
-            oom_policy(self.0.path(), unit, false)
+            said(self.0.path(), unit, false).policy
+        }
+
+        fn named(&self) -> Vec<String> {
+            all_that_continue(self.0.path()).into_iter().map(|(unit, _)| unit).collect()
         }
     }
 
@@ -257,7 +312,7 @@ mod tests {
         ] {
             assert_eq!(files.policy(unit), policy, "{unit}");
         }
-        assert_eq!(all_that_continue(files.0.path()), ["cron.service", "job@.service", "run-7.scope", "ssh.service"]);
+        assert_eq!(files.named(), ["cron.service", "job@.service", "run-7.scope", "ssh.service"]);
         let files = Files::with(&[
             ("etc/systemd/system.conf", "[Manager]\nDefaultOOMPolicy=kill\n"),
             ("etc/systemd/system.conf.d/x.conf", "[Manager]\nDefaultOOMPolicy=continue\n"),
@@ -329,7 +384,42 @@ mod tests {
             (b"/system.slice/\xff.service", None),
             (b"/t/a", None),
         ] {
-            assert_eq!(continues(files.0.path(), group).as_deref(), unit, "{}", group.escape_ascii());
+            let found = continues(files.0.path(), group);
+            assert_eq!(found.as_ref().map(|(unit, by)| (&**unit, *by)), unit.map(|unit| (unit, By::Policy)), "{}", group.escape_ascii());
         }
+    }
+
+    #[test]
+    fn a_delegated_service_without_oompolicy_goes_on_but_not_what_stands_below_it_and_no_scope() {
+        for (text, by) in [
+            ("Delegate=yes\n", Some(By::Delegation)),
+            ("Delegate=pids memory\n", Some(By::Delegation)),
+            // That delegates no controllers, but the group all the same.
+            ("Delegate=\n", Some(By::Delegation)),
+            ("Delegate=no\n", None),
+            ("Delegate=False\n", None),
+            ("Delegate=yes\nDelegate=off\n", None),
+            ("Delegate=0\nDelegate=pids\n", Some(By::Delegation)),
+            ("Delegate=yes\nOOMPolicy=kill\n", None),
+            ("OOMPolicy=stop\nOOMPolicy=\nDelegate=yes\n", Some(By::Delegation)),
+            ("Delegate=yes\nOOMPolicy=continue\n", Some(By::Policy)),
+        ] {
+            let text = format!("[Service]\n{text}");
+            // The manager's default does not count for those that are delegated.
+            for default in ["", "[Manager]\nDefaultOOMPolicy=kill\n"] {
+                let files = Files::with(&[("usr/lib/systemd/system/user@.service", &text), ("etc/systemd/system.conf", default)]);
+                let own = continues(files.0.path(), b"/user.slice/user-0.slice/user@0.service");
+                assert_eq!(own.map(|(_, by)| by), by, "{text:?} {default:?}");
+                let below = continues(files.0.path(), b"/user.slice/user-0.slice/user@0.service/user.slice/libpod-1.scope");
+                assert_eq!(below.map(|(_, by)| by), by.filter(|by| *by == By::Policy), "{text:?} {default:?}");
+            }
+        }
+        let files = Files::with(&[
+            ("usr/lib/systemd/system/a.service", "[Service]\n"),
+            ("etc/systemd/system/a.service.d/x.conf", "[Service]\nDelegate=yes\n"),
+            ("run/systemd/transient/cri-1.scope", "[Scope]\nDelegate=yes\n"),
+        ]);
+        assert_eq!(all_that_continue(files.0.path()), [("a.service".to_owned(), By::Delegation)]);
+        assert_eq!(continues(files.0.path(), b"/kubepods.slice/cri-1.scope"), None, "a container");
     }
 }

@@ -100,7 +100,7 @@ fn waiting_in_grace(root: &Path, policy: &str) -> (Machine, Stubborn) {
     (machine, stubborn)
 }
 
-/// Number 1: the ancestor's verdict names the victim that waits.
+/// The ancestor's verdict names the victim that waits.
 #[test]
 fn an_ancestors_verdict_on_a_waiting_victim_brings_its_kill_forward() {
     let dir = tenants(&[("t/a", 3_000_000), ("t/b", 2_000_000)]);
@@ -119,7 +119,7 @@ fn an_ancestors_verdict_on_a_waiting_victim_brings_its_kill_forward() {
     machine.stop();
 }
 
-/// Number 1: what contains the waiting victim is named: the smaller kill comes first.
+/// What contains the waiting victim is named: the smaller kill comes first.
 #[test]
 fn an_ancestors_verdict_on_what_contains_a_waiting_victim_kills_the_inner_one_first() {
     let dir = tenants(&[("t/a", 3_000_000)]);
@@ -136,7 +136,7 @@ fn an_ancestors_verdict_on_what_contains_a_waiting_victim_kills_the_inner_one_fi
     machine.stop();
 }
 
-/// Number 1: somebody else is named: both go on side by side, and the tenant keeps its grace time.
+/// Somebody else is named: both go on side by side, and the tenant keeps its grace time.
 #[test]
 fn an_ancestors_verdict_on_somebody_else_goes_on_beside_a_waiting_ladder() {
     let dir = tenants(&[("t/a", 2_000_000), ("t/b", 3_000_000)]);
@@ -151,7 +151,7 @@ fn an_ancestors_verdict_on_somebody_else_goes_on_beside_a_waiting_ladder() {
     machine.stop();
 }
 
-/// Number 1: the ancestor has a grace time of its own, which is shorter: that much the victim gets, from then on.
+/// The ancestor has a grace time of its own, which is shorter: that much the victim gets, from then on.
 #[test]
 fn a_kill_is_brought_forward_to_when_the_ancestors_own_ladder_would_kill() {
     let dir = tenants(&[("t/a", 3_000_000)]);
@@ -165,7 +165,7 @@ fn a_kill_is_brought_forward_to_when_the_ancestors_own_ladder_would_kill() {
     machine.stop();
 }
 
-/// Number 1: a sibling's trouble in the same shortage is the echo of what the ladder deals with.
+/// A sibling's trouble in the same shortage is the echo of what the ladder deals with.
 #[test]
 fn a_siblings_trouble_in_the_same_shortage_waits() {
     let dir = tenants(&[("t/a", 3_000_000), ("t/b", 2_000_000)]);
@@ -183,7 +183,7 @@ fn a_siblings_trouble_in_the_same_shortage_waits() {
     machine.stop();
 }
 
-/// Number 1: with all places for ladders taken by groups in their grace times the node is served all the same.
+/// With all places for ladders taken by groups in their grace times the node is served all the same.
 #[test]
 fn ladders_of_tenants_in_every_place_keep_nobody_from_serving_the_node() {
     let names: Vec<String> = (0..9).map(|at| format!("t/{at}")).collect();
@@ -214,7 +214,7 @@ fn ladders_of_tenants_in_every_place_keep_nobody_from_serving_the_node() {
     machine.stop();
 }
 
-/// Number 1: of nested subjects the deepest that explains the trouble: a big innocent child must not die for a small sibling's.
+/// Of nested subjects the deepest that explains the trouble: a big innocent child must not die for a small sibling's.
 #[test]
 fn of_nested_subjects_the_deepest_is_judged_first_and_the_innocent_sibling_lives() {
     let dir = tenants(&[("t/p", 0), ("t/p/small", 2_000_000), ("t/p/big", 9_000_000)]);
@@ -242,7 +242,7 @@ rules:
     machine.stop();
 }
 
-/// Number 2: an excluded group that comes during the grace time spares its parent; the next victim goes.
+/// An excluded group that comes during the grace time spares its parent; the next victim goes.
 #[test]
 fn an_excluded_group_that_comes_during_term_is_not_taken_along() {
     let dir = tenants(&[("t/a", 3_000_000), ("t/b", 2_000_000)]);
@@ -267,7 +267,7 @@ rules:
     machine.stop();
 }
 
-/// Number 2: the same by a process's name, and nobody else to turn to.
+/// The same by a process's name, and nobody else to turn to.
 #[test]
 fn an_excluded_comm_that_comes_during_term_spares_its_group() {
     let dir = tenants(&[("t/a", 3_000_000)]);
@@ -296,7 +296,7 @@ rules:
     machine.stop();
 }
 
-/// Number 2: a reload that excludes the victim of a ladder under way protects it.
+/// A reload that excludes the victim of a ladder under way protects it.
 #[test]
 fn a_reload_that_excludes_a_waiting_victim_spares_it() {
     let dir = tenants(&[("t/a", 3_000_000)]);
@@ -311,7 +311,7 @@ fn a_reload_that_excludes_a_waiting_victim_spares_it() {
     machine.stop();
 }
 
-/// Number 7: a victim that was killed and stays for a while (D state, a core dump) costs nobody else its life on the same evidence.
+/// A victim that was killed and stays for a while (D state, a core dump) costs nobody else its life on the same evidence.
 #[test]
 fn a_slow_death_is_no_second_victim_and_new_evidence_turns_to_another() {
     let dir = tenants(&[("t/a", 3_000_000), ("t/b", 2_000_000)]);
@@ -375,7 +375,7 @@ rules:
     machine.stop();
 }
 
-/// Number 8: a unit with Restart= comes again as a new group under the old name.
+/// A unit with Restart= comes again as a new group under the old name.
 #[test]
 fn a_cool_down_holds_for_a_name_that_a_supervisor_starts_again_and_again() {
     let dir = tenants(&[("t/a", 3_000_000)]);
@@ -404,7 +404,7 @@ rules:
     machine.stop();
 }
 
-/// Number 8: a bad rule over many subjects kills as many as the node's limit allows, also when all come at the same moment.
+/// A bad rule over many subjects kills as many as the node's limit allows, also when all come at the same moment.
 #[test]
 fn the_nodes_limit_stops_a_bad_rule_over_many_subjects() {
     let names: Vec<String> = (0..20).map(|at| format!("t/{at}")).collect();

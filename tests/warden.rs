@@ -214,3 +214,39 @@ rules:
     assert!(!machine.killed("t/a"), "{:?}", machine.lines());
     machine.stop();
 }
+
+/// An ordinary file stands in for the kernel module's: what is written there is the last part of it.
+#[test]
+fn the_modules_table_spares_groups_of_which_only_one_process_would_be_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let mut one = sleeper();
+    for path in ["t", "t/unit", "t/session", "t/pool"] {
+        group(root, path, 1_000_000);
+    }
+    for path in ["t/session", "t/pool"] {
+        fs::write(root.join(path).join("cgroup.procs"), format!("{}\n", one.id())).unwrap();
+    }
+    fs::write(root.join("oom_notifier"), "").unwrap();
+    let policy = "
+version: 1
+kill_one_in: /t/session
+rules:
+  - {name: pool, watch: /, when: [lms: oom], victim: {among: /t/pool}, then: [kill: process]}
+  - {name: node, watch: /, when: [lms: oom], victim: {among: [/t/unit, /t/session]}}
+";
+    let machine = Machine::start(root, policy, || {});
+    let said = || String::from_utf8_lossy(&fs::read(root.join("oom_notifier")).unwrap()).into_owned();
+    let line = |fate: &str, path: &str| {
+        let id = std::os::unix::fs::MetadataExt::ino(&fs::metadata(root.join(path)).unwrap());
+        format!("\n{fate} {id}\n")
+    };
+    wait("the table", || said().contains(&line("kill", "t/unit")));
+    let table = said();
+    for path in ["t/session", "t/pool"] {
+        assert!(!table.contains(&line("kill", path)) && table.contains(&line("spare", path)), "{path}: {table}");
+    }
+    machine.stop();
+    one.kill().unwrap();
+    one.wait().unwrap();
+}

@@ -101,15 +101,23 @@ fn asks_for_kills(file: &Path) -> bool {
 }
 
 pub(super) fn oom_policy(machine: &Machine) -> Finding {
-    let units = unit_files::all_that_continue(&machine.system.root);
-    if units.is_empty() {
-        return Finding::ok("no unit has OOMPolicy=continue");
+    let (by_policy, delegated): (Vec<_>, Vec<_>) =
+        unit_files::all_that_continue(&machine.system.root).into_iter().partition(|(_, by)| *by == unit_files::By::Policy);
+    let names = |units: Vec<(String, unit_files::By)>| units.into_iter().map(|(unit, _)| unit).collect::<Vec<_>>();
+    let (by_policy, delegated) = (names(by_policy), names(delegated));
+    let mut parts = Vec::new();
+    if !by_policy.is_empty() {
+        let place = if by_policy.len() == 1 { "there" } else { "in these" };
+        parts.push(format!("OOMPolicy=continue in {}: `kernel: oom_group` of a policy is not set {place}", named(&by_policy)));
     }
-    Finding::ok(format!(
-        "OOMPolicy=continue in {}: `kernel: oom_group` of a policy is not set {}",
-        named(&units),
-        if units.len() == 1 { "there" } else { "in these" }
-    ))
+    if !delegated.is_empty() {
+        let place = if delegated.len() == 1 { "its own group" } else { "their own groups" };
+        parts.push(format!(
+            "Delegate= without OOMPolicy= in {}: it is not set in {place}, only in groups below (and in scopes with Delegate=)",
+            named(&delegated)
+        ));
+    }
+    Finding::ok(if parts.is_empty() { "no service has OOMPolicy=continue or Delegate=".to_owned() } else { parts.join("; ") })
 }
 
 pub(super) fn other_killers(machine: &Machine) -> Finding {

@@ -501,11 +501,17 @@ fn marks_for_systemd_oomd_are_told_because_nobody_reads_them_here() {
 #[test]
 fn units_that_go_on_when_a_process_is_killed_are_listed_for_oom_group() {
     let fake = Fake::fit();
-    fake.expect("oom-policy", Status::Ok, "no unit has OOMPolicy=continue");
+    fake.expect("oom-policy", Status::Ok, "no service has OOMPolicy=continue or Delegate=");
     fake.write("root/usr/lib/systemd/system/ssh.service", "[Service]\nOOMPolicy=continue\n");
     fake.write("root/usr/lib/systemd/system/cron.service", "[Service]\nOOMPolicy=continue\n");
     fake.write("root/etc/systemd/system/cron.service.d/stop.conf", "[Service]\nOOMPolicy=stop\n");
     fake.expect("oom-policy", Status::Ok, "OOMPolicy=continue in ssh.service: `kernel: oom_group` of a policy is not set there");
+    fake.write("root/usr/lib/systemd/system/user@.service", "[Service]\nDelegate=pids memory\n");
+    fake.expect(
+        "oom-policy",
+        Status::Ok,
+        "; Delegate= without OOMPolicy= in user@.service: it is not set in its own group, only in groups below (and in scopes",
+    );
 }
 
 #[test]

@@ -45,6 +45,24 @@ impl Policy {
         class.kill_one |= self.kill_one_in.as_ref().is_some_and(|globs| globs.matches(path));
         class
     }
+
+    /// Whether it names groups below `path`, there or not, for whose sake memory.oom.group must not
+    /// be set at `path`: the kernel would kill them along with it.
+    #[must_use]
+    pub fn keeps_oom_group_from(&self, path: &[u8]) -> bool {
+        let excluded = self.exclude.iter().map(|exclude| &exclude.group);
+        excluded.chain(&self.kill_one_in).any(|globs| globs.name_some_below(path))
+    }
+}
+
+impl GroupClass {
+    /// Whether the policy lets no kill take a group of this class whole for what one of its
+    /// processes does, so that memory.oom.group must be set neither there nor above it.
+    #[must_use]
+    pub fn forbids_oom_group(&self) -> bool {
+        // A process with the name that an exclusion asks for may start at any moment.
+        self.excluded.is_some() || !self.comm_excludes.is_empty() || self.kill_one
+    }
 }
 
 #[cfg(test)]

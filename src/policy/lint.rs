@@ -50,6 +50,14 @@ pub(super) fn lint(draft: &Draft, report: &mut Report) {
             "leave it out of `oom_group`, or out of `exclude`",
         );
     }
+    let one: Vec<Over<'_>> = draft.kill_one_in.iter().flatten().map(|pattern| Over::new(&pattern.value)).collect();
+    for pattern in draft.oom_group.iter().flatten().filter(|pattern| !covered(&exclude, pattern) && covered(&one, pattern)) {
+        report.warning(
+            pattern.at,
+            format!("`kill_one_in` covers all that {} names, so memory.oom.group is never set there", shown(&pattern.value)),
+            "leave it out of `oom_group`, or out of `kill_one_in`",
+        );
+    }
     for rule in &draft.rules {
         let root_only = rule.watch.iter().all(|pattern| pattern.value == "/");
         triggers(rule, root_only, report);

@@ -49,8 +49,8 @@ pub struct Explanation {
     /// How `kill_one_in` covers it: where a rule kills a group, here it kills one process. `None`:
     /// it does not.
     pub kill_one_in: Option<Cover>,
-    /// An exclusion keeps it from memory.oom.group all the same, for the sake of the group itself
-    /// or of one below it; or oomwarden does.
+    /// An exclusion or `kill_one_in` keeps it from memory.oom.group all the same, for the sake of
+    /// the group itself or of one below it; or oomwarden does.
     pub oom_group_spared: bool,
     /// Every rule that has to do with it, in the policy's order.
     pub rules: Vec<RuleRelation>,
@@ -147,9 +147,7 @@ pub fn explain(asked: &Asked, path: &GroupPath, onlooker: Option<&mut Onlooker>)
         importance: importance(asked, &class, &line),
         exclusions: exclusions(asked, &line),
         oom_group: policy.oom_group.as_ref().filter(|_| class.oom_group).and_then(|globs| oom_group(asked, globs, path)),
-        oom_group_spared: class.excluded.is_some()
-            || !class.comm_excludes.is_empty()
-            || policy.exclude.iter().any(|exclude| exclude.group.name_some_below(path.as_bytes())),
+        oom_group_spared: class.forbids_oom_group() || policy.keeps_oom_group_from(path.as_bytes()),
         kill_one_in: policy.kill_one_in.as_ref().and_then(|globs| kill_one_in(asked, globs, &line)),
         rules: (0..policy.rules.len()).filter_map(|rule| relation(asked, rule, &line, class.kill_one)).collect(),
         numbers: None,
@@ -180,7 +178,7 @@ pub fn explain(asked: &Asked, path: &GroupPath, onlooker: Option<&mut Onlooker>)
     if class.excluded.is_none() {
         explanation.spared_below = spared_below(onlooker, slot);
     }
-    explanation.oom_group_spared |= explanation.daemon.is_some() || !explanation.spared_below.is_empty() || comm_below(onlooker, slot);
+    explanation.oom_group_spared |= explanation.daemon.is_some() || forbids_oom_group_below(onlooker, slot);
     for relation in &mut explanation.rules {
         let Some(rule) = policy.rules.iter().position(|rule| *rule.name == relation.rule) else { continue };
         if let Some((subject, standing)) = standing(onlooker, asked, rule, slot) {
@@ -299,13 +297,13 @@ fn may_die(rule: &Rule, line: &[GroupPath], watches: Option<&Cover>, place: Opti
     Some(MayDie { by, cover: cover? })
 }
 
-/// Groups below one that an exclusion covers; of those that contain one another only the topmost.
-/// Whether an exclusion with a comm covers a group below this one.
-fn comm_below(onlooker: &Onlooker, top: Slot) -> bool {
+/// Whether the policy keeps memory.oom.group off this group for its own sake or that of one below.
+fn forbids_oom_group_below(onlooker: &Onlooker, top: Slot) -> bool {
     let next = |slot: &Slot| onlooker.tree.next_in_preorder(top, *slot);
-    std::iter::successors(Some(top), next).any(|slot| onlooker.tree.get(slot).is_some_and(|node| !node.class.comm_excludes.is_empty()))
+    std::iter::successors(Some(top), next).any(|slot| onlooker.tree.get(slot).is_some_and(|node| node.class.forbids_oom_group()))
 }
 
+/// Groups below one that an exclusion covers; of those that contain one another only the topmost.
 fn spared_below(onlooker: &Onlooker, top: Slot) -> Vec<String> {
     let tree = &onlooker.tree;
     let (mut found, mut next) = (Vec::new(), tree.next_in_preorder(top, top));

@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(sampler.look(at(1300), 0, MIB, at(1000)).held_for, None, "it was over in between");
     }
 
-    /// Number 6: a level that was seen before and after a gap need not have lasted.
+    /// A level that was seen before and after a gap need not have lasted.
     #[test]
     fn samples_do_not_bridge_a_gap() {
         let mut sampler = Sampler::default();

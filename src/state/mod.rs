@@ -62,6 +62,14 @@ impl StateDir {
         Ok(Some(content))
     }
 
+    /// Gives a file that makes no sense another name, `NAME.bad`, so that the next one does not take
+    /// its place for good. Returns where it is now.
+    fn set_aside(&self, name: &str) -> io::Result<PathBuf> {
+        let aside = self.path_of(&format!("{name}.bad"));
+        fs::rename(self.path_of(name), &aside)?;
+        Ok(aside)
+    }
+
     /// Takes a file away, if there is one.
     fn remove(&self, name: &str) -> io::Result<()> {
         forget(&self.path_of(name))

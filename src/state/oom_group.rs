@@ -5,7 +5,9 @@
 //! so the file also says which boot it is about; one of another boot is void.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +61,28 @@ impl From<&KeptPath> for GroupPath {
     }
 }
 
+/// A ledger that was there and could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {error}; {}", path.display(), Aside(aside))]
+pub struct Unreadable {
+    path: PathBuf,
+    error: io::Error,
+    /// Where it is kept for whoever can read it, such as a newer oomwarden.
+    aside: io::Result<PathBuf>,
+}
+
+/// What became of the file, in words.
+struct Aside<'a>(&'a io::Result<PathBuf>);
+
+impl fmt::Display for Aside<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Ok(path) => write!(f, "the file is now {}", path.display()),
+            Err(error) => write!(f, "it could not be renamed ({error}) and will be overwritten"),
+        }
+    }
+}
+
 /// The groups in which memory.oom.group is 1 because oomwarden wrote it.
 #[derive(Debug)]
 pub struct Ledger {
@@ -70,16 +94,16 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Reads what an earlier oomwarden of this boot has left. A file that can't be read is an
-    /// error, which comes with an empty ledger: what was set before then stays set.
-    pub fn open(state: StateDir) -> (Ledger, io::Result<()>) {
+    /// Reads what an earlier oomwarden of this boot has left. A file that can't be read is renamed
+    /// and is an error, which comes with an empty ledger: what was set before then stays set.
+    pub fn open(state: StateDir) -> (Ledger, Result<(), Unreadable>) {
         let boot = std::fs::read_to_string(BOOT_ID).map(|text| text.trim().to_owned()).unwrap_or_default();
         Ledger::of_boot(state, boot)
     }
 
-    fn of_boot(state: StateDir, boot: String) -> (Ledger, io::Result<()>) {
+    fn of_boot(state: StateDir, boot: String) -> (Ledger, Result<(), Unreadable>) {
         let mut ledger = Ledger { state, boot, groups: BTreeMap::new(), changed: false };
-        let result = ledger.load();
+        let result = ledger.load().map_err(|error| Unreadable { path: ledger.path(), error, aside: ledger.state.set_aside(NAME) });
         (ledger, result)
     }
 
@@ -100,7 +124,7 @@ impl Ledger {
 
     /// Where it is kept.
     #[must_use]
-    pub fn path(&self) -> std::path::PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.state.path_of(NAME)
     }
 
@@ -164,7 +188,7 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn open(dir: &tempfile::TempDir, boot: &str) -> (Ledger, io::Result<()>) {
+    fn open(dir: &tempfile::TempDir, boot: &str) -> (Ledger, Result<(), Unreadable>) {
         Ledger::of_boot(StateDir::new(dir.path()), boot.to_owned())
     }
 
@@ -209,14 +233,29 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_oomwarden_did_not_write_is_an_error_and_an_empty_ledger() {
+    fn a_file_that_cannot_be_read_is_an_error_an_empty_ledger_and_kept_under_another_name() {
         let dir = tempfile::tempdir().unwrap();
         for content in ["", "{", "[]", r#"{"v":2,"boot":"one","groups":[]}"#, r#"{"v":1,"boot":"one","groups":[{"id":"x"}]}"#] {
             std::fs::write(dir.path().join(NAME), content).unwrap();
             let (ledger, read) = open(&dir, "one");
-            assert!(read.is_err() && ledger.groups().count() == 0, "{content:?}");
-            assert!(ledger.is_changed(), "the next file takes its place");
+            let error = read.unwrap_err().to_string();
+            assert!(ledger.groups().count() == 0, "{content:?}");
+            let aside = dir.path().join("oom-group.json.bad");
+            assert!(error.contains("oom-group.json: ") && error.ends_with(&format!("; the file is now {}", aside.display())), "{error}");
+            assert_eq!(std::fs::read_to_string(&aside).unwrap(), content);
+            assert!(!dir.path().join(NAME).exists());
         }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_renamed_is_said_to_be_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(NAME), "{").unwrap();
+        // A file does not take the place of a directory.
+        std::fs::create_dir(dir.path().join("oom-group.json.bad")).unwrap();
+        let (ledger, read) = open(&dir, "one");
+        assert!(read.unwrap_err().to_string().contains("it could not be renamed ("));
+        assert!(ledger.is_changed(), "the next file takes its place");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::decide::process::{NEVER, ProcessFact, pick};
 use crate::decide::verdict::{Decision, Notice, Strike, Verdict};
 use crate::decide::{Examined, Judge, Step};
 use crate::policy::model::{Among, AmongGroups, LmsLevel, Policy, RankKey, Rule, Victim};
+use crate::sense::lms::Fate;
 use crate::sense::process::{MAX_PROCESSES, Processes};
 use crate::sense::tree::{Node, Slot, Tree};
 use crate::sense::trend::Trends;
@@ -253,7 +254,8 @@ impl Court {
     }
 
     /// Whom a rule would kill one after the other if the node had nothing left, at most `most`: in the order of its ranks, all of
-    /// them looked at as closely as one that is about to die. `None`: the subject is gone.
+    /// them looked at as closely as one that is about to die. Those of which it would kill a single process are to be spared.
+    /// `None`: the subject is gone.
     #[expect(clippy::too_many_arguments, reason = "as for a judgement")]
     pub fn line_up(
         &mut self,
@@ -264,8 +266,9 @@ impl Court {
         now: Duration,
         senses: &mut Senses,
         climbs: &Climbs,
-        mut each: impl FnMut(GroupId),
+        mut each: impl FnMut(Fate, GroupId),
     ) -> Option<()> {
+        let judged_by = policy.rules.get(rule)?;
         self.gather(policy, rule, subject, now, senses, climbs);
         let subject = self.index_of(subject)?;
         (self.node.available_bytes, self.node.swap_free_bytes) = (Some(0), Some(0));
@@ -282,7 +285,8 @@ impl Court {
             let Decision::Kill(victim) = self.verdict.decision else { break };
             let Some(victim) = self.facts.get(victim as usize) else { break };
             taken.push(victim.id);
-            each(victim.id);
+            // Whoever goes by this list kills whole groups: one of which a single process would die is not for it.
+            each(if judged_by.kills_one(&victim.class) { Fate::Spare } else { Fate::Kill }, victim.id);
         }
         self.taken = taken;
         Some(())

@@ -19,7 +19,7 @@ use crate::policy::model::{EntrySet, LmsLevel};
 use crate::sense::lms::Fate;
 use crate::sense::tree::Tree;
 
-/// Groups that the table names to be killed: those after them are not the last resort's business.
+/// Victims of one rule that the table names: those after them are not the last resort's business.
 const KILLS: usize = 64;
 
 impl Warden {
@@ -193,10 +193,10 @@ impl Warden {
             let mut first = true;
             for rule in answering(policy).filter(|rule| switches.may_answer(now, *rule)) {
                 let Some(slot) = senses.tree.slot_of(root) else { return false };
-                let mut kills = [GroupId(0); KILLS];
+                let mut lined = [(Fate::Spare, GroupId(0)); KILLS];
                 let mut len = 0;
-                let each = |id: GroupId| {
-                    kills[len] = id;
+                let each = |fate: Fate, id: GroupId| {
+                    lined[len] = (fate, id);
                     len += 1;
                 };
                 let lined_up = court.line_up(policy, rule, slot, KILLS, now, senses, climbs, each);
@@ -208,8 +208,9 @@ impl Warden {
                         }
                     });
                 }
-                for id in &kills[..len] {
-                    table.push(Fate::Kill, *id);
+                // The first rule that names a group decides what becomes of it.
+                for (fate, id) in &lined[..len] {
+                    table.push(*fate, *id);
                 }
                 // Who could not be looked at would be missing.
                 if !court.unheld.is_empty() {

@@ -21,8 +21,8 @@ use crate::sense::tree::{Slot, Tree};
 
 /// For how long a group that the kernel kills is left to it.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The same where `oom_group_kill` is counted and has not risen: the kernel raises it within the
-/// same breath.
+/// The same where `oom_group_kill` is counted and has not risen: the kernel raises it right after
+/// the `oom_kill` of the first process.
 const DOUBT: Duration = Duration::from_millis(250);
 /// Groups and judgements that are remembered.
 const REMEMBERED: usize = 64;

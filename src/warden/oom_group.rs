@@ -2,9 +2,9 @@
 //! it and takes it back.
 //!
 //! Where it is 1 the kernel kills the whole group for one process, so a group that is, contains, or
-//! lies below an excluded one never gets it. An exclusion with a comm counts whether or not such a
-//! process is there now: one can start at any moment. The same goes for a group that is named by an
-//! exclusion, below the one in question, and does not exist yet. If a group that must live appears
+//! lies below an excluded one, or one of `kill_one_in`, never gets it. An exclusion with a comm counts whether or not such a
+//! process is there now: one can start at any moment. The same goes for a group below the one in
+//! question that is named by an exclusion or by `kill_one_in` and does not exist yet. If a group that must live appears
 //! below one that was set, it is taken back there.
 
 mod keeper;
@@ -125,23 +125,27 @@ impl OomGroups {
         if self.own.replace(own).is_some_and(|before| before != own) {
             self.due = Some(now);
         }
-        if own == Own::Unknown {
-            // Any group might be the one that we must not harm. Nothing changes until that is
-            // known.
-            self.news.clear();
-            self.due = Some(now + CALM);
-            return;
-        }
+        // While it can't be told any group might be the one that we must not harm, so nothing is
+        // set. Taking back harms nobody: an excluded group that comes meanwhile must not wait.
+        let known = own != Own::Unknown;
         let mut news = std::mem::take(&mut self.news);
         if self.due.is_some_and(|due| due <= now) || news.iter().any(|one| matches!(one, News::Lost)) {
-            self.look_at_all(tree, own, policy);
+            if known {
+                self.look_at_all(tree, own, policy);
+            } else {
+                self.release_only(tree, policy);
+            }
             news.clear();
+        }
+        if !known {
+            self.due.get_or_insert(now + CALM);
         }
         for one in news.drain(..) {
             match one {
                 News::Came(id) => self.came(id, tree, own),
-                News::Settled(id) if may_set => self.settled(id, tree, own, policy),
-                // The end of a pause looks at everything.
+                News::Settled(id) if may_set && known => self.settled(id, tree, own, policy),
+                // The end of a pause looks at everything, and so does the moment when our own
+                // group is known again.
                 News::Settled(_) | News::Lost => {}
                 News::Gone(id) => {
                     if self.wanted.remove(&id) {
@@ -151,7 +155,7 @@ impl OomGroups {
                         self.due.get_or_insert(now + CALM);
                     }
                 }
-                News::Written(id) if self.wanted.contains(&id) => self.keeper.send(Errand::Look(id)),
+                News::Written(id) if known && self.wanted.contains(&id) => self.keeper.send(Errand::Look(id)),
                 News::Written(_) => {}
             }
         }
@@ -177,6 +181,22 @@ impl OomGroups {
             }
         }
         self.keeper.send(Errand::All(groups));
+    }
+
+    /// Takes it from groups that are no longer to have it, and sets it nowhere.
+    fn release_only(&mut self, tree: &Tree, policy: &Policy) {
+        self.due = None;
+        let OomGroups { keeper, wanted, .. } = self;
+        wanted.retain(|id| {
+            // Of one that is gone nothing is left to take back.
+            let Some(slot) = tree.slot_of(*id) else { return false };
+            let Some(node) = tree.get(slot) else { return false };
+            let stays = asks(node, policy) && bar(tree, slot, Own::Unknown, policy).is_none();
+            if !stays {
+                keeper.send(Errand::Release(Arc::clone(&node.group)));
+            }
+            stays
+        });
     }
 
     /// A new group takes it from those above, if it must live.
@@ -221,21 +241,25 @@ impl OomGroups {
     }
 }
 
+/// Whether the policy asks for it in any group.
+fn asks_anywhere(policy: &Policy) -> bool {
+    policy.oom_group.is_some() && policy.mode == Mode::Enforce
+}
+
 /// Whether the policy asks for it there.
 fn asks(node: &Node, policy: &Policy) -> bool {
-    node.class.oom_group && policy.mode == Mode::Enforce
+    node.class.oom_group && asks_anywhere(policy)
 }
 
 /// Whether a group must not be killed for what another one does.
 fn must_live(node: &Node, own: Own) -> bool {
-    // These hold for everything below the group that an exclusion names.
-    node.class.excluded.is_some() || !node.class.comm_excludes.is_empty() || own == Own::Inside(node.group.id)
+    node.class.forbids_oom_group() || own == Own::Inside(node.group.id)
 }
 
 /// What keeps a group from it.
 fn bar(tree: &Tree, top: Slot, own: Own, policy: &Policy) -> Option<Bar> {
     let path = &tree.get(top)?.group.path;
-    if top == Tree::ROOT || policy.exclude.iter().any(|exclude| exclude.group.name_some_below(path.as_bytes())) {
+    if top == Tree::ROOT || policy.keeps_oom_group_from(path.as_bytes()) {
         return Some(Bar::Always);
     }
     let mut next = Some(top);
@@ -256,7 +280,9 @@ impl Warden {
         if senses.oom_groups.news.is_empty() && senses.oom_groups.due.is_none_or(|due| due > now) {
             return;
         }
-        let own = court.own(&mut senses.sight());
+        // Where it is wanted nowhere, our own group makes no difference; looking for it can cost a
+        // look at every group.
+        let own = if asks_anywhere(policy) { court.own(&mut senses.sight()) } else { Own::Outside };
         let may_set = !senses.hands_off;
         senses.oom_groups.mind(now, &senses.tree, own, policy, may_set);
     }

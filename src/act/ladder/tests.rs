@@ -109,7 +109,7 @@ fn a_victim_that_dies_slowly_is_waited_for_and_turns_to_nobody_else() {
     assert_eq!(outcomes(&records), [(RungName::Kill, RungOutcome::Done), (RungName::Verify, RungOutcome::Deadline)]);
 }
 
-/// Number 7: memory of those that could be signalled is on its way back.
+/// Memory of those that could be signalled is on its way back.
 #[test]
 fn a_kill_that_reached_some_is_waited_for_like_any_other() {
     let (mut ladder, _, mut records) = start(&[KILL]);

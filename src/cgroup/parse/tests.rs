@@ -22,7 +22,7 @@ fn single_values() {
     assert_eq!(process_memory(b"VmRSS:\t3000\n"), Err(ParseError::Shape));
 }
 
-/// Number 7, of a single process.
+/// That of a single process, by its status file.
 #[test]
 fn who_was_sent_sigkill_and_waits_in_the_kernel_is_being_killed() {
     let status = |own: &str, shared: &str| format!("Name:\tShdPnd:\t100\nSigPnd:\t{own}\nShdPnd:\t{shared}\nSigBlk:\t0000000000000100\n");

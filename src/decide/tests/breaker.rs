@@ -73,7 +73,7 @@ fn a_full_memory_forgets_the_oldest() {
     assert!(breaker.killed(at(7), &LIMITS, 0, &a));
 }
 
-/// Number 8: a bad rule over many subjects must not kill in each of them.
+/// A bad rule over many subjects must not kill in each of them.
 #[test]
 fn the_nodes_limit_counts_kills_in_all_subjects_and_spares_rules_about_the_node() {
     let limits = Limits { each: None, node: Some(LIMIT) };
@@ -98,7 +98,7 @@ fn the_nodes_limit_counts_kills_in_all_subjects_and_spares_rules_about_the_node(
     assert!(breaker.node_open_until(at(1000), &LIMIT, 3).is_some(), "as many at the same moment as it allows");
 }
 
-/// Number 8: two limits of different times are answered from the same kills.
+/// Two limits of different times are answered from the same kills.
 #[test]
 fn the_longer_of_two_limits_keeps_the_kills() {
     let node = KillLimit { kills: 2, per: Duration::from_secs(600) };

@@ -192,7 +192,7 @@ fn what_is_put_off_is_said_once_and_judged_again_after_a_moment() {
     assert_eq!(history.resting_until(at(99), 0, &a()), Some(Duration::MAX));
 }
 
-/// Number 8: a unit that its supervisor starts anew is a new group under the old name.
+/// A unit that its supervisor starts anew is a new group under the old name.
 #[test]
 fn a_cool_down_holds_for_a_name_and_a_kept_notice_for_a_group() {
     let mut history = after(GOOD);

@@ -262,6 +262,15 @@ fn kill_one_in_for_the_root() {
 }
 
 #[test]
+fn oom_group_where_kill_one_in_covers_all() {
+    let rule = "watch: /x\nwhen: [event: oom]";
+    let kernel = |one: &str| format!("kill_one_in: {one}\nkernel: {{oom_group: [/a/*, /c]}}\n");
+    warned(&kernel("/a"), rule, &["7:22: `kill_one_in` covers all that `/a/*` names, so memory.oom.group is never set there"]);
+    warned(&kernel("/a/b"), rule, &[]);
+    warned(&format!("exclude: [/a]\n{}", kernel("/a")), rule, &["8:22: exclusions cover all that `/a/*` names"]);
+}
+
+#[test]
 fn limits_that_never_count() {
     let limits = |text: &str| format!("limits: {{{text}}}\n");
     let (group, node) = ("watch: /a\nwhen: [event: oom]", "watch: /\nwhen: [lms: oom]\nvictim: {among: leaves}");

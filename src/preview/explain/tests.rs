@@ -59,6 +59,11 @@ fn what_follows_from_a_name() {
     };
     assert!(spared("/t/a", "/t/a") && spared("/t/a", "/t") && spared("/t/a", "/t/a/b") && spared("{group: /t/a, comm: x}", "/t/a"));
     assert!(!spared("/t/a", "/t/b") && !spared("/t/a", "/u"));
+    let spared_for_one = |glob: &str, path: &str| {
+        by_name(&format!("rules: []\nkernel: {{oom_group: /**}}\nkill_one_in: \"{glob}\"\n"), path).oom_group_spared
+    };
+    assert!(["/t/a", "/t", "/t/a/b"].iter().all(|path| spared_for_one("/t/a", path)) && spared_for_one("/t/*", "/t"));
+    assert!(!spared_for_one("/t/a", "/t/b") && !spared_for_one("/t/a", "/u"));
     assert_eq!(relations(&below)[0], "subject: /t/*=/t/web subject /t/*=/t/web");
     let text = plain(&below.text());
     assert!(text.starts_with("/t/web/a/b  explained by its name alone\n  may be killed by subject with /t/web, among (which only observes) with /t/web, leaves\n"), "{text}");
@@ -179,7 +184,7 @@ fn a_group_that_is_there_has_numbers_and_a_standing() {
         "usage        52MiB   what its death frees: anonymous 50MiB, swap 2MiB\n",
         "charged      59MiB   against limits: memory.current 60MiB less what can be reclaimed\n",
         "contains    excluded  /t/web/keep\n",
-        "oom_group   no        test.yaml:14: /t/*, but an exclusion, or oomwarden, is in the way; memory.oom.group is 0 now\n",
+        "oom_group   no        test.yaml:14: /t/*, but an exclusion, `kill_one_in` or oomwarden is in the way; memory.oom.group is 0 now\n",
         "subject (test.yaml:11)  enforce  yes: /t/*     as the subject            kill group  contains /t/web/keep, which must live\n",
     ] {
         assert!(text.contains(part), "{part}\n{text}");

@@ -94,7 +94,7 @@ impl Explanation {
         let now = now.map_or_else(String::new, |on| format!("; memory.oom.group is {} now", u8::from(on)));
         match &self.oom_group {
             Some(cover) if self.oom_group_spared => {
-                let but = format!("{}, but an exclusion, or oomwarden, is in the way{now}", cover.text());
+                let but = format!("{}, but an exclusion, `kill_one_in` or oomwarden is in the way{now}", cover.text());
                 table.row(SAFE, ["oom_group".to_owned(), "no".to_owned(), but]);
             }
             Some(cover) => table.row(Style::new(), ["oom_group".to_owned(), "yes".to_owned(), format!("{}{now}", cover.text())]),

@@ -76,12 +76,17 @@ fn what_goes_with_the_victim() {
     let whole = planned(&tree, "rules:\n  - {name: r, watch: /t, when: [event: oom_kill]}\n");
     let toll = one(&whole).victim.clone().unwrap();
     assert_eq!((toll.groups, toll.processes, toll.bytes, toll.kill), (4, Some(2), Some(MIB), "group"));
-    let single = planned(&tree, "rules:\n  - {name: r, watch: /t, when: [event: oom_kill], then: [kill: process]}\n");
-    let toll = one(&single).victim.clone().unwrap();
-    assert_eq!((toll.groups, toll.processes, toll.kill), (0, Some(1), "process"));
-    let pids = [one_process.pid(), another.pid()].map(|pid| Some(i32::try_from(pid).unwrap()));
-    assert!(pids.contains(&toll.pid), "{toll:?}");
-    assert!(plain(&single.text(false)).contains(&format!("if a trigger fires now: kill one process of /t: {}", toll.pid.unwrap())));
+    for policy in [
+        "rules:\n  - {name: r, watch: /t, when: [event: oom_kill], then: [kill: process]}\n",
+        "kill_one_in: /t\nrules:\n  - {name: r, watch: /t, when: [event: oom_kill]}\n",
+    ] {
+        let single = planned(&tree, policy);
+        let toll = one(&single).victim.clone().unwrap();
+        assert_eq!((toll.groups, toll.processes, toll.bytes, toll.kill), (0, Some(1), None, "process"), "{policy}");
+        let pids = [one_process.pid(), another.pid()].map(|pid| Some(i32::try_from(pid).unwrap()));
+        assert!(pids.contains(&toll.pid), "{toll:?}");
+        assert!(plain(&single.text(false)).contains(&format!("if a trigger fires now: kill one process of /t: {}", toll.pid.unwrap())));
+    }
 }
 
 #[test]

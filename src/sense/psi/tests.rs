@@ -15,7 +15,7 @@ fn fd() -> OwnedFd {
 const NOW: Duration = Duration::from_secs(1);
 const ROOT: GroupId = GroupId(1000);
 
-/// Number 10: a group's triggers stand wherever there was room, and it counts once all the same.
+/// A group's triggers stand wherever there was room, and it counts once all the same.
 #[test]
 fn a_group_counts_once_in_the_budget_wherever_its_triggers_stand() {
     let mut pool = Pool::new(2, ROOT);
@@ -36,7 +36,7 @@ fn a_group_counts_once_in_the_budget_wherever_its_triggers_stand() {
     assert!(pool.has_room(group(9)));
 }
 
-/// Number 10: the root stands for the node.
+/// The root stands for the node.
 #[test]
 fn the_root_keeps_its_trigger_whatever_the_number_of_groups() {
     let mut pool = Pool::new(2, ROOT);

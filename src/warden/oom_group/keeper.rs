@@ -24,7 +24,7 @@ use crate::cgroup::parse;
 use crate::cgroup::path::GroupPath;
 use crate::cgroup::root::Root;
 use crate::state::StateDir;
-use crate::state::oom_group::Ledger;
+use crate::state::oom_group::{Ledger, Unreadable};
 use crate::unit_files;
 
 /// A group that is reset so often...
@@ -142,12 +142,11 @@ impl Told {
 }
 
 impl Work {
-    fn new(root: Arc<Root>, (ledger, read): (Ledger, io::Result<()>), resets: IntCounter, may_set: Arc<AtomicBool>) -> Work {
+    fn new(root: Arc<Root>, (ledger, read): (Ledger, Result<(), Unreadable>), resets: IntCounter, may_set: Arc<AtomicBool>) -> Work {
         if let Err(error) = read {
             tracing::error!(
-                "{}: {error}: which groups have memory.oom.group from an earlier oomwarden is not known, so they keep it; \
-                 write 0 to that file of theirs if it is not wanted",
-                ledger.path().display()
+                "{error}: which groups have memory.oom.group from an earlier oomwarden is not known, so they keep it; \
+                 write 0 to that file of theirs if it is not wanted"
             );
         }
         Work {
@@ -225,7 +224,7 @@ impl Work {
             }
         }
         if all {
-            // Those of an earlier life too.
+            // Those that an earlier oomwarden has set too.
             for (id, _) in self.ledger.groups() {
                 release.entry(id).or_insert(None);
             }
@@ -315,10 +314,10 @@ impl Work {
     /// Whether no unit file says that the kernel may kill one process of it and the rest is to go
     /// on.
     fn unit_allows(&mut self, group: &Group) -> bool {
-        let Some(unit) = unit_files::continues(&self.files, group.path.as_bytes()) else { return true };
+        let Some((unit, by)) = unit_files::continues(&self.files, group.path.as_bytes()) else { return true };
         if self.told.units.insert(unit.clone()) {
             tracing::warn!(
-                "{}/memory.oom.group: {unit} has OOMPolicy=continue, so it is not set there; take the group out of `kernel: oom_group`, or change \
+                "{}/memory.oom.group: {unit} has {by}, so it is not set there; take the group out of `kernel: oom_group`, or set OOMPolicy= in \
                  the unit",
                 group.path
             );

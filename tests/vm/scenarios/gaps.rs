@@ -1,4 +1,4 @@
-//! Number 6: what was noticed before the daemon stood still says nothing about now.
+//! What was noticed before the daemon stood still says nothing about now.
 
 use std::time::Duration;
 

@@ -117,7 +117,7 @@ pub fn consumer_that_ignores_sigterm_is_asked_then_killed() -> Outcome {
     asked_then_killed()
 }
 
-/// Number 17: the same with swap in compressed memory, of which less is free than the thresholds say: the levels follow available memory
+/// The same with swap in compressed memory, of which less is free than the thresholds say: the levels follow available memory
 /// then as if there were none.
 pub fn consumer_with_zram_that_ignores_sigterm_is_asked_then_killed() -> Outcome {
     system::zram_swap(192)?;

@@ -1,4 +1,4 @@
-//! Numbers 1, 2, 7 and 8 on a real kernel: who is judged first, who waits for whom, and who is spared on the way.
+//! On a real kernel: who is judged first, who waits for whom, and who is spared on the way.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
 use crate::outcome::Outcome;
 
-/// Number 1: a tenant's ladder waits for a minute; the node runs low meanwhile and is served at once, by another victim.
+/// A tenant's ladder waits for a minute; the node runs low meanwhile and is served at once, by another victim.
 pub fn node_is_served_while_a_tenants_ladder_waits() -> Outcome {
     let policy = "
 version: 1
@@ -47,7 +47,7 @@ rules:
     daemon.stop()
 }
 
-/// Number 1: the node's rule names the very victim that a tenant's ladder is asking: its kill does not wait for the grace time.
+/// The node's rule names the very victim that a tenant's ladder is asking: its kill does not wait for the grace time.
 pub fn waiting_victim_that_the_node_needs_dies_at_once() -> Outcome {
     let policy = "
 version: 1
@@ -78,7 +78,7 @@ rules:
     daemon.stop()
 }
 
-/// Number 2: an excluded group is made below the victim in its grace time: it lives, and with it what contains it.
+/// An excluded group is made below the victim in its grace time: it lives, and with it what contains it.
 pub fn excluded_group_that_comes_in_the_grace_time_lives() -> Outcome {
     let policy = format!("{THRASH}    then:\n      - term: {{wait: 2s}}\n      - kill: group\nexclude:\n  - /t/a/keep\n");
     let daemon = Daemon::start(&policy)?;
@@ -97,7 +97,7 @@ pub fn excluded_group_that_comes_in_the_grace_time_lives() -> Outcome {
     daemon.stop()
 }
 
-/// Number 7: a victim with one process that no signal reaches: its memory is back, and nobody else dies for it.
+/// A victim with one process that no signal reaches: its memory is back, and nobody else dies for it.
 pub fn process_that_cannot_die_yet_costs_nobody_else_its_life() -> Outcome {
     let policy = "
 version: 1
@@ -129,7 +129,7 @@ rules:
     daemon.stop()
 }
 
-/// Number 8: whoever starts a group anew under its name can't have it killed more often than the cool-down allows.
+/// Whoever starts a group anew under its name can't have it killed more often than the cool-down allows.
 pub fn cool_down_outlives_the_group() -> Outcome {
     let policy = format!("{THRASH}    cooldown: 10m\n");
     let daemon = Daemon::start(&policy)?;

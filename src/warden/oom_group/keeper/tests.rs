@@ -111,7 +111,7 @@ fn after_a_crash_it_knows_its_own_and_takes_back_what_the_policy_no_longer_names
 }
 
 #[test]
-fn who_stands_under_the_name_of_a_group_of_an_earlier_life_is_somebody_else() {
+fn a_new_group_under_the_name_of_one_that_an_earlier_oomwarden_set_is_somebody_elses() {
     let mut machine = Machine::new();
     let group = machine.group("a", "0");
     machine.take(vec![Errand::Set(group)]);
