@@ -3,6 +3,12 @@
 //! A few places made beforehand; a climb keeps the policy that began it, so that a reload changes nothing about it. Empty
 //! groups are noticed by EPOLLPRI on cgroup.events, by inotify, and, while something is dying, by looking every few
 //! milliseconds: either notice alone can be lost in a starving machine.
+//!
+//! - [`way`]: what is in the way of a new verdict, and which kills it brings forward.
+//! - [`again`]: the look at the victim before each rung.
+
+mod again;
+mod way;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,6 +17,10 @@ use std::time::Duration;
 
 use nix::sys::eventfd::EventFd;
 use rustix::event::{PollFd, PollFlags, poll};
+
+use again::Look;
+use way::Hurried;
+pub use way::{Wanted, Way};
 
 use super::Clock;
 use super::court::{Court, Ruling};
@@ -142,73 +152,6 @@ struct Climb {
     stale: bool,
     /// Another rule's verdict named the victim too.
     hurried: Option<Hurried>,
-}
-
-/// Another rule would kill a ladder's victim too, and sooner.
-#[derive(Clone, Debug)]
-struct Hurried {
-    /// Its policy.
-    policy: Arc<Policy>,
-    /// Index of the rule there.
-    rule: u16,
-    /// Its subject.
-    subject: GroupId,
-    /// Whose shortage it is.
-    scope: GroupId,
-    /// What was noticed.
-    notice: Notice,
-    /// The facts at its verdict.
-    before: Option<ScopeFacts>,
-    /// When its own ladder would come to the kill, on the warden's clock.
-    by: Duration,
-    /// It would have waited until then, so that its trouble may be over by then.
-    asks: bool,
-}
-
-/// What is in the way of a verdict to kill.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// Nothing.
-    Free,
-    /// A ladder waits for the same victim, or one inside it: its kill is to come no later than this verdict's would.
-    Hurry,
-    /// SIGKILL was sent along the line and memory is on its way back, the same shortage is being dealt with, or there is no
-    /// place for one more ladder.
-    PutOff,
-}
-
-/// A verdict to kill, as far as other ladders are concerned.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
-    /// The policy in force.
-    pub policy: &'a Arc<Policy>,
-    /// Index of the rule.
-    pub rule: u16,
-    /// The subject.
-    pub subject: GroupId,
-    /// Whose shortage it is.
-    pub scope: GroupId,
-    /// The victim.
-    pub victim: GroupId,
-    /// What was noticed.
-    pub notice: Notice,
-}
-
-impl Wanted<'_> {
-    /// How long its own ladder would wait before the kill.
-    fn grace(&self) -> Duration {
-        self.policy.rules.get(usize::from(self.rule)).map_or(Duration::ZERO, |rule| grace(&rule.ladder))
-    }
-}
-
-/// How long a ladder waits before its kill, if every rung takes its time.
-fn grace(rungs: &[Rung]) -> Duration {
-    let wait = |rung: &Rung| match rung {
-        Rung::Warn { wait, .. } | Rung::Term { wait } => *wait,
-        Rung::Hook(hook) => hook.timeout,
-        Rung::Kill(_) => Duration::ZERO,
-    };
-    rungs.iter().map(wait).sum()
 }
 
 impl Climb {
@@ -365,79 +308,6 @@ impl Climbs {
     #[must_use]
     pub fn under_way_below(&self, root: GroupId) -> usize {
         self.climbs().filter(|climb| climb.subject != root).count()
-    }
-
-    /// What is in the way of a verdict.
-    ///
-    /// A ladder that has sent SIGKILL somewhere on the line keeps the verdict waiting: what it frees may be enough. One that
-    /// waits in its grace time does not, or whoever has a long one would keep everything above it still. If the
-    /// verdict names its victim, or what contains it, its kill is brought forward. If the verdict names somebody else, both go on
-    /// side by side, unless it is about the very shortage that the ladder deals with: a sibling's stall is the echo of that.
-    #[must_use]
-    pub fn way(&self, tree: &Tree, wanted: &Wanted<'_>, now: Duration) -> Way {
-        let on_line = |a: GroupId, b: GroupId| below(tree, a, b) || below(tree, b, a);
-        let mut way = Way::Free;
-        for climb in self.climbs() {
-            if !on_line(climb.scope, wanted.scope) && !on_line(climb.victim.id, wanted.victim) {
-                continue;
-            }
-            if climb.is_killing() {
-                // The node can't wait long for a victim that dies slowly in a trouble of its own.
-                let slow = climb.ladder.killed_at.is_some_and(|at| now.saturating_sub(climb.arrived + at) > SLOW_DEATH);
-                if slow && climb.scope != wanted.scope && is_root(tree, wanted.subject) {
-                    continue;
-                }
-                return Way::PutOff;
-            }
-            if below(tree, climb.victim.id, wanted.victim) {
-                way = Way::Hurry;
-            } else if climb.scope == wanted.scope && !is_above(tree, wanted.subject, climb.subject) {
-                let left = (climb.arrived + climb.ladder.deadline()).saturating_sub(now);
-                // Another rule about the same subject, which names somebody else: whichever kills first goes first.
-                if climb.subject != wanted.subject || left <= wanted.grace() {
-                    return Way::PutOff;
-                }
-            }
-        }
-        if way == Way::Free && self.place(tree, wanted.subject).is_none() {
-            return Way::PutOff;
-        }
-        way
-    }
-
-    /// A free place for a ladder about this subject.
-    fn place(&self, tree: &Tree, subject: GroupId) -> Option<usize> {
-        let places = if is_root(tree, subject) { CLIMBS } else { GROUP_CLIMBS };
-        let taken = self.places.iter().flatten().count();
-        // Ladders about the node may stand in any place, so the others are counted, too.
-        self.places.iter().position(Option::is_none).filter(|_| taken < places)
-    }
-
-    /// Brings the kills of ladders forward that wait for the victim of this verdict, or for one inside it: they come no later
-    /// than its own ladder would.
-    pub fn bring_forward(&mut self, wanted: &Wanted<'_>, with: &mut Means<'_>) {
-        let (now, grace) = (with.clock.now(), wanted.grace());
-        let index = |group: GroupId| with.senses.tree.slot_of(group).and_then(|slot| with.court.index_of(slot));
-        let facts = index(wanted.subject).zip(index(wanted.scope));
-        let before = facts.and_then(|(subject, scope)| ScopeFacts::of(&with.court.facts, &with.court.node, subject, scope));
-        for climb in self.places.iter_mut().flatten() {
-            if climb.is_killing() || !below(&with.senses.tree, climb.victim.id, wanted.victim) {
-                continue;
-            }
-            let by = now.saturating_add(grace);
-            if climb.hurried.as_ref().is_none_or(|known| by < known.by) {
-                climb.hurried = Some(Hurried {
-                    policy: Arc::clone(wanted.policy),
-                    rule: wanted.rule,
-                    subject: wanted.subject,
-                    scope: wanted.scope,
-                    notice: wanted.notice,
-                    before,
-                    by,
-                    asks: !grace.is_zero(),
-                });
-            }
-        }
     }
 
     /// The trouble of this rule and subject was noticed: evidence that a ladder for it may rest on.
@@ -770,45 +640,6 @@ impl Climbs {
         }
     }
 
-    /// A closer look at this group is done: ladders whose next rung waited for it go on.
-    pub fn inspected(&mut self, group: GroupId, with: &mut Means<'_>) {
-        for place in 0..CLIMBS {
-            if self.places[place].as_ref().is_some_and(|climb| climb.looking.is_some() && climb.victim.id == group)
-                && let Some(mut climb) = self.places[place].take()
-            {
-                let next = climb.looked_at(with.clock.now());
-                self.carry_on(place, climb, next, with);
-            }
-        }
-    }
-
-    /// Looks at a victim again before the next rung: who must live may have come into it since the last one, or a reload may
-    /// protect it.
-    fn look_again(&mut self, climb: &mut Climb, now: Duration, with: &mut Means<'_>) -> Look {
-        if climb.stale && !self.stands_again(climb, now, with) {
-            return Look::Over;
-        }
-        let looked = std::mem::take(&mut climb.looked);
-        let Some(slot) = with.senses.tree.slot_of(climb.victim.id) else { return Look::MayDie };
-        let Some(rule) = climb.policy.rules.get(usize::from(climb.rule)) else { return Look::MustLive };
-        let strike = with.court.examine(rule, climb.one, slot, now, with.senses, self);
-        let surprising = !with.senses.knows_all_below(slot, with.court.groups_below(slot));
-        if !looked && (surprising || !with.court.unheld.is_empty()) {
-            with.senses.tree.inspect(climb.victim.id, surprising, &with.court.unheld);
-            return Look::Wait;
-        }
-        // A process that was shielded from every kill meanwhile is not taken.
-        let shielded = climb.ladder.one().is_some_and(|pid| with.court.is_unkillable(slot, pid, with.senses));
-        if strike.is_some() || shielded { Look::MustLive } else { Look::MayDie }
-    }
-
-    /// Whether a trouble that was noticed before a gap in the warden's attention is known to go on: the level, or the
-    /// conditions, are looked at; stall and events have to be noticed again.
-    fn stands_again(&mut self, climb: &Climb, now: Duration, with: &mut Means<'_>) -> bool {
-        let level = matches!(climb.notice, Notice::Usage(..) | Notice::Available(..) | Notice::SwapFree(..) | Notice::Lms(_));
-        level && !self.is_over(climb, now, with)
-    }
-
     fn done(&mut self, job: &mut Job, with: &mut Means<'_>) {
         let Some((place, mut climb)) = self.take_attempt(job.ladder) else { return };
         if let Some(pidfd) = job.pidfd.take() {
@@ -832,14 +663,6 @@ impl Climbs {
         let (Some(rule), Some(before)) = (climb.rule(), climb.before) else { return false };
         let facts = self.scope_facts(&climb.policy, climb.rule, climb.subject, climb.scope, now, with);
         facts.is_some_and(|facts| recovered(&climb.notice, rule, &before, &facts))
-    }
-
-    /// Whether the trouble of a verdict that waited for its own grace time is over.
-    fn is_relieved(&self, hurried: &Hurried, now: Duration, with: &mut Means<'_>) -> bool {
-        let rule = hurried.policy.rules.get(usize::from(hurried.rule));
-        let (true, Some(rule), Some(before)) = (hurried.asks, rule, hurried.before) else { return false };
-        let facts = self.scope_facts(&hurried.policy, hurried.rule, hurried.subject, hurried.scope, now, with);
-        facts.is_some_and(|facts| recovered(&hurried.notice, rule, &before, &facts))
     }
 
     /// What a recovery is judged by, now. `None`: subject or scope are gone.
@@ -1009,18 +832,6 @@ enum Successor {
     NotNeeded,
     /// Nobody may be killed.
     None,
-}
-
-/// What a look at a victim before the next rung came to.
-enum Look {
-    /// It may die.
-    MayDie,
-    /// Something in it must live, or can't be told from what must.
-    MustLive,
-    /// The scout looks closer first.
-    Wait,
-    /// The trouble was not noticed again after a gap in the warden's attention.
-    Over,
 }
 
 /// A copy of a climb's record up to now, for who reads it on another thread.
