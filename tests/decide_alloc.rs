@@ -34,7 +34,8 @@ fn tree() -> Vec<GroupFacts> {
             _ => (Some(at - 1 - (at - 2) % 25), at + 1),
         };
         let mut class = GroupClass { importance: i64::from(at % 3), ..GroupClass::default() };
-        class.comm_excludes.insert(usize::from(at % 5 == 0));
+        // Not the root: its processes would spare everything below it.
+        class.comm_excludes.insert(usize::from(at > 0 && at % 5 == 0));
         if at % 75 == 30 {
             class.excluded = Some(1);
         }
