@@ -126,6 +126,8 @@ pub struct Entry {
     /// It takes the place of another, after a deed.
     renewed: bool,
     doubt: Doubt,
+    /// When it was doubted last for a deed below its group.
+    doubted: Option<Duration>,
 }
 
 impl Entry {
@@ -242,12 +244,12 @@ impl Pool {
 
     /// Makes room for a trigger that the clerk is to arm; its key goes along with the errand.
     pub fn ask(&mut self, group: GroupId, psi: Psi, now: Duration) -> Key {
-        self.insert(Entry { group, psi, state: State::Asked, troubled: now, asked: now, renewed: false, doubt: Doubt::None })
+        self.insert(Entry { group, psi, state: State::Asked, troubled: now, asked: now, renewed: false, doubt: Doubt::None, doubted: None })
     }
 
     /// The same for a trigger that takes the place of one that is closed only later, and is to tell of stall from now on only.
     pub fn ask_anew(&mut self, group: GroupId, psi: Psi, now: Duration) -> Key {
-        self.insert(Entry { group, psi, state: State::Asked, troubled: now, asked: now, renewed: true, doubt: Doubt::None })
+        self.insert(Entry { group, psi, state: State::Asked, troubled: now, asked: now, renewed: true, doubt: Doubt::None, doubted: None })
     }
 
     fn insert(&mut self, entry: Entry) -> Key {
@@ -303,6 +305,19 @@ impl Pool {
         };
         entry.doubt = Doubt::None;
         firing
+    }
+
+    /// A victim below these groups is gone: its stall is in their windows, too, and a trigger that fires within them is made anew before
+    /// it is believed. Not again for a while, so that deeds that follow each other make nobody deaf.
+    pub fn doubt(&mut self, now: Duration, concerns: impl Fn(GroupId) -> bool) {
+        for entry in self.entries.iter_mut().flatten().filter(|entry| concerns(entry.group)) {
+            let windows = 2 * entry.psi.window.max(OLD_SMALLEST);
+            let lately = entry.doubted.is_some_and(|at| now.saturating_sub(at) < 5 * windows);
+            if matches!(entry.doubt, Doubt::None) && !lately {
+                entry.doubt = Doubt::Inherited { until: now + windows };
+                entry.doubted = Some(now);
+            }
+        }
     }
 
     /// The clerk is to arm a trigger once more: its new key, and the descriptor to be closed, already out of use by `remove`.

@@ -523,11 +523,17 @@ impl Warden {
                 self.closer.retain(|pending| !senses::below(tree, pending.subject, gone));
             }
             let tree = &self.senses.tree;
-            let is_fresh = |pending: &Pending| breaks_group(&pending.notice) || !senses::below(tree, pending.subject, scope);
+            // Stall of the victim is in the windows of all above it as well.
+            let echoes = |pending: &Pending| {
+                senses::below(tree, pending.subject, scope)
+                    || (matches!(pending.notice, Notice::Psi(_)) && senses::below(tree, scope, pending.subject))
+            };
+            let is_fresh = |pending: &Pending| breaks_group(&pending.notice) || !echoes(pending);
             self.pending.retain(is_fresh);
             self.closer.retain(|pending| is_fresh(pending));
             self.history.drop_pending(|subject, kind| !is_kill(kind) && senses::below(tree, subject, scope));
             self.senses.renew_triggers(scope, self.clock.now(), &self.poller);
+            self.senses.doubt_above(scope, self.clock.now());
             self.note_relief(scope);
             self.history.wake(self.clock.now());
             self.senses.wake_samples(self.clock.now());

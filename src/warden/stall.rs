@@ -91,6 +91,12 @@ impl Senses {
         }
     }
 
+    /// A victim in this scope is gone: triggers of the groups above are doubted for as long as its stall is in their windows.
+    pub fn doubt_above(&mut self, scope: GroupId, now: Duration) {
+        let tree = &self.tree;
+        self.pool.doubt(now, |group| group != scope && below(tree, scope, group));
+    }
+
     /// Gives groups that told of trouble their triggers.
     pub fn arm_troubled(&mut self, now: Duration, policy: &Policy, poller: &Poller) {
         let mut troubled = std::mem::take(&mut self.troubled);

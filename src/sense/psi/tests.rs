@@ -169,3 +169,20 @@ fn an_unprivileged_trigger_is_believed_what_the_total_bears_out() {
     pool.take(|_| true, drop);
     assert_eq!(pool.fired(key, NOW, at(9_000_000)), Firing::Older, "taken down meanwhile");
 }
+
+/// What a victim stalled stands in the windows of the groups above it, too.
+#[test]
+fn a_trigger_above_a_victim_is_made_anew_before_it_is_believed_but_not_for_every_victim() {
+    let mut pool = Pool::new(2, ROOT);
+    let key = pool.ask(group(1), psi(100, 500), NOW);
+    assert!(pool.armed_now(key, fd(), None, NOW, |_| true).is_none());
+    pool.doubt(NOW, |group| group == GroupId(1));
+    assert_eq!(pool.fired(key, NOW + Duration::from_millis(400), |_, _| None), Firing::Unsure);
+    let (key, _old) = pool.again(key, NOW + Duration::from_millis(400), |_| {}).unwrap();
+    assert!(pool.armed_now(key, fd(), None, NOW + Duration::from_millis(400), |_| true).is_none());
+    // One victim after the other.
+    pool.doubt(NOW + Duration::from_millis(500), |group| group == GroupId(1));
+    assert_eq!(pool.fired(key, NOW + Duration::from_millis(900), |_, _| None), Firing::Own);
+    pool.doubt(NOW * 60, |group| group == GroupId(1));
+    assert_eq!(pool.fired(key, NOW * 63, |_, _| None), Firing::Own, "beyond its windows nothing of the victim is left");
+}
