@@ -235,6 +235,11 @@ rules:
     wait("the kill", || machine.killed("t/p/small") || machine.killed("t/p/big"));
     machine.turn();
     assert!(machine.killed("t/p/small") && !machine.killed("t/p/big"), "{:?}", machine.lines());
+    let put_off = r#"oomwarden_judgements_total{outcome="put_off",rule="parent"} "#;
+    assert!(
+        machine.metrics().lines().any(|line| line.strip_prefix(put_off).is_some_and(|count| count != "0")),
+        "what is put off is counted"
+    );
     empty(root, "t/p/small");
     wait("the end of the ladder", || outcomes(&machine, "killed").len() == 1);
     machine.turn();

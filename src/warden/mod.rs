@@ -597,6 +597,10 @@ impl Warden {
             // What was noticed here may all be the trouble of a group below, which is being dealt with.
             self.history.put_off(begun, rule, &whose, &notice, RETRY);
             self.senses.ask_again(rule, subject, &notice, self.history.resting_until(begun, rule, &whose));
+            // There is no verdict to write down.
+            if let Some(counters) = self.rules.get(usize::from(rule)) {
+                counters.judgement(Outcome::PutOff);
+            }
             return;
         }
         let ruling = match self.rule_on(rule, slot, subject, &notice, begun) {
