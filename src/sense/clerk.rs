@@ -20,6 +20,7 @@ use super::poller::Key;
 use super::psi::{Unprivileged, attempts, stall_total, text};
 use crate::cgroup::buffer::ReadBuf;
 use crate::cgroup::group::{File, Group};
+use crate::cgroup::parse;
 use crate::policy::model::Psi;
 
 /// Something to be done off the warden thread.
@@ -40,6 +41,8 @@ pub enum Reply {
     Armed(Key, OwnedFd, Option<Unprivileged>),
     /// It could not be.
     Refused(Key),
+    /// It was not, since its group has no processes.
+    Empty(Key),
     /// The table was written, or not.
     Table(Box<Table>, Result<(), Errno>),
 }
@@ -85,8 +88,9 @@ fn work(inbox: &Receiver<Errand>, outbox: &Sender<Reply>, mail: &EventFd) {
     let privileged = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE));
     while let Some(errand) = next(inbox, &mut to_close) {
         let reply = match errand {
-            Errand::Arm(key, group, psi) => match arm(&group, psi) {
-                Ok((fd, armed)) => {
+            Errand::Arm(key, group, psi) => match arm(&group, psi, &mut buffer) {
+                Ok(None) => Reply::Empty(key),
+                Ok(Some((fd, armed))) => {
                     told.widened(psi, armed);
                     let total_us = if privileged { None } else { stall_total(&fd, armed.kind, &mut buffer) };
                     let unprivileged = total_us.map(|total_us| Unprivileged { armed, total_us });
@@ -128,17 +132,27 @@ fn next(inbox: &Receiver<Errand>, to_close: &mut Vec<OwnedFd>) -> Option<Errand>
     }
 }
 
-fn arm(group: &Group, psi: Psi) -> Result<(OwnedFd, Psi), Errno> {
+/// Arms a trigger, unless there are no processes in the group: its descriptor, and the trigger as the kernel took it.
+fn arm(group: &Group, psi: Psi, buffer: &mut ReadBuf) -> Result<Option<(OwnedFd, Psi)>, Errno> {
+    if has_no_processes(group, buffer) {
+        return Ok(None);
+    }
     let mut refused = Errno::INVAL;
     for attempt in attempts(psi) {
         let fd = group.open_file(File::Pressure, OFlags::RDWR | OFlags::NONBLOCK)?;
         match write(&fd, text(attempt).as_bytes()) {
-            Ok(_) => return Ok((fd, attempt)),
+            Ok(_) => return Ok(Some((fd, attempt))),
             Err(Errno::INVAL) => refused = Errno::INVAL,
             Err(errno) => return Err(errno),
         }
     }
     Err(refused)
+}
+
+/// Whether cgroup.events says that there are no processes in the group or below. The root has no such file; what can't be read is no
+/// reason to leave a group without a trigger.
+fn has_no_processes(group: &Group, buffer: &mut ReadBuf) -> bool {
+    group.read(File::GroupEvents, buffer, parse::populated).is_ok_and(|populated| populated.flatten() == Some(false))
 }
 
 /// What was said already: each thing once, since it is the same for every group.

@@ -3,6 +3,10 @@
 //! A privileged trigger costs a kernel thread a group, so there is a budget. While it lasts, every watched group has its
 //! triggers; beyond it a group gets them when its own memory.events tell of trouble, and the group whose last trouble lies
 //! farthest back gives its own up. Arming can block, so the clerk does it. Documentation/accounting/psi.rst.
+//!
+//! A group gets its triggers with its first process. Nothing stalls in it before, and it may be
+//! removed at any moment: kernels up to 6.12 at least lose a trigger that is written while its group
+//! is removed ("psi: trigger leak"), and go on to use memory that they freed.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -342,6 +346,13 @@ impl Pool {
         Some((self.key(u32::try_from(slot).ok()?), group, psi))
     }
 
+    /// The clerk did not arm it, since its group has no processes: who hears of the first one asks again.
+    pub fn withdraw(&mut self, key: Key) {
+        if self.find(key).is_some() {
+            self.take_at(key.slot as usize, |_| {});
+        }
+    }
+
     /// The clerk could not arm it: it is read on a timer from now on.
     pub fn refused(&mut self, key: Key) {
         if let Some(entry) = self.entry_mut(key) {
@@ -352,14 +363,20 @@ impl Pool {
     /// Takes the triggers out that `doomed` names; `gone` gets the descriptors, already out of use.
     pub fn take(&mut self, doomed: impl Fn(&Entry) -> bool, mut gone: impl FnMut(OwnedFd)) {
         for at in 0..self.entries.len() {
-            let Some(entry) = self.entries[at].take_if(|entry| doomed(entry)) else { continue };
-            self.generations[at] = self.generations[at].wrapping_add(1);
-            if entry.group != self.root && !self.has(entry.group) {
-                self.groups = self.groups.saturating_sub(1);
+            if self.entries[at].as_ref().is_some_and(&doomed) {
+                self.take_at(at, &mut gone);
             }
-            if let State::Armed(fd) = entry.state {
-                gone(fd);
-            }
+        }
+    }
+
+    fn take_at(&mut self, at: usize, gone: impl FnOnce(OwnedFd)) {
+        let Some(entry) = self.entries.get_mut(at).and_then(Option::take) else { return };
+        self.generations[at] = self.generations[at].wrapping_add(1);
+        if entry.group != self.root && !self.has(entry.group) {
+            self.groups = self.groups.saturating_sub(1);
+        }
+        if let State::Armed(fd) = entry.state {
+            gone(fd);
         }
     }
 

@@ -479,7 +479,7 @@ impl Warden {
     }
 
     fn clerk_replies(&mut self) {
-        self.senses.clerk_replies(self.clock.now(), &self.poller);
+        self.senses.clerk_replies(self.clock.now(), &self.policy, &self.poller);
         if self.senses.is_armed()
             && let Some(announce) = self.announce.take()
         {

@@ -67,7 +67,7 @@ pub struct Senses {
     pub(super) troubled: Vec<GroupId>,
     /// Kills that the kernel makes itself by memory.oom.group.
     pub(super) kernels_turn: KernelsTurn,
-    timer_due: Option<Duration>,
+    pub(super) timer_due: Option<Duration>,
     pub(super) trend_due: Option<Duration>,
     publish_due: Option<Duration>,
     was_armed: bool,
@@ -248,9 +248,15 @@ impl Senses {
                     if let Some(node) = self.tree.get(slot) {
                         touched(node.group.id);
                     }
+                    self.arm_populated(slot, now, policy, poller);
                 }
                 Change::Touched(slot, Touched::OomGroup) => self.tell_oom_groups(slot, News::Written, policy),
-                Change::NoticesLost => self.oom_groups.heard(News::Lost, policy),
+                Change::NoticesLost => {
+                    self.oom_groups.heard(News::Lost, policy);
+                    for slot in (0..).take(self.tree.places()) {
+                        self.arm_populated(slot, now, policy, poller);
+                    }
+                }
             }
         }
         self.changes = changes;
@@ -302,7 +308,7 @@ impl Senses {
     }
 
     /// Takes what the clerk has done.
-    pub fn clerk_replies(&mut self, now: Duration, poller: &Poller) {
+    pub fn clerk_replies(&mut self, now: Duration, policy: &Policy, poller: &Poller) {
         while let Some(reply) = self.clerk.reply() {
             match reply {
                 Reply::Armed(key, fd, unprivileged) => {
@@ -311,6 +317,7 @@ impl Senses {
                         self.clerk.send(Errand::Close(unwanted));
                     }
                 }
+                Reply::Empty(key) => self.without_processes(key, now, policy, poller),
                 Reply::Refused(key) => {
                     self.pool.refused(key);
                     self.timer_due.get_or_insert(Duration::ZERO);

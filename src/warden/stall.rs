@@ -7,13 +7,15 @@ use std::time::Duration;
 use super::Pending;
 use super::senses::{Senses, below, push, rule_index};
 use crate::cgroup::GroupId;
+use crate::cgroup::group::File;
+use crate::cgroup::parse;
 use crate::decide::verdict::Notice;
-use crate::policy::model::{Policy, Psi, Trigger};
+use crate::policy::model::{EntrySet, Policy, Psi, Trigger};
 use crate::record::rules::RuleCounters;
 use crate::sense::clerk::Errand;
 use crate::sense::poller::{Key, Poller};
 use crate::sense::psi::{Firing, stall_total};
-use crate::sense::tree::Slot;
+use crate::sense::tree::{Node, Sensing, Slot};
 
 /// Whether a group had triggers before, which the clerk may still have to close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,28 +26,32 @@ pub(super) enum Past {
     Watched,
 }
 
+/// The triggers of a group that is a subject of these rules, some perhaps more than once.
+fn triggers<'a>(policy: &'a Policy, subject_of: &'a EntrySet) -> impl Iterator<Item = Psi> + 'a {
+    let when = |rule: usize| policy.rules.get(rule).map(|rule| &rule.when[..]).unwrap_or_default();
+    subject_of.iter().flat_map(when).filter_map(|when| match when {
+        Trigger::Psi(psi) => Some(*psi),
+        _ => None,
+    })
+}
+
 impl Senses {
     /// Asks for a group's triggers: while there is room, or, for one in trouble, in the place of the least troubled.
     pub(super) fn arm(&mut self, slot: Slot, now: Duration, policy: &Policy, troubled: bool, past: Past, poller: &Poller) {
         let Some(node) = self.tree.get(slot) else { return };
         let (group, subject_of) = (Arc::clone(&node.group), node.class.subject_of);
-        let wanted = |rule: usize| policy.rules.get(rule).map(|rule| &rule.when[..]).unwrap_or_default();
-        let mut specs = subject_of.iter().flat_map(wanted).filter_map(|when| match when {
-            Trigger::Psi(psi) => Some(*psi),
-            _ => None,
-        });
-        let Some(first) = specs.next() else { return };
-        if self.pool.has(group.id) {
+        let mut missing = triggers(policy, &subject_of).filter(|psi| !self.pool.knows(group.id, *psi)).peekable();
+        if missing.peek().is_none() {
             self.pool.touch(group.id, now);
             return;
         }
-        if !self.pool.has_room(group.id) {
+        if !self.pool.has(group.id) && !self.pool.has_room(group.id) {
             match self.pool.least_troubled(now) {
                 Some(least) if troubled => self.drop_triggers(poller, |entry| entry == least),
                 _ => return,
             }
         }
-        for psi in std::iter::once(first).chain(specs) {
+        for psi in triggers(policy, &subject_of) {
             if !self.pool.knows(group.id, psi) {
                 let key = match past {
                     Past::None => self.pool.ask(group.id, psi, now),
@@ -53,6 +59,36 @@ impl Senses {
                 };
                 self.clerk.send(Errand::Arm(key, Arc::clone(&group), psi));
             }
+        }
+    }
+
+    /// Asks for the triggers of a group that has got processes.
+    pub(super) fn arm_populated(&mut self, slot: Slot, now: Duration, policy: &Policy, poller: &Poller) {
+        let Some(node) = self.tree.get(slot) else { return };
+        if triggers(policy, &node.class.subject_of).all(|psi| self.pool.knows(node.group.id, psi)) {
+            return;
+        }
+        let populated = node.group.read(File::GroupEvents, &mut self.buffer, parse::populated);
+        if populated.is_ok_and(|populated| populated.flatten() == Some(true)) {
+            self.arm(slot, now, policy, false, Past::Watched, poller);
+        }
+    }
+
+    /// The clerk found a group without processes. Where nothing would tell of the first one it stays on the timer.
+    pub(super) fn without_processes(&mut self, key: Key, now: Duration, policy: &Policy, poller: &Poller) {
+        let Some(slot) = self.pool.find(key).and_then(|entry| self.tree.slot_of(entry.group)) else {
+            self.pool.withdraw(key);
+            return;
+        };
+        // The kernel tells of a file that is in its cache: one that is held is.
+        let told = |node: &Node| node.sensing == Sensing::Notices && node.group.held(File::GroupEvents).is_some();
+        if self.tree.get(slot).is_some_and(told) {
+            self.pool.withdraw(key);
+            // It may have come since, and have been told of already.
+            self.arm_populated(slot, now, policy, poller);
+        } else {
+            self.pool.refused(key);
+            self.timer_due.get_or_insert(Duration::ZERO);
         }
     }
 

@@ -50,6 +50,22 @@ fn the_root_keeps_its_trigger_whatever_the_number_of_groups() {
     assert!(pool.has_room(ROOT) && !pool.has_room(group(3)));
 }
 
+/// A group without processes takes no place from those that have some.
+#[test]
+fn a_trigger_that_is_withdrawn_leaves_its_place() {
+    let mut pool = Pool::new(1, ROOT);
+    let first = pool.ask(group(1), psi(100, 500), NOW);
+    let second = pool.ask(group(1), psi(200, 500), NOW);
+    pool.withdraw(first);
+    assert!(pool.has(group(1)) && !pool.has_room(group(2)), "the group has another trigger");
+    pool.withdraw(second);
+    assert!(!pool.has(group(1)) && pool.has_room(group(2)));
+    assert_eq!(pool.asked(), 0, "nothing is being done, and the start is complete");
+    let other = pool.ask(group(2), psi(100, 500), NOW);
+    pool.withdraw(first);
+    assert!(pool.find(other).is_some(), "the answer to an errand of a former owner concerns nobody");
+}
+
 #[test]
 fn refused_windows_widen_and_keep_their_ratio() {
     let tried = |stall, window| attempts(psi(stall, window)).map(|psi| (psi.stall.as_millis(), psi.window.as_millis())).collect::<Vec<_>>();

@@ -25,8 +25,9 @@ const COMPLAINTS: [&str; 15] = [
     "hard LOCKUP",
 ];
 
-/// Faults of the kernels themselves that ordinary use brings out, with no part of ours in the kernel: 6.12 says "psi: trigger
-/// leak" where a group is removed while somebody arms a trigger there.
+/// Faults of the kernels themselves that ordinary use brings out, with no part of ours in the kernel: "psi: trigger leak", once a
+/// boot, where a group is removed while somebody arms a trigger there. oomwarden arms none in groups without processes, so it takes a
+/// group whose last process ends and that is removed within a moment.
 const KNOWN: [&str; 1] = ["psi_cgroup_free"];
 
 /// A place in the log.

@@ -6,6 +6,7 @@ use super::common::{THRASH, hog, narrow};
 use crate::guest::daemon::{Daemon, Setup};
 use crate::guest::facts;
 use crate::guest::group::{self, Group, MIB};
+use crate::guest::kernel_log::KernelLog;
 use crate::guest::system;
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
@@ -54,13 +55,15 @@ pub fn overflowing_queue_of_notices_loses_no_group() -> Outcome {
     daemon.stop()
 }
 
-/// 9,000 groups made and removed in turn use up no watches, although only 1,000 are allowed; then one more is noticed.
+/// 9,000 groups made and removed in turn use up no watches, although only 1,000 are allowed; then one more is noticed. None of them is given a
+/// trigger, since kernels lose those that are armed while their group is removed.
 pub fn nine_thousand_groups_in_turn_leak_no_watch() -> Outcome {
     system::set("/proc/sys/fs/inotify/max_user_watches", "1000")?;
     let daemon = Daemon::start(THRASH)?;
     let t = Group::new("t")?;
     t.set("cgroup.subtree_control", "+memory +pids")?;
     let before = facts::watches(daemon.pid())?;
+    let mut log = KernelLog::from_now()?;
     for at in 0..9000 {
         // 50 at a time are there, so that some live long enough to be watched.
         std::fs::create_dir(t.named(format!("g{at}")).directory()).map_err(|error| format!("mkdir {at}: {error}"))?;
@@ -72,12 +75,37 @@ pub fn nine_thousand_groups_in_turn_leak_no_watch() -> Outcome {
         std::fs::remove_dir(t.named(format!("g{at}")).directory()).map_err(|error| format!("rmdir {at}: {error}"))?;
     }
     wait::until("the watches are taken back", SOON, || Ok(facts::watches(daemon.pid())? <= before + 5))?;
+    let leak = log.lines()?.into_iter().find(|line| line.contains("psi: trigger leak"));
+    ensure!(leak.is_none(), "triggers were armed in groups without processes: {leak:?}");
     let descriptors = facts::descriptors(daemon.pid())?;
     ensure!(descriptors < 200, "{descriptors} descriptors are open with hardly a group left");
     let late = narrow("t/late")?;
     let mut hog = hog(&late)?;
     hog.must_be_killed()?;
     daemon.killed(&late)?;
+    daemon.stop()
+}
+
+/// A group without processes, which may be removed at any moment, has no trigger: it gets it with its first process, and after a kill with the
+/// first one that comes then.
+pub fn trigger_comes_with_the_first_process() -> Outcome {
+    let daemon = Daemon::start(THRASH)?;
+    let armed = |count: f64| {
+        wait::until(&format!("{count} triggers are armed"), SOON, || Ok(daemon.count("oomwarden_psi_triggers", &[])? == count))
+    };
+    let group = narrow("t/late")?;
+    // Whatever is armed is armed in the order of the groups' coming, so the first one's turn is over then.
+    let other = Group::new("t/other")?;
+    let _other = Work::holding(&other, 1)?;
+    armed(1.0)?;
+    let mut hog = hog(&group)?;
+    armed(2.0)?;
+    hog.must_be_killed()?;
+    let record = daemon.killed(&group)?;
+    ensure!(record["trigger"].to_string().contains("psi"), "not noticed by its trigger: {record}");
+    armed(1.0)?;
+    let _work = Work::holding(&group, 1)?;
+    armed(2.0)?;
     daemon.stop()
 }
 
