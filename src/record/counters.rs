@@ -15,6 +15,7 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::degraded::Degraded;
 use super::groups::{GroupCollector, Published};
 use super::lms::LmsMetrics;
 use super::model::Outcome;
@@ -68,6 +69,7 @@ pub struct PolicySummary {
 pub struct Counters {
     registry: Registry,
     published: Arc<Published>,
+    degraded: Arc<Degraded>,
     /// Held while the info series change and while a scrape gathers, so that no scrape sees a policy without rules.
     policy: Mutex<Option<PolicySummary>>,
     policy_info: IntGaugeVec,
@@ -182,6 +184,7 @@ impl Counters {
             )?,
             lms: LmsMetrics::new(r)?,
             policy: Mutex::new(None),
+            degraded: Arc::new(Degraded::new(r)?),
             published,
             registry,
         };
@@ -323,6 +326,12 @@ impl Counters {
     #[must_use]
     pub fn published(&self) -> &Arc<Published> {
         &self.published
+    }
+
+    /// What keeps the daemon from doing all that it was set up for.
+    #[must_use]
+    pub fn degraded(&self) -> &Arc<Degraded> {
+        &self.degraded
     }
 
     /// Everything in the text format of Prometheus. Allocates and reads files: not for the warden.
