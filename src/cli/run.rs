@@ -66,8 +66,8 @@ pub struct RunArgs {
     /// Where cgroup v2 is mounted, or the subtree to watch
     #[arg(long, value_name = "DIR", env = "OOMWARDEN_CGROUP_ROOT", default_value = "/sys/fs/cgroup")]
     cgroup_root: PathBuf,
-    /// Address for metrics and health, or `none`
-    #[arg(long, value_name = "ADDR", env = "OOMWARDEN_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:19877")]
+    /// Address for metrics and health, or `none` [default: 127.0.0.1:19877, if it is free]
+    #[arg(long, value_name = "ADDR", env = "OOMWARDEN_LISTEN", value_delimiter = ',')]
     listen: Vec<ListenAddr>,
     /// Names of groups, status and last deeds at these addresses too, for reading
     #[arg(long, env = "OOMWARDEN_LISTEN_API")]
@@ -169,6 +169,15 @@ fn beginning(paths: &[PathBuf], observe: bool, state: &StateDir) -> Result<Begin
     }
 }
 
+/// The addresses for metrics and health. Those that were asked for must be had; any user of the machine can take the usual one, which must
+/// keep nobody from being protected.
+fn server(asked: &[ListenAddr]) -> Result<Server, Failure> {
+    match (asked, ListenAddr::DEFAULT) {
+        ([], ListenAddr::Socket(usual)) => Ok(Server::bind_or_wait(usual)),
+        _ => Server::bind(asked).map_err(|error| failed(FAILED)(error.to_string())),
+    }
+}
+
 /// The control socket. One that was asked for must be had; without the usual one oomwarden protects all the same.
 fn control_socket(asked: Option<&ControlAddr>) -> Result<Option<ControlSocket>, Failure> {
     match asked {
@@ -212,7 +221,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         )));
     }
     let _lock = lock_state(&args.state)?;
-    let server = Server::bind(&args.listen).map_err(|error| failed(FAILED)(error.to_string()))?;
+    let server = server(&args.listen)?;
     let control = control_socket(args.control.as_ref())?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let log = logging::start(args.log_format, args.log_level, colours).map_err(|error| failed(FAILED)(format!("log: {error}")))?;

@@ -250,6 +250,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             bad_policy_at_the_start,
             policy_that_cannot_be_read,
             port_taken,
+            default_port_taken_keeps_nobody_unprotected,
             cgroup_root_that_is_none,
             no_rights,
             second_oomwarden_refuses,
