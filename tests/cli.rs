@@ -50,7 +50,7 @@ fn ready_policies_are_sound_and_say_so_on_standard_output() {
 fn a_bad_policy_is_refused_with_every_error_and_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let path = policy(dir.path(), "version: 1\nrules:\n  - name: a\n    wach: /t\n    watch: /t\n    when:\n      - psi: full 100/500ms\n");
-    for args in [&["check", &path][..], &["run", "--policy", &path, "--listen", "none"]] {
+    for args in [&["check", &path][..], &["run", "--strict-policy", "--policy", &path, "--listen", "none"]] {
         let ran = run(args);
         assert_eq!(ran.code, Some(2), "{}", ran.messages);
         assert!(ran.messages.contains(&format!("{path}:4:5: error: ")), "{}", ran.messages);
@@ -71,10 +71,24 @@ fn keys_of_later_versions_are_errors() {
 
 #[test]
 fn a_policy_that_is_not_there_says_which() {
-    for args in [&["check", "/nowhere/policy.yaml"][..], &["run", "--policy", "/nowhere/policy.yaml"]] {
+    for args in [&["check", "/nowhere/policy.yaml"][..], &["run", "--strict-policy", "--policy", "/nowhere/policy.yaml"]] {
         let ran = run(args);
         assert_eq!(ran.code, Some(1), "{}", ran.messages);
         assert!(ran.messages.contains("/nowhere/policy.yaml"), "{}", ran.messages);
+    }
+}
+
+/// A policy that can't be used does not end it: what comes next does here, where there is no cgroup file system.
+#[test]
+fn only_who_is_strict_ends_for_the_sake_of_the_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bad, root) = (policy(dir.path(), "version: 1\nrulez: []\n"), dir.path().to_str().unwrap());
+    for (path, strict) in [(&bad[..], 2), ("/nowhere/policy.yaml", 1)] {
+        let args = ["run", "--listen", "none", "--cgroup-root", root, "--state", root, "--policy", path];
+        assert_eq!(run(&args).code, Some(3));
+        assert_eq!(run_with(&args, &[("OOMWARDEN_STRICT_POLICY", "off")]).code, Some(3));
+        assert_eq!(run(&[&args[..], &["--strict-policy"]].concat()).code, Some(strict));
+        assert_eq!(run_with(&args, &[("OOMWARDEN_STRICT_POLICY", "Yes")]).code, Some(strict));
     }
 }
 
@@ -167,7 +181,7 @@ fn variables_take_truth_as_people_write_it_and_are_named_when_they_are_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().to_str().unwrap();
     let args = ["run", "--listen", "none", "--cgroup-root", root];
-    for name in ["OOMWARDEN_OBSERVE", "OOMWARDEN_LISTEN_API"] {
+    for name in ["OOMWARDEN_OBSERVE", "OOMWARDEN_LISTEN_API", "OOMWARDEN_STRICT_POLICY"] {
         for value in ["1", "0", "true", "FALSE", "yes", "No", "on", "off", ""] {
             let ran = run_with(&args, &[(name, value)]);
             assert_eq!(ran.code, Some(3), "{name}={value}: {}", ran.messages);

@@ -1,6 +1,7 @@
 //! What users type: arguments to one subcommand a file, with no logic of their own.
 
 pub mod asking;
+mod beginning;
 pub mod check;
 pub mod completions;
 pub mod doctor;

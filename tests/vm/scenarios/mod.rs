@@ -234,6 +234,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             open_breaker_leaves_the_module_alone,
             daemon_killed_in_mid_ladder_goes_on_after_a_restart,
             broken_policy_at_start_falls_back_to_the_last_good_one,
+            missing_policy_at_start_leaves_the_built_in_one_observing,
         }
         ready::{
             page_cache_thrash_at_the_limit_kills_nobody: 240,

@@ -28,9 +28,13 @@ fn refuses(setup: Setup, policy: &str, codes: &[i32], what: &str) -> Outcome {
     Ok(())
 }
 
-/// Exit 2 before anything starts; each error with its place.
+fn strict() -> Setup {
+    Setup { options: vec!["--strict-policy".to_owned()], ..Setup::default() }
+}
+
+/// Exit 2 before anything starts, where that was asked for; each error with its place.
 pub fn bad_policy_at_the_start() -> Outcome {
-    let mut daemon = Setup::default().spawn("version: 1\nrules:\n  - name: x\n    wach: /t/*\n")?;
+    let mut daemon = strict().spawn("version: 1\nrules:\n  - name: x\n    wach: /t/*\n")?;
     let status = daemon.end(SOON)?;
     let said = daemon.said();
     ensure!(status.code() == Some(2), "exit {status} where 2 belongs; it said: {said}");
@@ -38,14 +42,15 @@ pub fn bad_policy_at_the_start() -> Outcome {
     Ok(())
 }
 
-/// A policy that is not there, and one that may not be read.
+/// A policy that is not there, and one that may not be read, where a sound one is insisted on.
 pub fn policy_that_cannot_be_read() -> Outcome {
-    let missing = Setup { policy_file: Some(PathBuf::from("/run/scenario/none.yaml")), ..Setup::default() };
+    let missing = Setup { policy_file: Some(PathBuf::from("/run/scenario/none.yaml")), ..strict() };
     refuses(missing, THRASH, &[1, 2, 3], "none.yaml")?;
     let file = PathBuf::from("/run/scenario/secret.yaml");
     std::fs::write(&file, THRASH).doing("write a policy")?;
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).doing("hide the policy")?;
-    let hidden = Setup { policy_file: Some(file), enter: "uid=65534".to_owned(), ..unprivileged()? };
+    unprivileged()?;
+    let hidden = Setup { policy_file: Some(file), enter: "uid=65534".to_owned(), ..strict() };
     refuses(hidden, THRASH, &[1, 2, 3], "secret.yaml")
 }
 
