@@ -4,7 +4,7 @@
 //! Each [`Reason`] has one text at a time. Whoever finds a fault sets it, and clears it when it is mended; that
 //! may happen on any thread. The lock is held for an exchange of pointers only: nothing is allocated, freed or formatted within it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use prometheus::{IntGauge, Registry};
 
@@ -62,24 +62,34 @@ impl Degraded {
         self.texts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// As [`Degraded::set`] with a text and [`Degraded::clear`] without, for the warden, who waits for nobody: nothing is changed if somebody reads
+    /// at the moment, and `None` comes back.
+    pub fn try_put(&self, reason: Reason, text: Option<Arc<str>>) -> Option<bool> {
+        let texts = match self.texts.try_lock() {
+            Ok(texts) => texts,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(self.put(texts, reason, text))
+    }
+
+    fn put(&self, mut texts: MutexGuard<'_, Texts>, reason: Reason, text: Option<Arc<str>>) -> bool {
+        let before = std::mem::replace(&mut texts[reason as usize], text.clone());
+        self.gauges[reason as usize].set(i64::from(text.is_some()));
+        drop(texts);
+        before != text
+    }
+
     /// From now on `reason` holds; `text` says in one line what is wrong and what to do. It replaces an earlier text of the same
     /// reason. Tells whether the reason is new or its text another one, so that it is logged once.
     pub fn set(&self, reason: Reason, text: impl Into<Arc<str>>) -> bool {
         let text = text.into();
-        let mut texts = self.texts();
-        let before = texts[reason as usize].replace(Arc::clone(&text));
-        self.gauges[reason as usize].set(1);
-        drop(texts);
-        before.is_none_or(|before| before != text)
+        self.put(self.texts(), reason, Some(text))
     }
 
     /// `reason` holds no more. Tells whether it did.
     pub fn clear(&self, reason: Reason) -> bool {
-        let mut texts = self.texts();
-        let before = texts[reason as usize].take();
-        self.gauges[reason as usize].set(0);
-        drop(texts);
-        before.is_some()
+        self.put(self.texts(), reason, None)
     }
 
     /// What holds now, with its text, in the order of [`Reason::ALL`].
@@ -128,5 +138,18 @@ mod tests {
         assert!(degraded.clear(Reason::Listen) && !degraded.clear(Reason::Listen));
         assert_eq!(degraded.list(), [(Reason::Policy, "refused".into())]);
         assert!(metrics(&registry).contains(&"oomwarden_degraded{reason=\"listen\"} 0".to_owned()));
+    }
+
+    #[test]
+    fn the_warden_waits_for_nobody_who_reads() {
+        let (degraded, _) = degraded();
+        let reading = degraded.texts();
+        assert_eq!(degraded.try_put(Reason::Psi, Some("off".into())), None);
+        drop(reading);
+        assert_eq!(degraded.try_put(Reason::Psi, Some("off".into())), Some(true));
+        assert_eq!(degraded.try_put(Reason::Psi, Some("off".into())), Some(false));
+        assert_eq!(degraded.list(), [(Reason::Psi, "off".into())]);
+        assert_eq!(degraded.try_put(Reason::Psi, None), Some(true));
+        assert_eq!(degraded.try_put(Reason::Psi, None), Some(false));
     }
 }

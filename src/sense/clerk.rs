@@ -17,7 +17,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::lms::{Lms, Table};
 use super::poller::Key;
-use super::psi::{Unprivileged, attempts, stall_total, text};
+use super::psi::{Refused, Unprivileged, attempts, stall_total, text};
 use crate::cgroup::buffer::ReadBuf;
 use crate::cgroup::group::{File, Group};
 use crate::policy::model::Psi;
@@ -38,8 +38,8 @@ pub enum Errand {
 pub enum Reply {
     /// A trigger is armed, without privileges or with them.
     Armed(Key, OwnedFd, Option<Unprivileged>),
-    /// It could not be.
-    Refused(Key),
+    /// It could not be, and what is left then.
+    Refused(Key, Refused),
     /// The table was written, or not.
     Table(Box<Table>, Result<(), Errno>),
 }
@@ -93,8 +93,15 @@ fn work(inbox: &Receiver<Errand>, outbox: &Sender<Reply>, mail: &EventFd) {
                     Reply::Armed(key, fd, unprivileged)
                 }
                 Err(errno) => {
-                    told.refused(&group, errno);
-                    Reply::Refused(key)
+                    let file = group.open_file(File::Pressure, OFlags::RDONLY | OFlags::NONBLOCK).ok();
+                    let refused = match file.and_then(|file| stall_total(&file, psi.kind, &mut buffer)) {
+                        Some(_) => Refused::Readable,
+                        None => Refused::Unreadable,
+                    };
+                    if refused == Refused::Readable {
+                        told.refused(&group, errno);
+                    }
+                    Reply::Refused(key, refused)
                 }
             },
             Errand::Table(device, table) => {
