@@ -6,12 +6,17 @@ use std::path::Path;
 
 use assert_cmd::Command;
 
-fn oomwarden() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_oomwarden"));
-    // Nothing of the caller's environment is meant for these tests.
+/// The program; nothing of the caller's environment is meant for these tests.
+fn program() -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_oomwarden"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OOMWARDEN_")) {
         command.env_remove(name);
     }
+    command
+}
+
+fn oomwarden() -> Command {
+    let mut command = Command::from_std(program());
     command.timeout(std::time::Duration::from_secs(60));
     command
 }
@@ -45,7 +50,7 @@ fn ready_policies_are_sound_and_say_so_on_standard_output() {
 fn a_bad_policy_is_refused_with_every_error_and_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let path = policy(dir.path(), "version: 1\nrules:\n  - name: a\n    wach: /t\n    watch: /t\n    when:\n      - psi: full 100/500ms\n");
-    for args in [&["check", &path][..], &["run", "--policy", &path, "--listen", "none"]] {
+    for args in [&["check", &path][..], &["run", "--strict-policy", "--policy", &path, "--listen", "none"]] {
         let ran = run(args);
         assert_eq!(ran.code, Some(2), "{}", ran.messages);
         assert!(ran.messages.contains(&format!("{path}:4:5: error: ")), "{}", ran.messages);
@@ -66,10 +71,24 @@ fn keys_of_later_versions_are_errors() {
 
 #[test]
 fn a_policy_that_is_not_there_says_which() {
-    for args in [&["check", "/nowhere/policy.yaml"][..], &["run", "--policy", "/nowhere/policy.yaml"]] {
+    for args in [&["check", "/nowhere/policy.yaml"][..], &["run", "--strict-policy", "--policy", "/nowhere/policy.yaml"]] {
         let ran = run(args);
         assert_eq!(ran.code, Some(1), "{}", ran.messages);
         assert!(ran.messages.contains("/nowhere/policy.yaml"), "{}", ran.messages);
+    }
+}
+
+/// A policy that can't be used does not end it: what comes next does here, where there is no cgroup file system.
+#[test]
+fn only_who_is_strict_ends_for_the_sake_of_the_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bad, root) = (policy(dir.path(), "version: 1\nrulez: []\n"), dir.path().to_str().unwrap());
+    for (path, strict) in [(&bad[..], 2), ("/nowhere/policy.yaml", 1)] {
+        let args = ["run", "--listen", "none", "--cgroup-root", root, "--state", root, "--policy", path];
+        assert_eq!(run(&args).code, Some(3));
+        assert_eq!(run_with(&args, &[("OOMWARDEN_STRICT_POLICY", "off")]).code, Some(3));
+        assert_eq!(run(&[&args[..], &["--strict-policy"]].concat()).code, Some(strict));
+        assert_eq!(run_with(&args, &[("OOMWARDEN_STRICT_POLICY", "Yes")]).code, Some(strict));
     }
 }
 
@@ -87,7 +106,7 @@ fn a_root_that_is_not_cgroup2_is_said_in_one_line() {
 #[test]
 fn idle_waits_for_a_signal_where_cgroup2_is_missing() {
     let dir = tempfile::tempdir().unwrap();
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_oomwarden"))
+    let mut child = program()
         .args(["run", "--on-unsupported=idle", "--listen", "none", "--cgroup-root"])
         .arg(dir.path())
         .stderr(std::process::Stdio::piped())
@@ -124,4 +143,84 @@ fn doctor_tells_people_and_programs_the_same() {
     assert!(parsed.to_string().contains("cgroup"), "{parsed}");
     assert!(people.out.lines().count() > 5, "{}", people.out);
     assert!(!people.messages.contains("panicked"));
+}
+
+fn run_with(args: &[&str], environment: &[(&str, &str)]) -> Ran {
+    let output = oomwarden().args(args).envs(environment.iter().copied()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code(), out: text(output.stdout), messages: text(output.stderr) }
+}
+
+/// A misspelt switch would let it kill where it was to look on.
+#[test]
+fn variables_that_nobody_knows_are_errors_for_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().to_str().unwrap();
+    for args in [
+        &["run", "--listen", "none", "--cgroup-root", root][..],
+        &["check", "policies/default.yaml"],
+        &["doctor", "--cgroup-root", root],
+        &["explain", "/t", "--by-name"],
+        &["pause", "--control", root],
+        &["schema"],
+        &["man"],
+    ] {
+        let ran = run_with(args, &[("OOMWARDEN_OBSERVER", "true")]);
+        let expected = "oomwarden: unknown environment variable OOMWARDEN_OBSERVER: did you mean OOMWARDEN_OBSERVE?\n";
+        assert_eq!((ran.code, ran.messages.as_str(), ran.out.as_str()), (Some(2), expected, ""), "{args:?}");
+        // One file of variables serves every command.
+        let known =
+            [("OOMWARDEN_OBSERVE", "yes"), ("OOMWARDEN_STATE", root), ("OOMWARDEN_JOURNAL_KEEP", "2"), ("OOMWARDEN_LISTEN", "none")];
+        assert_eq!(run_with(args, &known).code, run(args).code, "{args:?}");
+    }
+    assert_eq!(run_with(&["run", "--help"], &[("OOMWARDEN_OBSERVER", "true")]).code, Some(0));
+}
+
+#[test]
+fn variables_take_truth_as_people_write_it_and_are_named_when_they_are_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().to_str().unwrap();
+    let args = ["run", "--listen", "none", "--cgroup-root", root];
+    for name in ["OOMWARDEN_OBSERVE", "OOMWARDEN_LISTEN_API", "OOMWARDEN_STRICT_POLICY"] {
+        for value in ["1", "0", "true", "FALSE", "yes", "No", "on", "off", ""] {
+            let ran = run_with(&args, &[(name, value)]);
+            assert_eq!(ran.code, Some(3), "{name}={value}: {}", ran.messages);
+        }
+        let ran = run_with(&args, &[(name, "perhaps")]);
+        assert_eq!(ran.code, Some(2), "{}", ran.messages);
+        assert!(ran.messages.contains(name) && ran.messages.contains("perhaps") && ran.messages.contains("yes and no"), "{}", ran.messages);
+    }
+    for (name, value) in [
+        ("OOMWARDEN_PSI_GROUPS", "x"),
+        ("OOMWARDEN_LISTEN", "nonsense"),
+        ("OOMWARDEN_LISTEN", "127.0.0.1:1,nonsense"),
+        ("OOMWARDEN_LOG_LEVEL", "loud"),
+        ("OOMWARDEN_ON_UNSUPPORTED", "hope"),
+        ("OOMWARDEN_JOURNAL_MAX_SIZE", "64"),
+    ] {
+        let ran = run_with(&["run", "--cgroup-root", root], &[(name, value)]);
+        assert_eq!(ran.code, Some(2), "{name}: {}", ran.messages);
+        assert!(ran.messages.contains(name), "{name}: {}", ran.messages);
+    }
+    // What stands on the command line is not blamed on the environment.
+    let ran = run_with(&["run", "--psi-groups", "x"], &[("OOMWARDEN_PSI_GROUPS", "7")]);
+    assert!(ran.code == Some(2) && !ran.messages.contains("OOMWARDEN_PSI_GROUPS ("), "{}", ran.messages);
+    // Nothing is asked for by an empty value.
+    let empty = [
+        ("OOMWARDEN_PSI_GROUPS", ""),
+        ("OOMWARDEN_POLICY", ""),
+        ("OOMWARDEN_LISTEN", ""),
+        ("OOMWARDEN_LOG_LEVEL", ""),
+        ("OOMWARDEN_STATE", ""),
+    ];
+    let ran = run_with(&args, &empty);
+    assert_eq!(ran.code, Some(3), "{}", ran.messages);
+}
+
+#[test]
+fn the_service_is_started_again_however_often_it_ends() {
+    let unit = fs::read_to_string("deploy/systemd/oomwarden.service").unwrap();
+    let section = |name: &str| unit.split("\n[").find_map(|part| part.trim_start_matches('[').strip_prefix(&format!("{name}]\n"))).unwrap();
+    assert!(section("Unit").lines().any(|line| line == "StartLimitIntervalSec=0"), "{}", section("Unit"));
+    assert!(section("Service").lines().any(|line| line == "Restart=always"), "{}", section("Service"));
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use assert_cmd::Command;
 use oomwarden::record::board::Board;
 use oomwarden::record::counters::Counters;
+use oomwarden::record::degraded::Reason;
 use oomwarden::record::pulse::Pulse;
 use oomwarden::record::recent::Recent;
 use oomwarden::serve::{ControlSocket, Desk, Limits, Server, ServerHandle};
@@ -266,6 +267,24 @@ fn status_and_kills_tell_what_was_done() {
     let page = fixture.ask("GET", "/", "");
     assert!(page.body.contains("<td>/t/&lt;b&gt;</td>") && !page.body.contains("<b>"), "{}", page.body);
     assert!(page.head.contains("content-security-policy: default-src 'none'"), "{}", page.head);
+    fixture.end();
+}
+
+/// At the control socket with all that is wrong, at an address without names.
+#[test]
+fn what_is_degraded_is_told_in_full_at_the_control_socket() {
+    let fixture = start(Limits { fresh: Duration::from_millis(10), ..Limits::default() }, false);
+    let degraded = fixture.machine.counters.degraded();
+    assert_eq!(fixture.status()["degraded"], Value::Array(vec![]));
+    degraded.set(Reason::GroupPsi, "no PSI in /t/<b>");
+    wait("it is told", || fixture.status()["degraded"] == serde_json::json!([{"reason": "group_psi", "text": "no PSI in /t/<b>"}]));
+    let ready = fixture.ask("GET", "/-/ready", "");
+    assert_eq!((ready.status, ready.body.as_str()), (200, "ready, degraded: group_psi\ngroup_psi: no PSI in /t/<b>\n"));
+    let page = fixture.ask("GET", "/", "").body;
+    assert!(page.contains("Degraded (group_psi): no PSI in /t/&lt;b&gt;"), "{page}");
+    assert_eq!(fixture.ask_address("GET", "/-/ready").body, "ready, degraded: group_psi\n");
+    let (_, out, _) = oomwarden(&["status", "--control", fixture.socket.to_str().unwrap()]);
+    assert!(out.contains("DEGRADED (group_psi): no PSI in /t/<b>\n"), "{out}");
     fixture.end();
 }
 

@@ -5,9 +5,11 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
-use oomwarden::policy::{self, files};
+use oomwarden::policy::model::{Mode, Policy};
+use oomwarden::policy::{self, Source, files};
 use oomwarden::record::counters::Counters;
 use oomwarden::warden::reload::{self, Mailbox};
 
@@ -19,6 +21,8 @@ fn rule(name: &str) -> String {
 
 struct Watched {
     mailbox: Mailbox,
+    counters: Arc<Counters>,
+    loads: Arc<AtomicUsize>,
 }
 
 impl Watched {
@@ -28,10 +32,38 @@ impl Watched {
             let sources = files::read_sources(&sources).map_err(|error| error.to_string())?;
             policy::load(&sources).map(|loaded| loaded.policy).map_err(|errors| format!("{errors:?}"))
         };
-        let mailbox = Mailbox::new().unwrap();
-        let current = Arc::new(load().unwrap());
-        reload::start(mailbox.clone(), paths.to_vec(), current, Arc::new(Counters::new().unwrap()), Box::new(load)).unwrap();
-        Watched { mailbox }
+        let current = load().unwrap();
+        Watched::with(paths, current, Arc::default(), Box::new(load))
+    }
+
+    /// In place of a policy that can't be used, the built-in one only observes.
+    fn without_policy(path: &Path) -> Watched {
+        let paths = vec![path.to_path_buf()];
+        let sources = paths.clone();
+        let loads: Arc<AtomicUsize> = Arc::default();
+        let its_loads = Arc::clone(&loads);
+        let load = move || {
+            its_loads.fetch_add(1, Ordering::SeqCst);
+            let sources = files::read_sources(&sources).map_err(|error| error.to_string())?;
+            policy::load(&sources).map(|loaded| loaded.policy).map_err(|errors| format!("bad policy\n{}", errors[0]))
+        };
+        let mut current = Policy::builtin().unwrap().policy;
+        current.mode = Mode::Observe;
+        Watched::with(&paths, current, loads, Box::new(load))
+    }
+
+    fn with(paths: &[PathBuf], current: Policy, loads: Arc<AtomicUsize>, load: reload::Load) -> Watched {
+        let (mailbox, counters) = (Mailbox::new().unwrap(), Arc::new(Counters::new().unwrap()));
+        match current.mode {
+            Mode::Observe => counters.policy_fell_back(SystemTime::now(), "it is not there".to_owned()),
+            Mode::Enforce => counters.policy_started(SystemTime::now()),
+        }
+        reload::start(mailbox.clone(), paths.to_vec(), Arc::new(current), Arc::clone(&counters), load).unwrap();
+        Watched { mailbox, counters, loads }
+    }
+
+    fn degraded(&self) -> Option<String> {
+        self.counters.degraded().list().first().map(|(_, text)| text.to_string())
     }
 
     fn rules(&self) -> Option<Vec<String>> {
@@ -107,5 +139,138 @@ fn a_swapped_link_is_noticed_wherever_it_stands_on_the_way() {
         for watched in [&as_file, &as_directory, &through_two] {
             watched.becomes(&[name]);
         }
+    }
+}
+
+/// What was not there at the start comes in every way that there is, and is taken over.
+#[test]
+fn a_policy_that_was_not_there_is_taken_over_when_it_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let aside = dir.path().join("aside");
+    let make = |name: &str| {
+        let way = dir.path().join(name).join("etc/oomwarden");
+        (Watched::without_policy(&way.join("policy.yaml")), way)
+    };
+    // Written where every directory is still to be made.
+    let (written, way) = make("written");
+    fs::create_dir_all(&way).unwrap();
+    fs::write(way.join("policy.yaml"), rule("written")).unwrap();
+    written.becomes(&["written"]);
+    assert_eq!(written.degraded(), None);
+    // A directory a while after the other.
+    let (slow, way) = make("slow");
+    for place in [dir.path().join("slow"), dir.path().join("slow/etc"), way.clone()] {
+        fs::create_dir(place).unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    fs::write(way.join("policy.yaml"), rule("slow")).unwrap();
+    slow.becomes(&["slow"]);
+    // Moved to its place with all that is in it.
+    let (moved, _) = make("moved");
+    fs::create_dir_all(aside.join("etc/oomwarden")).unwrap();
+    fs::write(aside.join("etc/oomwarden/policy.yaml"), rule("moved")).unwrap();
+    fs::rename(&aside, dir.path().join("moved")).unwrap();
+    moved.becomes(&["moved"]);
+    // By a link at its place.
+    let (linked, way) = make("linked");
+    fs::create_dir_all(way.parent().unwrap()).unwrap();
+    symlink(dir.path().join("moved/etc/oomwarden"), &way).unwrap();
+    linked.becomes(&["moved"]);
+}
+
+/// The file is a link to what is made later.
+#[test]
+fn what_a_dangling_link_points_at_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (link, way) = (dir.path().join("policy.yaml"), dir.path().join("run/secrets"));
+    symlink(way.join("target"), &link).unwrap();
+    let watched = Watched::without_policy(&link);
+    fs::create_dir_all(&way).unwrap();
+    fs::write(way.join("target"), rule("target")).unwrap();
+    watched.becomes(&["target"]);
+}
+
+/// A directory that is not there, one without a file, and one that is taken away and made anew.
+#[test]
+fn a_directory_of_policies_is_waited_for_and_may_be_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let policies = dir.path().join("policies");
+    let watched = Watched::without_policy(&policies);
+    fs::create_dir(&policies).unwrap();
+    fs::write(policies.join("10.yaml"), rule("first")).unwrap();
+    watched.becomes(&["first"]);
+    fs::remove_dir_all(&policies).unwrap();
+    wait("its end is told", || watched.degraded().is_some_and(|text| text.contains("policies") && !text.contains("observes")));
+    fs::create_dir(&policies).unwrap();
+    fs::write(policies.join("10.yaml"), rule("second")).unwrap();
+    watched.becomes(&["second"]);
+    assert_eq!(watched.degraded(), None);
+}
+
+/// A file that may not be read is looked at again when its rights change. Root may read every file, so a test that may be root has to use
+/// another fault: what is read says which.
+#[test]
+fn rights_that_change_are_a_reason_to_look_again() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("policy.yaml");
+    fs::write(&path, rule("secret")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let file = path.clone();
+    let load = move || {
+        if fs::metadata(&file).unwrap().permissions().mode() & 0o004 == 0 {
+            return Err("can't read the policy".to_owned());
+        }
+        policy::load(&[Source::new("test", fs::read(&file).unwrap())]).map(|loaded| loaded.policy).map_err(|_| "bad policy".to_owned())
+    };
+    let mut current = Policy::builtin().unwrap().policy;
+    current.mode = Mode::Observe;
+    let watched = Watched::with(std::slice::from_ref(&path), current, Arc::default(), Box::new(load));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    wait("it is tried", || watched.degraded().is_some_and(|text| text.starts_with("can't read")));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    watched.becomes(&["secret"]);
+}
+
+/// The built-in policy observes in place of a broken one; mended to the very text of the built-in one it acts.
+#[test]
+fn the_text_of_the_built_in_policy_ends_the_observing_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("policy.yaml");
+    fs::write(&path, "version: 1\nrulez: []\n").unwrap();
+    let watched = Watched::without_policy(&path);
+    fs::write(&path, "version: 1\nrule: []\n").unwrap();
+    wait("the other fault is told", || watched.degraded().is_some_and(|text| text.contains("`rule`") && text.contains("only observes")));
+    assert!(watched.mailbox.take().is_none());
+    fs::write(&path, Source::builtin().text()).unwrap();
+    let mut taken = None;
+    wait("it is taken over", || {
+        taken = watched.mailbox.take();
+        taken.is_some()
+    });
+    assert_eq!((taken.unwrap().mode, watched.degraded()), (Mode::Enforce, None));
+}
+
+/// Between the first reading and the watch nobody tells of a change.
+#[test]
+fn files_that_became_good_before_they_were_watched_are_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("policy.yaml");
+    fs::write(&path, rule("early")).unwrap();
+    Watched::without_policy(&path).becomes(&["early"]);
+    // What is still wrong is looked at once, and not said twice.
+    fs::write(&path, "version: 1\nrulez: []\n").unwrap();
+    let broken = Watched::without_policy(&path);
+    wait("it is looked at", || broken.loads.load(Ordering::SeqCst) > 0);
+    fs::write(dir.path().join("other.yaml"), "").unwrap();
+    assert!(broken.counters.encode().unwrap().contains("oomwarden_policy_reload_failures_total 0\n"));
+    assert_eq!(broken.degraded().as_deref(), Some("it is not there"));
+}
+
+fn wait(what: &str, mut ready: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !ready() {
+        assert!(began.elapsed() < SOON, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -5,7 +5,7 @@ mod exposition;
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -15,6 +15,7 @@ use oomwarden::cgroup::path::GroupPath;
 use oomwarden::policy::globs::Globs;
 use oomwarden::policy::model::{KillWhat, Mode, Policy, Psi, PsiKind, Rule, Rung, Trigger, Victim};
 use oomwarden::record::counters::{Counters, Sensing};
+use oomwarden::record::degraded::Reason;
 use oomwarden::record::groups::GroupReader;
 use oomwarden::record::pulse::Pulse;
 use oomwarden::serve::{Limits, ListenAddr, ServeError, Server, ServerHandle};
@@ -306,7 +307,30 @@ fn readiness_follows_the_arming() {
     let early = fixture.get("/-/ready");
     assert_eq!((early.status, early.text()), (503, "not ready: the groups are not armed yet\n"));
     fixture.pulse.set_armed(true);
-    assert_eq!(fixture.get("/-/ready").status, 200);
+    let ready = fixture.get("/-/ready");
+    assert_eq!((ready.status, ready.text()), (200, "ready: the groups are armed\n"));
+}
+
+#[test]
+fn who_is_degraded_is_ready_and_says_so_without_names() {
+    let fixture = start(Limits { fresh: Duration::ZERO, ..Limits::default() });
+    let degraded = fixture.counters.degraded();
+    degraded.set(Reason::GroupPsi, "no PSI in /secret-tenant");
+    degraded.set(Reason::Policy, "/etc/secret-policy is refused");
+    assert_eq!(fixture.get("/-/ready").status, 503);
+    fixture.pulse.set_armed(true);
+    let ready = fixture.get("/-/ready");
+    assert_eq!((ready.status, ready.text()), (200, "ready, degraded: policy, group_psi\n"));
+    let metrics = fixture.get("/metrics");
+    for line in
+        ["oomwarden_degraded{reason=\"policy\"} 1", "oomwarden_degraded{reason=\"group_psi\"} 1", "oomwarden_degraded{reason=\"psi\"} 0"]
+    {
+        assert!(metrics.text().lines().any(|found| found == line), "{line}");
+    }
+    assert!(!metrics.text().contains("secret") && !fixture.get("/").text().contains("secret"));
+    degraded.clear(Reason::Policy);
+    degraded.clear(Reason::GroupPsi);
+    assert_eq!(fixture.get("/-/ready").text(), "ready: the groups are armed\n");
 }
 
 #[test]
@@ -494,6 +518,56 @@ fn a_taken_port_is_told_in_one_line() {
     // An address of nobody's (RFC 5737).
     let elsewhere = Server::bind(&["192.0.2.1:0".parse().expect("an address")]).expect_err("not ours");
     assert!(matches!(elsewhere, ServeError::Bind(..)), "{elsewhere}");
+}
+
+/// Any user can take the default address: it is said, and served as soon as it is free.
+#[test]
+fn a_default_address_that_is_taken_is_served_when_it_is_free() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address");
+    let server = Server::bind_or_wait(address);
+    assert!(server.local_addrs().is_empty());
+    let counters = Arc::new(Counters::new().expect("sound names"));
+    let pulse = Arc::new(Pulse::new().expect("a descriptor"));
+    let limits = Limits { retry: Duration::from_millis(20), ..Limits::default() };
+    let server = server.spawn(Arc::clone(&counters), pulse, limits).expect("started");
+    let degraded = counters.degraded().list();
+    let (reason, text) = degraded.first().expect("degraded");
+    assert_eq!((*reason, degraded.len()), (Reason::Listen, 1));
+    let uid = nix::unistd::getuid();
+    for part in [&address.to_string()[..], &format!("uid {uid}"), "ss -ltnp", "--listen"] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    // Whoever took it is tried against more than once.
+    std::thread::sleep(5 * limits.retry);
+    assert_eq!(counters.degraded().list(), degraded);
+    drop(taken);
+    let until = Instant::now() + LONG;
+    let answer = loop {
+        if let Ok(mut stream) = TcpStream::connect(address) {
+            stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("sent");
+            break parse(&read_to_end(&mut stream));
+        }
+        assert!(Instant::now() < until, "never served");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(answer.status, 200);
+    assert!(answer.text().contains("oomwarden_degraded{reason=\"listen\"} 0\n"), "{}", answer.text());
+    assert!(counters.degraded().list().is_empty());
+    server.shutdown();
+    assert!(TcpStream::connect(address).is_err(), "still listening after the shutdown");
+}
+
+/// The end is not held up by an address that is never free.
+#[test]
+fn a_server_that_waits_for_its_address_can_be_stopped() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let server = Server::bind_or_wait(taken.local_addr().expect("an address"));
+    let (counters, pulse) = (Arc::new(Counters::new().expect("sound names")), Arc::new(Pulse::new().expect("a descriptor")));
+    let server = server.spawn(counters, pulse, Limits::default()).expect("started");
+    let began = Instant::now();
+    server.shutdown();
+    assert!(began.elapsed() < Limits::default().retry);
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub enum File {
     OomGroup,
     /// memory.pressure
     Pressure,
+    /// cgroup.pressure (6.1): whether the group has PSI
+    PressureSwitch,
     /// cgroup.events
     GroupEvents,
     /// cgroup.stat
@@ -72,6 +74,7 @@ impl File {
             File::Low => c"memory.low",
             File::OomGroup => c"memory.oom.group",
             File::Pressure => c"memory.pressure",
+            File::PressureSwitch => c"cgroup.pressure",
             File::GroupEvents => c"cgroup.events",
             File::GroupStat => c"cgroup.stat",
             File::Type => c"cgroup.type",

@@ -13,6 +13,7 @@ use crate::policy::model::Policy;
 use crate::policy::{Loaded, Source, files, load};
 use crate::preview::daemon;
 use crate::preview::onlooker::Onlooker;
+use crate::warden::reload::BAD_POLICY;
 
 /// Which policy is asked.
 #[derive(Debug, Args)]
@@ -57,7 +58,7 @@ pub(super) fn sources_of(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
 pub(super) fn compile(sources: &[Source]) -> Result<Loaded, Failure> {
     load(sources).map_err(|diagnostics| {
         let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
-        Failure::new(USAGE, format!("bad policy\n{}", lines.join("\n")))
+        Failure::new(USAGE, format!("{BAD_POLICY}\n{}", lines.join("\n")))
     })
 }
 

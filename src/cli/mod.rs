@@ -1,9 +1,11 @@
 //! What users type: arguments to one subcommand a file, with no logic of their own.
 
 pub mod asking;
+mod beginning;
 pub mod check;
 pub mod completions;
 pub mod doctor;
+pub mod environment;
 pub mod explain;
 pub mod failure;
 pub mod hook_helper;
@@ -19,9 +21,10 @@ pub mod run;
 pub mod schema;
 pub mod status;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// Done.
 pub const DONE: u8 = 0;
@@ -89,10 +92,32 @@ enum Command {
     HookHelper,
 }
 
+/// What was typed, and what stands in the environment.
+fn parse() -> Result<Cli, ExitCode> {
+    let command = environment::prepare(Cli::command());
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let parsed = command.clone().try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = parsed.map_err(|error| {
+        let error = environment::name_variable(error, &command, &args);
+        // Help goes to standard output; where that is gone nobody reads.
+        let _ = error.print();
+        ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
+    })?;
+    // The daemon looked at the helper's environment when it started.
+    if !matches!(cli.command, Command::HookHelper) {
+        environment::check(&Cli::command(), std::env::vars_os()).map_err(|failure| ExitCode::from(failure.report()))?;
+    }
+    Ok(cli)
+}
+
 /// Runs the command that was typed.
 #[must_use]
 pub fn main() -> ExitCode {
-    let code = match Cli::parse().command {
+    let cli = match parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    let code = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(&args),
         Command::Plan(args) => plan::run(&args),

@@ -12,15 +12,16 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::asking::{compile, sources_of};
+use super::asking::sources_of;
+use super::beginning::{Beginning, begin, load};
 use super::failure::Failure;
 use super::logging::{self, LogFormat, LogLevel};
 use super::outside;
-use super::{DONE, FAILED, UNSUPPORTED, USAGE};
+use super::{DONE, FAILED, UNSUPPORTED};
 use crate::act::listeners;
 use crate::cgroup::root::Root;
-use crate::policy::model::{Mode, Policy, Psi, Trigger};
-use crate::policy::{Loaded, Source, parse_bytes};
+use crate::policy::model::{Policy, Psi, Trigger};
+use crate::policy::parse_bytes;
 use crate::record::board::Board;
 use crate::record::counters::Counters;
 use crate::record::file::{Destination, JournalTo, Rotation};
@@ -63,11 +64,15 @@ pub struct RunArgs {
     /// Policy file, or directory of *.yaml; without one a built-in policy is used
     #[arg(long, value_name = "FILE-or-DIR", env = "OOMWARDEN_POLICY", value_delimiter = ':')]
     policy: Vec<PathBuf>,
+    /// Exit if the policy can't be used at the start: with 2 if it is a bad one, with 1 if it can't be read. Else the last good one is used,
+    /// or the built-in one, which only observes then
+    #[arg(long, env = "OOMWARDEN_STRICT_POLICY")]
+    strict_policy: bool,
     /// Where cgroup v2 is mounted, or the subtree to watch
     #[arg(long, value_name = "DIR", env = "OOMWARDEN_CGROUP_ROOT", default_value = "/sys/fs/cgroup")]
     cgroup_root: PathBuf,
-    /// Address for metrics and health, or `none`
-    #[arg(long, value_name = "ADDR", env = "OOMWARDEN_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:19877")]
+    /// Address for metrics and health, or `none` [default: 127.0.0.1:19877, if it is free]
+    #[arg(long, value_name = "ADDR", env = "OOMWARDEN_LISTEN", value_delimiter = ',')]
     listen: Vec<ListenAddr>,
     /// Names of groups, status and last deeds at these addresses too, for reading
     #[arg(long, env = "OOMWARDEN_LISTEN_API")]
@@ -131,41 +136,12 @@ pub fn run(args: RunArgs) -> u8 {
     }
 }
 
-fn load(sources: &[Source], observe: bool) -> Result<Policy, Failure> {
-    let Loaded { mut policy, .. } = compile(sources)?;
-    if observe {
-        policy.mode = Mode::Observe;
-        policy.rules.iter_mut().for_each(|rule| rule.mode = Mode::Observe);
-    }
-    Ok(policy)
-}
-
-/// The policy to begin with.
-struct Beginning {
-    policy: Policy,
-    sources: Vec<Source>,
-    /// It is the last good one, taken over first at that time, because the one that was given is refused for that reason.
-    instead: Option<(SystemTime, String)>,
-}
-
-/// The policy that was given, or, if it is a bad one, the last good one.
-fn beginning(paths: &[PathBuf], observe: bool, state: &StateDir) -> Result<Beginning, Failure> {
-    let sources = sources_of(paths)?;
-    let refused = match load(&sources, observe) {
-        Ok(policy) => return Ok(Beginning { policy, sources, instead: None }),
-        Err(failure) => failure,
-    };
-    let unusable = |why: String| {
-        let path = state.path_of(state::policy::NAME);
-        Failure::new(USAGE, format!("{}\nand the last good policy in {} can't be used: {why}", refused.message, path.display()))
-    };
-    match state::policy::last_good(state) {
-        Ok(None) => Err(refused),
-        Err(error) => Err(unusable(error.to_string())),
-        Ok(Some(kept)) => match load(&kept.sources, observe) {
-            Ok(policy) => Ok(Beginning { policy, sources: kept.sources, instead: Some((kept.time, refused.message)) }),
-            Err(failure) => Err(unusable(failure.message)),
-        },
+/// The addresses for metrics and health. Those that were asked for must be had; any user of the machine can take the usual one, which must
+/// keep nobody from being protected.
+fn server(asked: &[ListenAddr]) -> Result<Server, Failure> {
+    match (asked, ListenAddr::DEFAULT) {
+        ([], ListenAddr::Socket(usual)) => Ok(Server::bind_or_wait(usual)),
+        _ => Server::bind(asked).map_err(|error| failed(FAILED)(error.to_string())),
     }
 }
 
@@ -192,7 +168,7 @@ fn pause_left(state: &StateDir) -> Option<Duration> {
 
 fn start(args: RunArgs) -> Result<(), Failure> {
     let state = StateDir::new(&args.state);
-    let Beginning { policy, sources, instead } = beginning(&args.policy, args.observe, &state)?;
+    let Beginning { policy, sources, instead } = begin(&args.policy, args.observe, args.strict_policy, &state)?;
     let policy = Arc::new(policy);
     // Before anything is blocked, locked or raised: hooks are ordinary processes.
     let helper = outside::start_helper(&policy, args.observe).map_err(|error| failed(FAILED)(format!("the helper for hooks: {error}")))?;
@@ -212,7 +188,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         )));
     }
     let _lock = lock_state(&args.state)?;
-    let server = Server::bind(&args.listen).map_err(|error| failed(FAILED)(error.to_string()))?;
+    let server = server(&args.listen)?;
     let control = control_socket(args.control.as_ref())?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let log = logging::start(args.log_format, args.log_level, colours).map_err(|error| failed(FAILED)(format!("log: {error}")))?;
@@ -227,10 +203,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
             counters.policy_started(SystemTime::now());
             policies.keep(&sources, &policy.hash);
         }
-        Some((since, why)) => {
-            tracing::error!("the policy is refused; the last good one is used, {} from {}: {why}", policy.hash, state::time_text(since));
-            counters.policy_fell_back(since);
-        }
+        Some(instead) => instead.tell(&counters),
     }
     let pulse = Arc::new(Pulse::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?);
     let records = Records::new(RECORDS, 64, counters.journal_dropped());

@@ -1,10 +1,11 @@
 //! What the kernel offers: PSI and its triggers, cgroup.kill, process_mrelease, pidfds, swap.
 
 use std::io;
+use std::path::PathBuf;
 
 use procfs::{FromRead, Meminfo};
 
-use super::{Finding, Machine};
+use super::{Finding, Machine, many};
 use crate::units::Bytes;
 
 pub(super) fn psi(machine: &Machine) -> Finding {
@@ -45,10 +46,24 @@ pub(super) fn psi_triggers(machine: &Machine) -> Finding {
             }
         }
     }
-    let advice = "rules on psi need it: see psi, run as root, or use a delegated subtree as --cgroup-root";
+    let advice =
+        "rules on psi need it: see psi, boot without cgroup_disable=pressure, run as root, or use a delegated subtree as --cgroup-root";
     match refusal {
         Some(error) => Finding::missing(format!("refused: {error}"), advice),
         None => Finding::missing("no group has memory.pressure", advice),
+    }
+}
+
+/// Whoever may write a group's cgroup.pressure can switch its PSI off (6.1).
+pub(super) fn psi_groups(machine: &Machine) -> Finding {
+    let is_off = |group: &&PathBuf| std::fs::read_to_string(group.join("cgroup.pressure")).is_ok_and(|text| text.trim() == "0");
+    let off: Vec<&PathBuf> = machine.groups.iter().filter(is_off).collect();
+    match off.first() {
+        None => Finding::ok("on in every group"),
+        Some(first) => Finding::degraded(
+            format!("off in {}, as in {}", many(off.len(), "group"), machine.group_path(first)),
+            "write 1 to cgroup.pressure there; rules on psi hear nothing of these groups",
+        ),
     }
 }
 

@@ -121,6 +121,7 @@ pub const CHECKS: &[Check] = &[
     ("kill-rights", Needs::CgroupRoot, groups::kill_rights),
     ("psi", Needs::Nothing, features::psi),
     ("psi-triggers", Needs::CgroupRoot, features::psi_triggers),
+    ("psi-groups", Needs::CgroupRoot, features::psi_groups),
     ("cgroup-kill", Needs::Nothing, features::cgroup_kill),
     ("process-mrelease", Needs::Nothing, features::process_mrelease),
     ("pidfd", Needs::Nothing, features::pidfd),

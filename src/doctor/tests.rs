@@ -287,6 +287,10 @@ fn psi_and_its_triggers() {
     fake.expect("psi-triggers", Status::Degraded, "CAP_SYS_RESOURCE");
     set("no", "no");
     fake.expect("psi-triggers", Status::Missing, "refused");
+    fake.expect("psi-groups", Status::Ok, "on in every group");
+    fake.write("cgroup/own.service/cgroup.pressure", "1\n");
+    fake.write("cgroup/web.service/cgroup.pressure", "0\n");
+    fake.expect("psi-groups", Status::Degraded, "off in 1 group, as in /web.service");
     fake.remove("cgroup/memory.pressure");
     fake.remove("cgroup/own.service");
     fake.remove("cgroup/web.service");
@@ -442,7 +446,7 @@ fn as_text_and_as_json() {
     let text = report.to_string();
     let line = text.lines().find(|line| line.contains("memory-controller")).unwrap();
     assert!(line.starts_with("missing   memory-controller  available, but not enabled for the groups below -> echo +memory >"), "{line}");
-    assert!(text.ends_with("\noomwarden can't do its work here: 24 ok, 1 degraded, 1 missing\n"), "{text}");
+    assert!(text.ends_with("\noomwarden can't do its work here: 25 ok, 1 degraded, 1 missing\n"), "{text}");
     assert_eq!(text.lines().count(), CHECKS.len() + 2);
 
     let json: serde_json::Value = serde_json::to_value(&report).unwrap();

@@ -108,6 +108,12 @@ pub fn nearest_name(what: &str, name: &str, known: &[&str]) -> String {
     if known.is_empty() { format!("{}: there is none", bad.message) } else { format!("{}: {}", bad.message, bad.hint) }
 }
 
+/// The one of the known names that a misspelt one most likely means.
+#[must_use]
+pub fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    values::nearest(name, known)
+}
+
 impl Policy {
     /// The policy that is compiled in: `policies/default.yaml`.
     ///

@@ -15,6 +15,7 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::degraded::{Degraded, Reason};
 use super::groups::{GroupCollector, Published};
 use super::lms::LmsMetrics;
 use super::model::Outcome;
@@ -68,6 +69,7 @@ pub struct PolicySummary {
 pub struct Counters {
     registry: Registry,
     published: Arc<Published>,
+    degraded: Arc<Degraded>,
     /// Held while the info series change and while a scrape gathers, so that no scrape sees a policy without rules.
     policy: Mutex<Option<PolicySummary>>,
     policy_info: IntGaugeVec,
@@ -182,6 +184,7 @@ impl Counters {
             )?,
             lms: LmsMetrics::new(r)?,
             policy: Mutex::new(None),
+            degraded: Arc::new(Degraded::new(r)?),
             published,
             registry,
         };
@@ -229,6 +232,7 @@ impl Counters {
 
     /// The policy that the daemon starts with was taken over.
     pub fn policy_started(&self, now: SystemTime) {
+        self.degraded.clear(Reason::Policy);
         self.reload_successful.set(1);
         self.reload_time.set(now.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()));
     }
@@ -239,8 +243,9 @@ impl Counters {
         self.policy_started(now);
     }
 
-    /// A policy was refused after the start; the old one stays.
-    pub fn policy_refused(&self) {
+    /// A policy was refused after the start; the old one stays. `text` says in one line what is wrong and what is in force.
+    pub fn policy_refused(&self, text: String) {
+        self.degraded.set(Reason::Policy, text);
         // The count last: who sees it rise finds the state already told.
         self.reload_successful.set(0);
         self.reload_failures.inc();
@@ -283,9 +288,10 @@ impl Counters {
         self.reload_successful.get() == 1
     }
 
-    /// The daemon starts with an older policy, taken over at `since`, because the one that it was given is refused.
-    pub fn policy_fell_back(&self, since: SystemTime) {
+    /// The daemon starts with another policy, taken over at `since`, because the one that it was given is refused: `text` as above.
+    pub fn policy_fell_back(&self, since: SystemTime, text: String) {
         self.policy_started(since);
+        self.degraded.set(Reason::Policy, text);
         self.reload_successful.set(0);
     }
 
@@ -323,6 +329,12 @@ impl Counters {
     #[must_use]
     pub fn published(&self) -> &Arc<Published> {
         &self.published
+    }
+
+    /// What keeps the daemon from doing all that it was set up for.
+    #[must_use]
+    pub fn degraded(&self) -> &Arc<Degraded> {
+        &self.degraded
     }
 
     /// Everything in the text format of Prometheus. Allocates and reads files: not for the warden.

@@ -17,7 +17,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::lms::{Lms, Table};
 use super::poller::Key;
-use super::psi::{Unprivileged, attempts, stall_total, text};
+use super::psi::{Refused, Unprivileged, attempts, stall_total, text};
 use crate::cgroup::buffer::ReadBuf;
 use crate::cgroup::group::{File, Group};
 use crate::cgroup::parse;
@@ -39,8 +39,8 @@ pub enum Errand {
 pub enum Reply {
     /// A trigger is armed, without privileges or with them.
     Armed(Key, OwnedFd, Option<Unprivileged>),
-    /// It could not be.
-    Refused(Key),
+    /// It could not be, and what is left then.
+    Refused(Key, Refused),
     /// It was not, since its group has no processes.
     Empty(Key),
     /// The table was written, or not.
@@ -97,8 +97,15 @@ fn work(inbox: &Receiver<Errand>, outbox: &Sender<Reply>, mail: &EventFd) {
                     Reply::Armed(key, fd, unprivileged)
                 }
                 Err(errno) => {
-                    told.refused(&group, errno);
-                    Reply::Refused(key)
+                    let file = group.open_file(File::Pressure, OFlags::RDONLY | OFlags::NONBLOCK).ok();
+                    let refused = match file.and_then(|file| stall_total(&file, psi.kind, &mut buffer)) {
+                        Some(_) => Refused::Readable,
+                        None => Refused::Unreadable,
+                    };
+                    if refused == Refused::Readable {
+                        told.refused(&group, errno);
+                    }
+                    Reply::Refused(key, refused)
                 }
             },
             Errand::Table(device, table) => {
@@ -134,12 +141,13 @@ fn next(inbox: &Receiver<Errand>, to_close: &mut Vec<OwnedFd>) -> Option<Errand>
 
 /// Arms a trigger, unless there are no processes in the group: its descriptor, and the trigger as the kernel took it.
 fn arm(group: &Group, psi: Psi, buffer: &mut ReadBuf) -> Result<Option<(OwnedFd, Psi)>, Errno> {
-    if has_no_processes(group, buffer) {
-        return Ok(None);
-    }
     let mut refused = Errno::INVAL;
     for attempt in attempts(psi) {
+        // Where PSI is off there is no such file, which is to be said of groups without processes too.
         let fd = group.open_file(File::Pressure, OFlags::RDWR | OFlags::NONBLOCK)?;
+        if has_no_processes(group, buffer) {
+            return Ok(None);
+        }
         match write(&fd, text(attempt).as_bytes()) {
             Ok(_) => return Ok(Some((fd, attempt))),
             Err(Errno::INVAL) => refused = Errno::INVAL,

@@ -2,7 +2,8 @@
 //!
 //! A privileged trigger costs a kernel thread a group, so there is a budget. While it lasts, every watched group has its
 //! triggers; beyond it a group gets them when its own memory.events tell of trouble, and the group whose last trouble lies
-//! farthest back gives its own up. Arming can block, so the clerk does it. Documentation/accounting/psi.rst.
+//! farthest back gives its own up. Arming can block, so the clerk does it. Where PSI is off there is nothing to read on a timer
+//! either: such a trigger is dead, and said to be. Documentation/accounting/psi.rst.
 //!
 //! A group gets its triggers with its first process. Nothing stalls in it before, and it may be
 //! removed at any moment: kernels up to 6.12 at least lose a trigger that is written while its group
@@ -25,7 +26,9 @@ const OLD_SMALLEST: Duration = Duration::from_millis(500);
 /// How long a group keeps its triggers at the least, however many others are in trouble.
 const SHORTEST_STAY: Duration = Duration::from_secs(2);
 /// How soon a refused trigger is tried again.
-const RETRY: Duration = Duration::from_secs(10);
+pub const RETRY: Duration = Duration::from_secs(10);
+/// How soon it is tried again where the group's PSI was switched.
+const SWITCHED: Duration = Duration::from_secs(1);
 
 /// `psi` and, in order, what to try where the kernel refuses it with EINVAL: wider windows with the same ratio of stall to
 /// window, so that none is more sensitive than what was asked for.
@@ -75,6 +78,17 @@ enum State {
     Armed(OwnedFd),
     /// The kernel won't: stall totals are read on a timer.
     Timer(Option<Stall>),
+    /// The kernel won't, and there is no total to be read: PSI is off.
+    Dead,
+}
+
+/// What is left where the kernel refuses a trigger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The stall total can be read.
+    Readable,
+    /// There is none.
+    Unreadable,
 }
 
 /// The begin of a window that is watched on a timer.
@@ -207,6 +221,17 @@ impl Pool {
         self.with_slots().filter(|(_, entry)| matches!(entry.state, State::Timer(_))).count()
     }
 
+    /// Triggers for which nothing can be read at all.
+    pub fn dead(&self) -> impl Iterator<Item = (GroupId, Psi)> {
+        self.with_slots().filter(|(_, entry)| matches!(entry.state, State::Dead)).map(|(_, entry)| (entry.group, entry.psi))
+    }
+
+    /// Whether a group has triggers that can fire.
+    #[must_use]
+    pub fn hears(&self, group: GroupId) -> bool {
+        self.with_slots().any(|(_, entry)| entry.group == group && !matches!(entry.state, State::Dead))
+    }
+
     /// Whether a group has its triggers.
     #[must_use]
     pub fn has(&self, group: GroupId) -> bool {
@@ -336,9 +361,18 @@ impl Pool {
         Some((self.key(key.slot), fd))
     }
 
-    /// The next trigger on a timer that is to be tried again, if its last trial is long enough ago.
+    /// The next trigger, on a timer or dead, that is to be tried again, if its last trial is long enough ago.
     pub fn retry(&mut self, now: Duration) -> Option<(Key, GroupId, Psi)> {
-        let late = |entry: &Entry| matches!(entry.state, State::Timer(_)) && now.saturating_sub(entry.asked) >= RETRY;
+        self.retry_one(now, RETRY, |entry| matches!(entry.state, State::Timer(_) | State::Dead))
+    }
+
+    /// The next dead trigger of a group whose PSI was switched: to be tried at once, but not as often as its owner can switch it.
+    pub fn switched(&mut self, group: GroupId, now: Duration) -> Option<(Key, GroupId, Psi)> {
+        self.retry_one(now, SWITCHED, |entry| entry.group == group && matches!(entry.state, State::Dead))
+    }
+
+    fn retry_one(&mut self, now: Duration, after: Duration, wanted: impl Fn(&Entry) -> bool) -> Option<(Key, GroupId, Psi)> {
+        let late = |entry: &Entry| wanted(entry) && now.saturating_sub(entry.asked) >= after;
         let slot = self.entries.iter().position(|entry| entry.as_ref().is_some_and(late))?;
         let entry = self.entries.get_mut(slot)?.as_mut()?;
         (entry.state, entry.asked) = (State::Asked, now);
@@ -353,10 +387,13 @@ impl Pool {
         }
     }
 
-    /// The clerk could not arm it: it is read on a timer from now on.
-    pub fn refused(&mut self, key: Key) {
+    /// The clerk could not arm it: it is read on a timer from now on, if there is something to read.
+    pub fn refused(&mut self, key: Key, refused: Refused) {
         if let Some(entry) = self.entry_mut(key) {
-            entry.state = State::Timer(None);
+            entry.state = match refused {
+                Refused::Readable => State::Timer(None),
+                Refused::Unreadable => State::Dead,
+            };
         }
     }
 

@@ -38,6 +38,8 @@ pub enum FileName {
     SubtreeControl,
     /// memory.oom.group
     OomGroup,
+    /// cgroup.pressure
+    PressureSwitch,
 }
 
 impl FileName {
@@ -48,6 +50,7 @@ impl FileName {
             b"cgroup.type" => Some(FileName::Type),
             b"cgroup.subtree_control" => Some(FileName::SubtreeControl),
             b"memory.oom.group" => Some(FileName::OomGroup),
+            b"cgroup.pressure" => Some(FileName::PressureSwitch),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /metrics` | every metric in Prometheus' text format 0.0.4, gzip where asked; docs/metrics.md |
 //! | `GET /-/healthy` | 200 while the warden thread makes progress, 503 when it has not answered for 2 s |
-//! | `GET /-/ready` | 200 once the groups are armed, 503 before |
+//! | `GET /-/ready` | 200 once the groups are armed, 503 before; the text says what is degraded |
 //! | `GET /` | a page that names version, policy fingerprint and these endpoints |
 //! | `GET /api/v1/status` | how the daemon stands, as JSON: [`status`] |
 //! | `GET /api/v1/kills?limit=N` | the journal's last lines, the newest first, as a JSON array |
@@ -25,6 +25,7 @@ pub mod control;
 mod gzip;
 mod health;
 mod house;
+mod late;
 mod pages;
 pub mod socket;
 pub mod status;
@@ -40,6 +41,7 @@ use tokio::sync::oneshot;
 
 pub use address::ListenAddr;
 use connections::{Acceptor, until};
+use late::Late;
 use pages::Site;
 pub use socket::{ControlAddr, ControlSocket};
 
@@ -75,6 +77,8 @@ pub struct Limits {
     pub fresh: Duration,
     /// How long the warden has for answering.
     pub pulse: Duration,
+    /// How soon a default address that is taken is tried again.
+    pub retry: Duration,
     /// The warden is woken for the sake of its pulse at most once in this time.
     pub ask_every: Duration,
 }
@@ -90,6 +94,7 @@ impl Default for Limits {
             header_bytes: 8192,
             fresh: Duration::from_millis(100),
             pulse: Duration::from_secs(2),
+            retry: Duration::from_secs(10),
             ask_every: Duration::from_secs(1),
         }
     }
@@ -151,6 +156,7 @@ pub struct Desk {
 pub struct Server {
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
+    late: Option<Late>,
     control: Option<ControlSocket>,
     desk: Desk,
     api: bool,
@@ -170,15 +176,26 @@ impl Server {
     /// # Errors
     /// The first address that can't be listened at.
     pub fn bind(addresses: &[ListenAddr]) -> Result<Server, ServeError> {
-        let mut server = Server { listeners: Vec::new(), addresses: Vec::new(), control: None, desk: Desk::default(), api: false };
+        let mut server = Server::nowhere();
         for address in addresses.iter().filter_map(ListenAddr::socket) {
             let failed = |error| ServeError::bind(address, error);
-            let listener = TcpListener::bind(address).map_err(failed)?;
-            listener.set_nonblocking(true).map_err(failed)?;
+            let listener = late::listen(address).map_err(failed)?;
             server.addresses.push(listener.local_addr().map_err(failed)?);
             server.listeners.push(listener);
         }
         Ok(server)
+    }
+
+    /// Listens at an address that nobody asked for. Where it can't be had all else goes on: it is told as `degraded`, tried again now and
+    /// then, and served as soon as it is free.
+    #[must_use]
+    pub fn bind_or_wait(address: SocketAddr) -> Server {
+        Server::bind(&[ListenAddr::Socket(address)])
+            .unwrap_or_else(|error| Server { late: Some(Late::new(address, &error)), ..Server::nowhere() })
+    }
+
+    fn nowhere() -> Server {
+        Server { listeners: Vec::new(), addresses: Vec::new(), late: None, control: None, desk: Desk::default(), api: false }
     }
 
     /// Where it listens, with the ports that the kernel chose.
@@ -214,15 +231,19 @@ impl Server {
     /// The thread or its event loop can't be made.
     pub fn spawn(self, counters: Arc<Counters>, pulse: Arc<Pulse>, limits: Limits) -> Result<ServerHandle, ServeError> {
         let mut handle = ServerHandle { addresses: self.addresses, stop: None, thread: None };
-        if self.listeners.is_empty() && self.control.is_none() {
+        if self.listeners.is_empty() && self.control.is_none() && self.late.is_none() {
             return Ok(handle);
         }
         let limits = limits.sound();
+        let (late, degraded) = (self.late, Arc::clone(counters.degraded()));
+        if let Some(late) = &late {
+            late.tell(&degraded, limits.retry);
+        }
         let site = Arc::new(Site::new(counters, pulse, limits, Instant::now(), self.desk, self.api));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(ServeError::Start)?;
         // Its file goes when the thread ends.
         let mut control = self.control;
-        let (acceptor, at_control) = {
+        let (acceptor, elsewhere, at_control) = {
             let _inside = runtime.enter();
             // Out of the same share of descriptors.
             let places = if control.is_some() { (limits.connections / 2).min(CONTROL_PLACES) } else { 0 };
@@ -232,7 +253,7 @@ impl Server {
                 Some(listener) => Some(Acceptor::at_control(listener, limits).map_err(ServeError::Start)?),
                 None => None,
             };
-            (Acceptor::at_addresses(self.listeners, elsewhere).map_err(ServeError::Start)?, at_control)
+            (Acceptor::at_addresses(self.listeners, elsewhere).map_err(ServeError::Start)?, elsewhere, at_control)
         };
         let (stop, stopped) = oneshot::channel();
         let work = move || {
@@ -240,7 +261,13 @@ impl Server {
             if let Some(acceptor) = at_control {
                 runtime.spawn(acceptor.serve(Arc::clone(&site)));
             }
-            runtime.block_on(until(stopped, acceptor.serve(site)));
+            let serve = async {
+                match late {
+                    None => acceptor.serve(site).await,
+                    Some(late) => late.acceptor(elsewhere, &degraded).await.serve(site).await,
+                }
+            };
+            runtime.block_on(until(stopped, serve));
             // On its own thread, and every connection with it; who writes to a disk that stalls is not waited for.
             runtime.shutdown_background();
         };

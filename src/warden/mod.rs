@@ -20,6 +20,7 @@
 //! - [`attention`]: gaps in which the warden did not run.
 //! - [`switches`]: pause and circuit breakers, which keep it from deeds.
 //! - [`vain`]: levels that no kill could lift.
+//! - [`deaf`]: rules that wait for stall where there is none to read.
 //! - [`published`]: the groups that a scrape shows.
 //! - [`unmatched`]: exclusions that protect nothing here.
 
@@ -27,6 +28,7 @@ pub mod attention;
 pub mod climbs;
 mod closer;
 pub mod court;
+mod deaf;
 pub mod holds;
 pub mod hooks;
 mod kernels_turn;
@@ -483,6 +485,8 @@ impl Warden {
         if self.senses.is_armed()
             && let Some(announce) = self.announce.take()
         {
+            // Who asks whether it is ready finds what it lacks; `publish` tells it otherwise.
+            let _ = self.senses.tell_deaf(&self.policy, self.counters.degraded());
             self.pulse.set_armed(true);
             announce();
         }
@@ -719,7 +723,7 @@ impl Warden {
     }
 
     fn publish(&mut self) {
-        if self.senses.publish(self.clock.now(), &self.counters) {
+        if self.senses.publish(self.clock.now(), &self.policy, &self.counters) {
             self.switches.changed();
         }
     }

@@ -3,7 +3,10 @@
 //! It acts on close-after-write, on rename (which is how a ConfigMap's symlink is swapped, too) and on SIGHUP, never on a
 //! file that is still being written. A file that leaves a directory of policies counts a moment later, since some editors move
 //! it away before they write it anew. A policy that is refused leaves the old one in force.
+//!
+//! A path need not exist: the nearest directory on the way to it is watched, and the next one as soon as it is made.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -15,15 +18,19 @@ use inotify::{EventMask, Inotify, WatchMask};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::policy::model::Policy;
+use crate::policy::model::{Mode, Policy};
 use crate::record::counters::Counters;
 
+/// What a refusal for what is wrong in the text begins with; a line for each fault follows, with indented hints.
+pub const BAD_POLICY: &str = "bad policy";
 /// Room for a few events with the longest names.
 const BUFFER_BYTES: usize = 4096;
-/// How long a file is gone before it counts as taken out of the policy.
+/// How long a file is gone before it counts as taken out of the policy, and how long one is left alone that may still be written.
 const GONE: Duration = Duration::from_secs(1);
 /// How many symlinks of a path are followed: as many as the kernel follows.
 const MOST_LINKS: usize = 40;
+/// How often directories that are made meanwhile are gone after.
+const MOST_STEPS: usize = 64;
 
 #[derive(Debug)]
 struct Shared {
@@ -102,24 +109,33 @@ struct Reloader {
 impl Reloader {
     /// Watches the directories in which the files, and what their symlinks point at, stand.
     fn watch(&mut self) {
-        for path in &self.paths {
-            for place in places(path) {
+        let mut watched: Vec<PathBuf> = Vec::new();
+        // A directory that was made before the one above it was watched is told of by nobody.
+        for _ in 0..MOST_STEPS {
+            let mut new: Vec<PathBuf> = self.paths.iter().flat_map(|path| places(path)).filter(|place| !watched.contains(place)).collect();
+            if new.is_empty() {
+                return;
+            }
+            for place in &new {
                 let comes = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::CREATE;
-                let mask = comes | WatchMask::MOVED_FROM | WatchMask::DELETE | WatchMask::ONLYDIR;
-                if let Err(error) = self.inotify.watches().add(&place, mask) {
+                let mask = comes | WatchMask::MOVED_FROM | WatchMask::DELETE | WatchMask::ATTRIB | WatchMask::ONLYDIR;
+                if let Err(error) = self.inotify.watches().add(place, mask) {
                     tracing::warn!("{}: changes are not noticed: {error}; reload by SIGHUP", place.display());
                 }
             }
+            watched.append(&mut new);
         }
     }
 
     fn work(mut self) {
         let mut buffer = vec![0; BUFFER_BYTES];
-        let mut gone_for_good: Option<Instant> = None;
+        // Files may have become good before they were watched.
+        let mut first = !self.counters.is_last_policy_in_force();
+        let mut look_at = first.then(|| Instant::now() + GONE);
         loop {
             let mut fds =
                 [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN), PollFd::new(self.mailbox.0.ask.as_fd(), PollFlags::POLLIN)];
-            if let Err(error) = poll(&mut fds, gone_for_good.map_or(PollTimeout::NONE, until)) {
+            if let Err(error) = poll(&mut fds, look_at.map_or(PollTimeout::NONE, until)) {
                 if error == nix::errno::Errno::EINTR {
                     continue;
                 }
@@ -130,13 +146,19 @@ impl Reloader {
             let _ = self.mailbox.0.ask.read();
             let asked = self.mailbox.0.asked.swap(false, Ordering::SeqCst);
             let changed = self.changed(&mut buffer);
-            if changed == Change::Gone {
-                gone_for_good = Some(Instant::now() + GONE);
+            if changed == Change::Nearer {
+                self.watch();
             }
-            let gone = gone_for_good.is_some_and(|at| at <= Instant::now());
-            if asked || changed == Change::Whole || gone {
-                gone_for_good = None;
-                self.reload(asked);
+            if changed == Change::Gone || changed == Change::Nearer && self.paths.iter().all(|path| path.exists()) {
+                (look_at, first) = (Some(Instant::now() + GONE), false);
+            }
+            let due = look_at.is_some_and(|at| at <= Instant::now());
+            let told = asked || changed == Change::Whole;
+            if told || due {
+                look_at = None;
+                // What is still wrong was said at the start.
+                let quiet = std::mem::take(&mut first) && !told;
+                self.reload(asked, quiet);
                 // A swapped symlink may point elsewhere now.
                 self.watch();
             }
@@ -150,7 +172,16 @@ impl Reloader {
             let mut any = false;
             for event in events {
                 any = true;
+                if event.mask.contains(EventMask::IGNORED) {
+                    // A watched directory is no more.
+                    changed = changed.max(Change::Gone);
+                }
                 let Some(name) = event.name else { continue };
+                let comes = event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO);
+                if comes && event.mask.contains(EventMask::ISDIR) && self.paths.iter().any(|path| is_on_the_way(path, name)) {
+                    changed = changed.max(Change::Nearer);
+                    continue;
+                }
                 // A file is created before it is written; only a symlink is whole at once.
                 let created = event.mask.contains(EventMask::CREATE);
                 let whole = !created || self.paths.iter().any(|path| places(path).any(|place| place.join(name).is_symlink()));
@@ -168,6 +199,13 @@ impl Reloader {
                         || path.canonicalize().is_ok_and(|target| target.file_name() == Some(name))
                         || links(path).iter().any(|link| link.file_name() == Some(name))
                 });
+                if event.mask.contains(EventMask::ATTRIB) {
+                    // Perhaps it may be read now. Who makes a file sets its rights before it is whole.
+                    if ours && !self.counters.is_last_policy_in_force() {
+                        changed = changed.max(Change::Gone);
+                    }
+                    continue;
+                }
                 if ours && whole {
                     changed = Change::Whole;
                 }
@@ -179,9 +217,10 @@ impl Reloader {
         changed
     }
 
-    fn reload(&mut self, asked: bool) {
+    fn reload(&mut self, asked: bool, quiet: bool) {
         match (self.load)() {
-            Ok(policy) if policy.hash == self.current.hash && !asked => {
+            // The built-in policy that only observes, in place of one that could not be used, may have the text of the one that can.
+            Ok(policy) if policy.hash == self.current.hash && policy.mode == self.current.mode && !asked => {
                 if !self.counters.is_last_policy_in_force() {
                     tracing::info!("policy {} stands in the files again", policy.hash);
                     self.counters.policy_started(SystemTime::now());
@@ -196,8 +235,10 @@ impl Reloader {
                 self.current = Arc::new(policy);
                 self.mailbox.put(Arc::clone(&self.current));
             }
+            Err(_) if quiet => {}
             Err(message) => {
-                self.counters.policy_refused();
+                let observes = if self.current.mode == Mode::Observe { " and only observes" } else { "" };
+                self.counters.policy_refused(format!("{}; {} stays in force{observes}", gist(&message), self.current.hash));
                 tracing::error!("the new policy is refused, {} stays in force:\n{message}", self.current.hash);
             }
         }
@@ -209,7 +250,9 @@ impl Reloader {
 enum Change {
     /// Nothing.
     None,
-    /// One left a directory.
+    /// A directory on the way to one is there.
+    Nearer,
+    /// One left a directory, or may be read now: to be looked at in a moment.
     Gone,
     /// One is there, and whole.
     Whole,
@@ -243,13 +286,46 @@ fn links(path: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// What the symlinks on the way to a path name.
+fn targets(path: &Path) -> impl Iterator<Item = PathBuf> {
+    links(path).into_iter().filter_map(|link| Some(parent(&link).join(link.read_link().ok()?)))
+}
+
+/// Whether a directory of that name, where it stands, may be one on the way to a path.
+fn is_on_the_way(path: &Path, name: &OsStr) -> bool {
+    let named = |path: &Path| path.ancestors().any(|part| part.file_name() == Some(name));
+    named(path) || targets(path).any(|target| named(&target))
+}
+
+/// The directory in which a path stands, or would stand; where there is none, the nearest one above it.
+fn nearest_directory(path: &Path) -> PathBuf {
+    let mut place = parent(path);
+    while !place.is_dir() && place != Path::new(".") {
+        place = parent(&place);
+    }
+    place
+}
+
 /// The directories to watch for one path.
 fn places(path: &Path) -> impl Iterator<Item = PathBuf> {
     let target = path.canonicalize().ok();
     let directory = path.is_dir().then(|| path.to_path_buf());
-    let own = (!path.is_dir()).then(|| parent(path));
+    let own = (!path.is_dir()).then(|| nearest_directory(path));
     let beside = links(path).into_iter().map(|link| parent(&link));
-    [directory, own, target.filter(|target| !target.is_dir()).map(|target| parent(&target))].into_iter().flatten().chain(beside)
+    let missing = targets(path).filter(|target| !target.exists()).map(|target| nearest_directory(&target));
+    let known = [directory, own, target.filter(|target| !target.is_dir()).map(|target| parent(&target))];
+    known.into_iter().flatten().chain(beside).chain(missing)
+}
+
+/// The first fault of a refusal in one line, and how many more there are.
+#[must_use]
+pub fn gist(message: &str) -> String {
+    let mut faults = message.lines().filter(|line| *line != BAD_POLICY && !line.starts_with(' '));
+    let first = faults.next().unwrap_or(BAD_POLICY);
+    match faults.count() {
+        0 => first.to_owned(),
+        more => format!("{first} (and {more} more, see the log)"),
+    }
 }
 
 /// Exclusions that stood in `old` and don't in `new`, in words.

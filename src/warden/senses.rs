@@ -9,6 +9,7 @@ use nix::sys::eventfd::EventFd;
 
 use super::Pending;
 use super::court::Sight;
+use super::deaf::Deaf;
 use super::kernels_turn::KernelsTurn;
 use super::levels::Sample;
 use super::oom_group::{News, OomGroups};
@@ -31,7 +32,7 @@ use crate::sense::lms::Table;
 use crate::sense::node::Node;
 use crate::sense::poller::{Key, Poller, Token};
 use crate::sense::process::Processes;
-use crate::sense::psi::{Pool, total_us};
+use crate::sense::psi::{self, Pool, Refused, total_us};
 use crate::sense::tree::{Change, Slot, Touched, Tree};
 use crate::sense::trend::Trends;
 
@@ -49,6 +50,8 @@ pub struct Senses {
     pub tree: Tree,
     /// PSI triggers.
     pub(super) pool: Pool,
+    /// Rules that wait for stall where there is none to read.
+    pub(super) deaf: Deaf,
     pub(super) clerk: Clerk,
     /// Where memory.oom.group is to be set.
     pub oom_groups: OomGroups,
@@ -153,10 +156,12 @@ impl Senses {
         let _ = buffer.lock();
         let mut tree = Tree::scan(root, policy, descriptors)?;
         tree.send_scout(Arc::clone(&mail))?;
-        let root = tree.get(Tree::ROOT).map(|node| node.group.id).ok_or(io::ErrorKind::NotFound)?;
+        let (root, deaf) =
+            tree.get(Tree::ROOT).map(|node| (node.group.id, Deaf::look(&node.group, &mut buffer))).ok_or(io::ErrorKind::NotFound)?;
         Ok(Senses {
             tree,
             pool: Pool::new(psi_groups, root),
+            deaf,
             clerk: Clerk::start(mail)?,
             oom_groups,
             node: Node::open()?,
@@ -251,6 +256,7 @@ impl Senses {
                     self.arm_populated(slot, now, policy, poller);
                 }
                 Change::Touched(slot, Touched::OomGroup) => self.tell_oom_groups(slot, News::Written, policy),
+                Change::Touched(slot, Touched::PressureSwitch) => self.pressure_switched(slot, now),
                 Change::NoticesLost => {
                     self.oom_groups.heard(News::Lost, policy);
                     for slot in (0..).take(self.tree.places()) {
@@ -268,8 +274,13 @@ impl Senses {
     }
 
     fn plan_timer(&mut self, now: Duration) {
-        let needed = self.tree.needs_timer() || self.pool.timed() > 0;
-        self.timer_due = needed.then(|| self.timer_due.unwrap_or(now + TIMER));
+        let needed = if self.tree.needs_timer() || self.pool.timed() > 0 {
+            Some(TIMER)
+        } else {
+            // Only to be tried again.
+            self.pool.dead().next().map(|_| psi::RETRY)
+        };
+        self.timer_due = needed.map(|after| self.timer_due.map_or(now + after, |due| due.min(now + after)));
     }
 
     fn register(&mut self, slot: Slot, poller: &Poller) {
@@ -316,11 +327,18 @@ impl Senses {
                     if let Some(unwanted) = self.pool.armed_now(key, fd, unprivileged, now, register) {
                         self.clerk.send(Errand::Close(unwanted));
                     }
+                    if self.deaf.tells_of_groups() {
+                        self.changed_at(now);
+                    }
                 }
                 Reply::Empty(key) => self.without_processes(key, now, policy, poller),
-                Reply::Refused(key) => {
-                    self.pool.refused(key);
-                    self.timer_due.get_or_insert(Duration::ZERO);
+                Reply::Refused(key, refused) => {
+                    self.pool.refused(key, refused);
+                    match refused {
+                        Refused::Readable => self.timer_due = Some(Duration::ZERO),
+                        Refused::Unreadable => self.changed_at(now),
+                    }
+                    self.plan_timer(now);
                 }
                 Reply::Table(table, result) => self.signal.table_written(table, result, now),
             }
@@ -444,13 +462,10 @@ impl Senses {
             }
         }
         // What refused a trigger may take one by now: a group's owner can switch its pressure off and on.
-        while let Some((key, group, psi)) = self.pool.retry(now) {
-            match self.tree.slot_of(group).and_then(|slot| self.tree.get(slot)) {
-                Some(node) => self.clerk.send(Errand::Arm(key, Arc::clone(&node.group), psi)),
-                None => self.pool.refused(key),
-            }
+        while let Some(one) = self.pool.retry(now) {
+            self.try_again(one);
         }
-        self.timer_due = Some(now + TIMER);
+        self.timer_due = None;
         self.plan_timer(now);
     }
 
@@ -514,8 +529,8 @@ impl Senses {
         Census { groups: self.tree.len(), timed_groups, armed: self.pool.armed(), timed_triggers }
     }
 
-    /// Brings gauges and the groups that a scrape shows up to date; whether it was time for that.
-    pub fn publish(&mut self, now: Duration, counters: &Counters) -> bool {
+    /// Brings gauges, the groups that a scrape shows and what is degraded up to date; whether it was time for that.
+    pub fn publish(&mut self, now: Duration, policy: &Policy, counters: &Counters) -> bool {
         let armed = self.is_armed();
         if armed && !std::mem::replace(&mut self.was_armed, armed) {
             self.publish_due = Some(now);
@@ -525,6 +540,9 @@ impl Senses {
             return false;
         }
         self.publish_due = None;
+        if !self.tell_deaf(policy, counters.degraded()) {
+            self.changed_at(now);
+        }
         let timed = self.tree.degraded().max(self.pool.timed());
         counters.set_groups(Gauge::Timer, timed);
         counters.set_groups(Gauge::Trigger, self.tree.len().saturating_sub(timed));
@@ -536,7 +554,7 @@ impl Senses {
                 above.push(node.group.unheld());
                 at = node.parent;
             }
-            let (rules, psi) = (node.class.subject_of, self.pool.has(node.group.id));
+            let (rules, psi) = (node.class.subject_of, self.pool.hears(node.group.id));
             Some(Arc::new(Subject { group: node.group.unheld(), above, rules, psi }) as Arc<dyn GroupReader>)
         };
         counters.published().publish(self.tree.slots().filter_map(subject).collect());

@@ -14,7 +14,7 @@ use crate::policy::model::{EntrySet, Policy, Psi, Trigger};
 use crate::record::rules::RuleCounters;
 use crate::sense::clerk::Errand;
 use crate::sense::poller::{Key, Poller};
-use crate::sense::psi::{Firing, stall_total};
+use crate::sense::psi::{Firing, Refused, stall_total};
 use crate::sense::tree::{Node, Sensing, Slot};
 
 /// Whether a group had triggers before, which the clerk may still have to close.
@@ -87,8 +87,8 @@ impl Senses {
             // It may have come since, and have been told of already.
             self.arm_populated(slot, now, policy, poller);
         } else {
-            self.pool.refused(key);
-            self.timer_due.get_or_insert(Duration::ZERO);
+            self.pool.refused(key, Refused::Readable);
+            self.timer_due = Some(Duration::ZERO);
         }
     }
 
@@ -131,6 +131,22 @@ impl Senses {
     pub fn doubt_above(&mut self, scope: GroupId, now: Duration) {
         let tree = &self.tree;
         self.pool.doubt(now, |group| group != scope && below(tree, scope, group));
+    }
+
+    /// A group's PSI was switched off or on. That a trigger is dead by it the kernel says; here it is tried whether it can be armed again.
+    pub(super) fn pressure_switched(&mut self, slot: Slot, now: Duration) {
+        let Some(group) = self.tree.get(slot).map(|node| node.group.id) else { return };
+        while let Some(one) = self.pool.switched(group, now) {
+            self.try_again(one);
+        }
+    }
+
+    /// Has the clerk try once more to arm a trigger.
+    pub(super) fn try_again(&mut self, (key, group, psi): (Key, GroupId, Psi)) {
+        match self.tree.slot_of(group).and_then(|slot| self.tree.get(slot)) {
+            Some(node) => self.clerk.send(Errand::Arm(key, Arc::clone(&node.group), psi)),
+            None => self.pool.refused(key, Refused::Unreadable),
+        }
     }
 
     /// Gives groups that told of trouble their triggers.

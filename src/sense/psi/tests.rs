@@ -66,6 +66,31 @@ fn a_trigger_that_is_withdrawn_leaves_its_place() {
     assert!(pool.find(other).is_some(), "the answer to an errand of a former owner concerns nobody");
 }
 
+/// Where PSI is off nothing is read on a timer; it is tried again, in case that it is switched on.
+#[test]
+fn a_trigger_without_psi_is_dead_until_it_can_be_armed() {
+    let mut pool = Pool::new(2, ROOT);
+    let (dead, timed) = (pool.ask(group(1), psi(100, 500), NOW), pool.ask(group(2), psi(100, 500), NOW));
+    assert!(pool.hears(group(1)), "it is being armed");
+    pool.refused(dead, Refused::Unreadable);
+    pool.refused(timed, Refused::Readable);
+    assert_eq!((pool.asked(), pool.timed(), pool.armed()), (0, 1, 0));
+    assert_eq!(pool.dead().collect::<Vec<_>>(), [(group(1), psi(100, 500))]);
+    assert!(pool.has(group(1)) && !pool.hears(group(1)) && pool.hears(group(2)));
+    pool.tick(NOW, |id, _| (id == group(2)).then_some(0), |_, _| {});
+    pool.tick(NOW * 2, |id, _| (id == group(2)).then_some(0), |_, _| panic!("nobody stalled"));
+    assert_eq!(pool.retry(NOW + RETRY / 2), None);
+    assert_eq!((pool.switched(group(1), NOW + SWITCHED / 2), pool.switched(group(2), NOW + SWITCHED)), (None, None));
+    let switched = pool.switched(group(1), NOW + SWITCHED);
+    assert_eq!(switched, Some((dead, group(1), psi(100, 500))));
+    pool.refused(dead, Refused::Unreadable);
+    let tried: Vec<GroupId> = std::iter::from_fn(|| pool.retry(NOW + SWITCHED + RETRY)).map(|(_, id, _)| id).collect();
+    assert_eq!(tried, [group(1), group(2)]);
+    assert!(pool.armed_now(dead, fd(), None, NOW + RETRY, |_| true).is_none());
+    assert_eq!((pool.armed(), pool.dead().count()), (1, 0));
+    assert!(pool.hears(group(1)));
+}
+
 #[test]
 fn refused_windows_widen_and_keep_their_ratio() {
     let tried = |stall, window| attempts(psi(stall, window)).map(|psi| (psi.stall.as_millis(), psi.window.as_millis())).collect::<Vec<_>>();
@@ -118,7 +143,7 @@ fn the_budget_counts_groups_and_names_the_one_to_leave() {
 fn a_refused_trigger_is_tried_again_after_a_while() {
     let mut pool = Pool::new(2, ROOT);
     let key = pool.ask(group(1), psi(100, 500), NOW);
-    pool.refused(key);
+    pool.refused(key, Refused::Readable);
     assert_eq!(pool.retry(NOW * 5), None);
     assert_eq!(pool.retry(NOW * 20), Some((key, group(1), psi(100, 500))));
     assert_eq!(pool.retry(NOW * 20), None, "once");
@@ -128,7 +153,7 @@ fn a_refused_trigger_is_tried_again_after_a_while() {
 fn on_a_timer_stall_within_the_window_fires_and_older_stall_does_not() {
     let mut pool = Pool::new(2, ROOT);
     let key = pool.ask(group(1), psi(100, 500), NOW);
-    pool.refused(key);
+    pool.refused(key, Refused::Readable);
     let mut at = |millis: u64, total_us: u64| {
         let mut fired = 0;
         pool.tick(Duration::from_millis(millis), |_, _| Some(total_us), |_, _| fired += 1);

@@ -96,4 +96,6 @@ pub enum Touched {
     Populated,
     /// memory.oom.group.
     OomGroup,
+    /// cgroup.pressure.
+    PressureSwitch,
 }

@@ -85,6 +85,7 @@ impl Tree {
             Happening::Changed(FileName::Events) => self.changes.push(Change::Touched(slot, Touched::Events)),
             Happening::Changed(FileName::Populated) => self.changes.push(Change::Touched(slot, Touched::Populated)),
             Happening::Changed(FileName::OomGroup) => self.changes.push(Change::Touched(slot, Touched::OomGroup)),
+            Happening::Changed(FileName::PressureSwitch) => self.changes.push(Change::Touched(slot, Touched::PressureSwitch)),
             Happening::Changed(FileName::Type) => self.settle(slot, false),
             // +memory or -memory: the children's files appeared or are dead now. Some children may be found, but not told yet.
             Happening::Changed(FileName::SubtreeControl) => self.scout.send(Task::Echo(Echo::Children(group))),

@@ -95,7 +95,7 @@ fn start(top: &str, files: &Path) -> Outcome<Daemon> {
         files: files.to_owned(),
         cgroup_root: format!("{}/{top}", places::CGROUP),
         group: Some(Group::new(&format!("{top}/oomwarden"))?),
-        listen: port.to_string(),
+        listen: Some(port.to_string()),
         ..Setup::default()
     };
     setup.start(POLICY)

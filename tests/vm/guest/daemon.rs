@@ -34,8 +34,8 @@ pub struct Setup {
     pub options: Vec<String>,
     /// The file that it reads, if it is not the one that the policy is written to.
     pub policy_file: Option<PathBuf>,
-    /// `--listen`.
-    pub listen: String,
+    /// `--listen`, if it is told.
+    pub listen: Option<String>,
 }
 
 impl Default for Setup {
@@ -47,7 +47,7 @@ impl Default for Setup {
             enter: String::new(),
             options: Vec::new(),
             policy_file: None,
-            listen: ADDRESS.to_owned(),
+            listen: Some(ADDRESS.to_owned()),
         }
     }
 }
@@ -68,12 +68,13 @@ impl Setup {
         let said = in_files("oomwarden.log");
         let log = File::options().create(true).append(true).open(&said).doing("open the log")?;
         let own = std::env::current_exe().unwrap_or_else(|_| places::SELF.into());
-        let child = Command::new(own)
+        let child = without_settings(Command::new(own))
             .args(["--workload", "enter"])
             .arg(join)
             .args(self.enter.split_whitespace())
             .arg("--")
-            .args([program(), "run", "--cgroup-root", &self.cgroup_root, "--listen", &self.listen])
+            .args([program(), "run", "--cgroup-root", &self.cgroup_root])
+            .args(self.listen.iter().flat_map(|address| ["--listen", address]))
             .arg("--policy")
             .arg(policy_file)
             .arg("--journal")
@@ -86,7 +87,7 @@ impl Setup {
             .stderr(log)
             .spawn()
             .doing("start oomwarden")?;
-        let address = self.listen.parse().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 19877)));
+        let address = self.listen.and_then(|address| address.parse().ok()).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 19877)));
         Ok(Daemon { child, files: self.files, said, address, status: None })
     }
 
@@ -227,6 +228,14 @@ fn program() -> &'static str {
     if Path::new(places::OOMWARDEN).exists() { places::OOMWARDEN } else { env!("CARGO_BIN_EXE_oomwarden") }
 }
 
+/// Without the settings of these tests, which are no variables of the program.
+fn without_settings(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("OOMWARDEN_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// What the program prints when one of its other commands is run, which must go well and without complaint.
 pub fn ask(args: &[&str]) -> Outcome<String> {
     let (out, said) = told(args)?;
@@ -236,7 +245,7 @@ pub fn ask(args: &[&str]) -> Outcome<String> {
 
 /// The same with what it says to standard error.
 pub fn told(args: &[&str]) -> Outcome<(String, String)> {
-    let output = Command::new(program()).args(args).output().doing(format_args!("run oomwarden {args:?}"))?;
+    let output = without_settings(Command::new(program())).args(args).output().doing(format_args!("run oomwarden {args:?}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let said = text(&output.stderr);
     ensure!(output.status.success(), "oomwarden {args:?} ends with {}: {said}", output.status);

@@ -119,7 +119,11 @@ impl Vm {
             .arg("-initrd")
             .arg(&initrd)
             .arg("-append")
-            .arg(format!("console=ttyS0 quiet panic=-1 transparent_hugepage=never log_buf_len=1M {ROUNDS}{} {more}", rounds()))
+            .arg(format!(
+                "console=ttyS0 quiet panic=-1 transparent_hugepage=never log_buf_len=1M {ROUNDS}{} {} {more}",
+                rounds(),
+                machine.command_line
+            ))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors)

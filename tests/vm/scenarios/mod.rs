@@ -31,6 +31,7 @@ mod node;
 mod oom_group;
 mod precedence;
 mod preview;
+mod psi_off;
 mod ready;
 mod refusals;
 mod reload;
@@ -106,6 +107,10 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             twelve_group_kills_by_the_kernel_are_no_kills_of_a_rule: 120,
             one_process_killed_at_a_limit_below_leaves_the_rest_to_the_rule,
             siblings_of_an_excluded_child_can_be_killed_in_a_group_with_oom_group,
+        }
+        psi_off::{
+            switched_off_for_a_group_is_told_until_it_is_on_again,
+            machine_without_psi_names_the_dead_rules_and_acts_on_events on WITHOUT_PSI,
         }
         kernel_kills::{
             one_process_at_its_groups_limit,
@@ -235,6 +240,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             open_breaker_leaves_the_module_alone,
             daemon_killed_in_mid_ladder_goes_on_after_a_restart,
             broken_policy_at_start_falls_back_to_the_last_good_one,
+            missing_policy_at_start_leaves_the_built_in_one_observing,
         }
         ready::{
             page_cache_thrash_at_the_limit_kills_nobody: 240,
@@ -251,6 +257,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             bad_policy_at_the_start,
             policy_that_cannot_be_read,
             port_taken,
+            default_port_taken_keeps_nobody_unprotected,
             cgroup_root_that_is_none,
             no_rights,
             second_oomwarden_refuses,

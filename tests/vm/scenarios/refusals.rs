@@ -4,11 +4,13 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use super::common::THRASH;
-use crate::guest::daemon::{ADDRESS, Daemon, Setup};
+use serde_json::Value;
+
+use super::common::{THRASH, hog, narrow};
+use crate::guest::daemon::{ADDRESS, Daemon, Setup, ask};
 use crate::guest::group::Group;
 use crate::guest::places;
-use crate::guest::wait::SOON;
+use crate::guest::wait::{self, SOON};
 use crate::outcome::{Doing, Outcome};
 
 /// Starts it, and expects it to end by itself with one of `codes`, having said one line that names `what`.
@@ -26,9 +28,13 @@ fn refuses(setup: Setup, policy: &str, codes: &[i32], what: &str) -> Outcome {
     Ok(())
 }
 
-/// Exit 2 before anything starts; each error with its place.
+fn strict() -> Setup {
+    Setup { options: vec!["--strict-policy".to_owned()], ..Setup::default() }
+}
+
+/// Exit 2 before anything starts, where that was asked for; each error with its place.
 pub fn bad_policy_at_the_start() -> Outcome {
-    let mut daemon = Setup::default().spawn("version: 1\nrules:\n  - name: x\n    wach: /t/*\n")?;
+    let mut daemon = strict().spawn("version: 1\nrules:\n  - name: x\n    wach: /t/*\n")?;
     let status = daemon.end(SOON)?;
     let said = daemon.said();
     ensure!(status.code() == Some(2), "exit {status} where 2 belongs; it said: {said}");
@@ -36,21 +42,43 @@ pub fn bad_policy_at_the_start() -> Outcome {
     Ok(())
 }
 
-/// A policy that is not there, and one that may not be read.
+/// A policy that is not there, and one that may not be read, where a sound one is insisted on.
 pub fn policy_that_cannot_be_read() -> Outcome {
-    let missing = Setup { policy_file: Some(PathBuf::from("/run/scenario/none.yaml")), ..Setup::default() };
+    let missing = Setup { policy_file: Some(PathBuf::from("/run/scenario/none.yaml")), ..strict() };
     refuses(missing, THRASH, &[1, 2, 3], "none.yaml")?;
     let file = PathBuf::from("/run/scenario/secret.yaml");
     std::fs::write(&file, THRASH).doing("write a policy")?;
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).doing("hide the policy")?;
-    let hidden = Setup { policy_file: Some(file), enter: "uid=65534".to_owned(), ..unprivileged()? };
+    unprivileged()?;
+    let hidden = Setup { policy_file: Some(file), enter: "uid=65534".to_owned(), ..strict() };
     refuses(hidden, THRASH, &[1, 2, 3], "secret.yaml")
 }
 
-/// Somebody else listens there.
+/// Somebody else listens where it was told to listen.
 pub fn port_taken() -> Outcome {
     let _taken = TcpListener::bind(ADDRESS).doing("take the port")?;
     refuses(Setup::default(), THRASH, &[1, 3], "19877")
+}
+
+/// Somebody else, who may be anybody, listens at the address that nobody asked for: it protects all the same, and says what is missing.
+pub fn default_port_taken_keeps_nobody_unprotected() -> Outcome {
+    let _taken = TcpListener::bind(ADDRESS).doing("take the port")?;
+    let mut daemon = Setup { listen: None, ..Setup::default() }.spawn(THRASH)?;
+    let status = || -> Outcome<Value> { serde_json::from_str(&ask(&["status", "--json"])?).doing("understand the status") };
+    wait::until("oomwarden is ready", SOON, || {
+        ensure!(daemon.running()?, "oomwarden ended at its start: {}", daemon.said().trim());
+        Ok(status().is_ok_and(|status| status["ready"] == true))
+    })?;
+    let status = status()?;
+    ensure!(status["degraded"][0]["reason"] == "listen", "the status does not say so: {status}");
+    for part in [ADDRESS, "uid 0", "--listen"] {
+        ensure!(daemon.said().contains(part), "the log does not say {part}: {}", daemon.said());
+    }
+    ensure!(ask(&["status"])?.contains("DEGRADED (listen)"), "the status for people does not say so");
+    let a = narrow("t/a")?;
+    hog(&a)?.must_be_killed()?;
+    daemon.killed(&a)?;
+    daemon.stop()
 }
 
 /// No directory, no cgroup file system, no memory controller.
@@ -81,7 +109,7 @@ fn unprivileged() -> Outcome<Setup> {
 /// A second oomwarden with the same state directory refuses; the first goes on.
 pub fn second_oomwarden_refuses() -> Outcome {
     let first = Daemon::start(THRASH)?;
-    let second = Setup { listen: "127.0.0.1:19878".to_owned(), ..Setup::default() };
+    let second = Setup { listen: Some("127.0.0.1:19878".to_owned()), ..Setup::default() };
     refuses(second, THRASH, &[1, 3], "")?;
     first.stop()
 }

@@ -9,8 +9,9 @@ use serde_json::Value;
 use super::common::{THRASH, hog, narrow};
 use super::lms_common::{Counters, EXCITABLE};
 use super::lms_daemon_common::NODE_OOM;
-use crate::guest::daemon::{Daemon, Setup, ask, rung};
+use crate::guest::daemon::{ADDRESS, Daemon, Setup, ask, rung};
 use crate::guest::group::Group;
+use crate::guest::http;
 use crate::guest::lms::{self, State};
 use crate::guest::places;
 use crate::guest::wait::{self, SOON};
@@ -204,14 +205,12 @@ pub fn daemon_killed_in_mid_ladder_goes_on_after_a_restart() -> Outcome {
 
 /// A broken policy at the start: the last good one is used, and said to be.
 pub fn broken_policy_at_start_falls_back_to_the_last_good_one() -> Outcome {
-    let mut first = Setup::default().spawn("version: 1\nrules: [{nam: x}]\n")?;
-    let code = first.end(SOON)?.code();
-    ensure!(code == Some(2), "without a last good policy a broken one should end it with 2, not {code:?}");
     Daemon::start(THRASH)?.stop()?;
     let daemon = Setup::default().start("version: 1\nrules: [{nam: x}]\n")?;
     ensure!(daemon.metrics()?.sample("oomwarden_policy_last_reload_successful", &[]) == Some(0.0), "the metric does not say so");
     ensure!(status()?["policy"]["is_last"] == false, "the status does not say so: {}", status()?);
     let said = daemon.said();
+    ensure!(status()?["degraded"][0]["reason"] == "policy", "it is not degraded: {}", status()?);
     ensure!(said.contains("the last good one is used") && said.contains("unknown key `nam`"), "the log does not say so: {said}");
     let a = narrow("t/a")?;
     hog(&a)?.must_be_killed()?;
@@ -221,5 +220,30 @@ pub fn broken_policy_at_start_falls_back_to_the_last_good_one() -> Outcome {
     let taken = || Ok(daemon.metrics()?.sample("oomwarden_policy_last_reload_successful", &[]) == Some(1.0));
     wait::until("the sound policy is taken over", Duration::from_secs(10), taken)?;
     ensure!(status()?["rules"][0]["name"] == "other", "another policy is in force: {}", status()?);
+    ensure!(status()?["degraded"] == Value::Array(vec![]), "it is still degraded: {}", status()?);
+    daemon.stop()
+}
+
+/// A policy that is not there at the start, and no last good one: the built-in one observes, loudly, until the policy comes.
+pub fn missing_policy_at_start_leaves_the_built_in_one_observing() -> Outcome {
+    let file = Path::new(places::FILES).join("later/policy.yaml");
+    let daemon = Setup { policy_file: Some(file.clone()), ..Setup::default() }.start("unused")?;
+    let now = status()?;
+    ensure!(now["degraded"][0]["reason"] == "policy" && now["policy"]["mode"] == "observe", "the status does not say so: {now}");
+    ensure!(now["rules"].as_array().is_some_and(|rules| rules.iter().all(|rule| rule["mode"] == "observe")), "a rule acts: {now}");
+    let ready = http::get(ADDRESS.parse().doing("understand the address")?, "/-/ready")?;
+    ensure!(ready.status == 200 && ready.body == "ready, degraded: policy\n", "/-/ready says {}: {:?}", ready.status, ready.body);
+    let said = daemon.said();
+    for part in ["ERROR", "later/policy.yaml", "there is no last good one", "only observes"] {
+        ensure!(said.contains(part), "the log does not say {part:?}: {said}");
+    }
+    let a = narrow("t/a")?;
+    let mut hog = hog(&a)?;
+    wait::stays("nobody is killed", Duration::from_millis(800), || hog.running())?;
+    std::fs::create_dir_all(file.parent().unwrap_or(Path::new("/"))).doing("make the policy's directory")?;
+    std::fs::write(&file, THRASH).doing("write the policy")?;
+    hog.must_be_killed()?;
+    daemon.killed(&a)?;
+    ensure!(status()?["degraded"] == Value::Array(vec![]), "it is still degraded: {}", status()?);
     daemon.stop()
 }
