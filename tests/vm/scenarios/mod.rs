@@ -189,6 +189,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             who_hears_and_does_nothing_is_killed_after_the_wait,
             two_hundred_listeners_are_told_though_one_never_reads,
             group_with_too_many_listeners_keeps_nobody_else_out,
+            user_in_many_groups_keeps_no_other_user_out,
             listener_that_floods_is_cut_off,
         }
         hook::{
