@@ -146,6 +146,11 @@ impl RecordedFacts {
         }
     }
 
+    /// Whether there is room for `groups`, or for as many as there will ever be.
+    pub(super) fn has_room(&self, groups: usize) -> bool {
+        self.groups.capacity() >= groups.min(MOST_GROUPS)
+    }
+
     /// Grows to room for `groups`, at most [`MOST_GROUPS`], and touches the memory. Allocates; what is held stays.
     pub(super) fn make_room(&mut self, groups: usize, filler: &GroupPath) {
         let (held, groups) = (self.groups.len(), groups.min(MOST_GROUPS));

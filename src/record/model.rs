@@ -238,6 +238,12 @@ impl Blank {
         slot.latency = Latency::default();
     }
 
+    /// Whether a slot has room for `candidates`.
+    #[must_use]
+    pub fn has_room(&self, slot: &JudgementRecord, candidates: usize) -> bool {
+        slot.candidates.capacity() >= candidates && slot.facts.has_room(candidates)
+    }
+
     /// Grows a slot's buffer to `candidates` in all and touches the new memory, so that filling it later takes no page
     /// fault. Allocates; what the slot holds stays.
     pub fn make_room(&self, slot: &mut JudgementRecord, candidates: usize) {
