@@ -103,7 +103,9 @@ fn policy() -> Policy {
 
 fn start(limits: Limits) -> Fixture {
     let counters = Arc::new(Counters::new().expect("sound names"));
-    let _rules = counters.for_policy(&policy());
+    let policy = Arc::new(policy());
+    let _rules = counters.for_policy(&policy);
+    counters.in_force().set(&policy);
     counters.policy_started(SystemTime::now());
     counters.set_groups(Sensing::Trigger, 3);
     let reads = Arc::new(AtomicU64::new(0));

@@ -4,9 +4,11 @@
 //! something happens. Encoding, and everything that reads files for a scrape, happens on the thread that asks.
 //!
 //! A rule's counters exist at 0 from the start, so that `increase()` sees the first kill. They outlive reloads: a rule
-//! of the same name goes on counting, one that is gone keeps its sums. Only the info series follow the policy.
+//! of the same name goes on counting, one that is gone keeps its sums. Only the info series follow the policy ([`super::in_force`]).
+//!
+//! A scrape reads files that may not answer for seconds. It holds nothing meanwhile that the warden takes.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::eventfd::EventFd;
@@ -16,12 +18,13 @@ use prometheus::{
 };
 
 use super::groups::{GroupCollector, Published};
+use super::in_force::{InForce, PolicyCollector};
 use super::lms::LmsMetrics;
 use super::model::Outcome;
 use super::process::ProcessCollector;
 use super::rules::{FailureReason, Phase, RuleCounters};
 use super::words;
-use crate::policy::model::{Mode, Policy, Rule};
+use crate::policy::model::{Policy, Rule};
 use crate::sense::kernel_log::parse::Scope;
 use crate::sense::lms::Report;
 
@@ -54,24 +57,12 @@ impl Sensing {
     }
 }
 
-/// The policy that is in force, for the landing page.
-#[derive(Clone, Debug)]
-pub struct PolicySummary {
-    /// Its fingerprint.
-    pub hash: Arc<str>,
-    /// How many rules it has.
-    pub rules: usize,
-}
-
 /// The registry and the handles.
 #[derive(Debug)]
 pub struct Counters {
     registry: Registry,
     published: Arc<Published>,
-    /// Held while the info series change and while a scrape gathers, so that no scrape sees a policy without rules.
-    policy: Mutex<Option<PolicySummary>>,
-    policy_info: IntGaugeVec,
-    rule_info: IntGaugeVec,
+    in_force: Arc<InForce>,
     groups: [IntGauge; Sensing::ALL.len()],
     psi_triggers: IntGauge,
     listeners: IntGauge,
@@ -111,6 +102,8 @@ impl Counters {
         registry.register(Box::new(series_dropped.clone()))?;
         registry.register(Box::new(GroupCollector::new(Arc::clone(&published), series_dropped)?))?;
         registry.register(Box::new(ProcessCollector::new()?))?;
+        let in_force = Arc::new(InForce::default());
+        registry.register(Box::new(PolicyCollector::new(Arc::clone(&in_force))?))?;
         let build_info = IntGaugeVec::new(Opts::new("oomwarden_build_info", "The running version; the value is 1."), &["version"])?;
         keep(&registry, &build_info)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let groups = int_gauges(&registry, "oomwarden_groups", "Groups that are watched, by how they are sensed.", "sensing")?;
@@ -133,13 +126,7 @@ impl Counters {
         let counters = Counters {
             kernel_kills: Scope::ALL.map(|scope| kernel_kills.with_label_values(&[scope.word()])),
             kernel_counts: OnceLock::new(),
-            policy_info: int_gauge_vec(r, "oomwarden_policy_info", "The policy in force, by its fingerprint; the value is 1.", &["hash"])?,
-            rule_info: int_gauge_vec(
-                r,
-                "oomwarden_rule_info",
-                "The rules in force, with their mode (enforce or observe); the value is 1.",
-                &["rule", "mode"],
-            )?,
+            in_force,
             groups: Sensing::ALL.map(|sensing| groups.with_label_values(&[sensing.word()])),
             psi_triggers: int_gauge(r, "oomwarden_psi_triggers", "PSI triggers that are armed in the kernel.")?,
             listeners: int_gauge(r, "oomwarden_pressure_listeners", "Connections at the pressure socket.")?,
@@ -181,34 +168,21 @@ impl Counters {
                 )?,
             )?,
             lms: LmsMetrics::new(r)?,
-            policy: Mutex::new(None),
             published,
             registry,
         };
         Ok(counters)
     }
 
-    fn policy_gate(&self) -> MutexGuard<'_, Option<PolicySummary>> {
-        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The handles of a policy's rules, in their order, and the info series that describe it. Allocates: for loading.
+    /// The handles of a policy's rules, in their order. Allocates, and waits for a scrape that is just gathering them: for whoever loads a
+    /// policy, not for the warden.
+    #[must_use]
     pub fn for_policy(&self, policy: &Policy) -> Arc<[RuleCounters]> {
-        let mut summary = self.policy_gate();
-        *summary = Some(PolicySummary { hash: Arc::clone(&policy.hash), rules: policy.rules.len() });
-        self.policy_info.reset();
-        self.policy_info.with_label_values(&[&*policy.hash]).set(1);
-        self.rule_info.reset();
         policy.rules.iter().map(|rule| self.for_rule(rule)).collect()
     }
 
     fn for_rule(&self, rule: &Rule) -> RuleCounters {
         let name = &*rule.name;
-        let mode = match rule.mode {
-            Mode::Enforce => "enforce",
-            Mode::Observe => "observe",
-        };
-        self.rule_info.with_label_values(&[name, mode]).set(1);
         let trigger = |trigger| self.trigger_events.with_label_values(&[name, &words::Trigger(trigger).to_string()]);
         RuleCounters {
             triggers: rule.when.iter().map(trigger).collect(),
@@ -221,10 +195,10 @@ impl Counters {
         }
     }
 
-    /// The policy in force, if one was loaded.
+    /// Which policy is in force, as the info series tell.
     #[must_use]
-    pub fn policy(&self) -> Option<PolicySummary> {
-        self.policy_gate().clone()
+    pub fn in_force(&self) -> &InForce {
+        &self.in_force
     }
 
     /// The policy that the daemon starts with was taken over.
@@ -334,11 +308,7 @@ impl Counters {
             // Fails only at its limit: then it is awake already.
             let _ = wake.write(1);
         }
-        let families = {
-            let _whole_policy = self.policy_gate();
-            self.registry.gather()
-        };
-        TextEncoder::new().encode_to_string(&families)
+        TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
 

@@ -78,7 +78,7 @@ use closer::{Closer, Word};
 use court::{Court, Ruling};
 use oom_group::OomGroups;
 use reach::Reach;
-use reload::Mailbox;
+use reload::{Mailbox, Prepared};
 use senses::Senses;
 use signal::Signal as LowMemory;
 use switches::Switches;
@@ -246,6 +246,7 @@ impl Warden {
         let root_group = senses.tree.get(Tree::ROOT).map(|node| Arc::clone(&node.group)).ok_or(io::ErrorKind::NotFound)?;
         let climbs = Climbs::start(Arc::clone(&mail), senses.tree.len(), &policy, &root_group, reach)?;
         let rules = counters.for_policy(&policy);
+        counters.in_force().set(&policy);
         let mut warden = Warden {
             clock,
             rules,
@@ -420,10 +421,11 @@ impl Warden {
 
     /// Takes another policy over: groups are classed anew, cool-downs stay with rules of the same name, ladders under way
     /// end by the policy that began them.
-    fn adopt(&mut self, policy: Arc<Policy>) {
+    fn adopt(&mut self, Prepared { policy, rules }: Prepared) {
         let now = self.clock.now();
         let old = std::mem::replace(&mut self.policy, policy);
-        self.rules = self.counters.for_policy(&self.policy);
+        self.rules = rules;
+        self.counters.in_force().set(&self.policy);
         let policy = &self.policy;
         let renumbered = |rule: u16| {
             let name = &old.rules.get(usize::from(rule))?.name;

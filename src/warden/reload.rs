@@ -17,6 +17,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::policy::model::Policy;
 use crate::record::counters::Counters;
+use crate::record::rules::RuleCounters;
 
 /// Room for a few events with the longest names.
 const BUFFER_BYTES: usize = 4096;
@@ -27,10 +28,19 @@ const MOST_LINKS: usize = 40;
 
 #[derive(Debug)]
 struct Shared {
-    policy: Mutex<Option<Arc<Policy>>>,
+    policy: Mutex<Option<Prepared>>,
     asked: AtomicBool,
     ask: EventFd,
     mail: Arc<EventFd>,
+}
+
+/// A policy with all that takes time to make of it, so that the warden only has to move pointers.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The policy.
+    pub policy: Arc<Policy>,
+    /// The counters of its rules: making them may wait for a scrape.
+    pub rules: Arc<[RuleCounters]>,
 }
 
 /// Where the warden asks for a reload, and finds a new policy.
@@ -63,12 +73,14 @@ impl Mailbox {
 
     /// The new policy, if one has come.
     #[must_use]
-    pub fn take(&self) -> Option<Arc<Policy>> {
+    pub fn take(&self) -> Option<Prepared> {
         self.0.policy.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn put(&self, policy: Arc<Policy>) {
-        *self.0.policy.lock().unwrap_or_else(PoisonError::into_inner) = Some(policy);
+    fn put(&self, policy: Prepared) {
+        let untaken = self.0.policy.lock().unwrap_or_else(PoisonError::into_inner).replace(policy);
+        // Freed with the lock released.
+        drop(untaken);
         // As in `ask`.
         let _ = self.0.mail.write(1);
     }
@@ -194,7 +206,8 @@ impl Reloader {
                     tracing::warn!("the new policy no longer excludes {removed}");
                 }
                 self.current = Arc::new(policy);
-                self.mailbox.put(Arc::clone(&self.current));
+                let rules = self.counters.for_policy(&self.current);
+                self.mailbox.put(Prepared { policy: Arc::clone(&self.current), rules });
             }
             Err(message) => {
                 self.counters.policy_refused();
