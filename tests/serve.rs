@@ -15,6 +15,7 @@ use oomwarden::cgroup::path::GroupPath;
 use oomwarden::policy::globs::Globs;
 use oomwarden::policy::model::{KillWhat, Mode, Policy, Psi, PsiKind, Rule, Rung, Trigger, Victim};
 use oomwarden::record::counters::{Counters, Sensing};
+use oomwarden::record::degraded::Reason;
 use oomwarden::record::groups::GroupReader;
 use oomwarden::record::pulse::Pulse;
 use oomwarden::serve::{Limits, ListenAddr, ServeError, Server, ServerHandle};
@@ -308,7 +309,30 @@ fn readiness_follows_the_arming() {
     let early = fixture.get("/-/ready");
     assert_eq!((early.status, early.text()), (503, "not ready: the groups are not armed yet\n"));
     fixture.pulse.set_armed(true);
-    assert_eq!(fixture.get("/-/ready").status, 200);
+    let ready = fixture.get("/-/ready");
+    assert_eq!((ready.status, ready.text()), (200, "ready: the groups are armed\n"));
+}
+
+#[test]
+fn who_is_degraded_is_ready_and_says_so_without_names() {
+    let fixture = start(Limits { fresh: Duration::ZERO, ..Limits::default() });
+    let degraded = fixture.counters.degraded();
+    degraded.set(Reason::GroupPsi, "no PSI in /secret-tenant");
+    degraded.set(Reason::Policy, "/etc/secret-policy is refused");
+    assert_eq!(fixture.get("/-/ready").status, 503);
+    fixture.pulse.set_armed(true);
+    let ready = fixture.get("/-/ready");
+    assert_eq!((ready.status, ready.text()), (200, "ready, degraded: policy, group_psi\n"));
+    let metrics = fixture.get("/metrics");
+    for line in
+        ["oomwarden_degraded{reason=\"policy\"} 1", "oomwarden_degraded{reason=\"group_psi\"} 1", "oomwarden_degraded{reason=\"psi\"} 0"]
+    {
+        assert!(metrics.text().lines().any(|found| found == line), "{line}");
+    }
+    assert!(!metrics.text().contains("secret") && !fixture.get("/").text().contains("secret"));
+    degraded.clear(Reason::Policy);
+    degraded.clear(Reason::GroupPsi);
+    assert_eq!(fixture.get("/-/ready").text(), "ready: the groups are armed\n");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::degraded::Degraded;
 use super::groups::{GroupCollector, Published};
 use super::in_force::{InForce, PolicyCollector};
 use super::lms::LmsMetrics;
@@ -63,6 +64,7 @@ pub struct Counters {
     registry: Registry,
     published: Arc<Published>,
     in_force: Arc<InForce>,
+    degraded: Arc<Degraded>,
     groups: [IntGauge; Sensing::ALL.len()],
     psi_triggers: IntGauge,
     listeners: IntGauge,
@@ -168,6 +170,7 @@ impl Counters {
                 )?,
             )?,
             lms: LmsMetrics::new(r)?,
+            degraded: Arc::new(Degraded::new(r)?),
             published,
             registry,
         };
@@ -297,6 +300,12 @@ impl Counters {
     #[must_use]
     pub fn published(&self) -> &Arc<Published> {
         &self.published
+    }
+
+    /// What keeps the daemon from doing all that it was set up for.
+    #[must_use]
+    pub fn degraded(&self) -> &Arc<Degraded> {
+        &self.degraded
     }
 
     /// Everything in the text format of Prometheus. Allocates and reads files: not for the warden.

@@ -7,12 +7,13 @@
 //!
 //! What the kernel itself kills is put together by the [`kernel_kills`]' book on the [`witness`]' thread, and goes the same way.
 //! The last lines of the journal are kept in memory ([`recent`]), and the [`board`] is where the server leaves orders for the warden and finds
-//! how it stands.
+//! how it stands. What keeps the daemon from doing all that it was set up for is kept in [`degraded`].
 //!
 //! Nothing here decides, and nothing here makes the rooms before it wait: a full disk costs lines, counted ones.
 
 pub mod board;
 pub mod counters;
+pub mod degraded;
 pub mod facts;
 pub mod file;
 pub mod groups;

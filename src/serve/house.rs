@@ -32,6 +32,9 @@ pub(super) fn details(status: &Status) -> String {
         let left = time(paused.remaining_seconds);
         let _ = writeln!(out, "<p><strong>Deeds are paused until {} ({left} left).</strong></p>", escape(&paused.until));
     }
+    for degraded in &status.degraded {
+        let _ = writeln!(out, "<p><strong>Degraded ({}): {}</strong></p>", escape(&degraded.reason), escape(&degraded.text));
+    }
     if !status.policy.is_last {
         out.push_str("<p><strong>The policy that was offered last is refused; an older one is in force.</strong></p>\n");
     }

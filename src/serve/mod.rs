@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /metrics` | every metric in Prometheus' text format 0.0.4, gzip where asked; docs/metrics.md |
 //! | `GET /-/healthy` | 200 while the warden thread makes progress, 503 when it has not answered for 2 s |
-//! | `GET /-/ready` | 200 once the groups are armed, 503 before |
+//! | `GET /-/ready` | 200 once the groups are armed, 503 before; the text says what is degraded |
 //! | `GET /` | a page that names version, policy fingerprint and these endpoints |
 //! | `GET /api/v1/status` | how the daemon stands, as JSON: [`status`] |
 //! | `GET /api/v1/kills?limit=N` | the journal's last lines, the newest first, as a JSON array |

@@ -99,7 +99,7 @@ impl Site {
             "/" => page(self.landing(names)),
             "/metrics" => self.metrics(request.headers()),
             "/-/healthy" => self.healthy().await,
-            "/-/ready" if self.health.is_armed() => text(StatusCode::OK, "ready: the groups are armed\n"),
+            "/-/ready" if self.health.is_armed() => text(StatusCode::OK, self.ready(names)),
             "/-/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the groups are not armed yet\n"),
             "/api/v1/status" | "/api/v1/kills" if !names => {
                 let why = "no such page at this address, where names of groups are not told: ask at the control socket, or start with --listen-api; there are /, /metrics, /-/healthy and /-/ready\n";
@@ -134,6 +134,20 @@ impl Site {
                 answer
             }
         }
+    }
+
+    /// The answer once the groups are armed. What is wrong in words may name groups and files: not for the network.
+    fn ready(&self, names: bool) -> String {
+        let degraded = self.counters.degraded().list();
+        if degraded.is_empty() {
+            return "ready: the groups are armed\n".to_owned();
+        }
+        let words: Vec<&str> = degraded.iter().map(|(reason, _)| reason.word()).collect();
+        let mut answer = format!("ready, degraded: {}\n", words.join(", "));
+        for (reason, text) in degraded.iter().filter(|_| names) {
+            let _ = writeln!(answer, "{}: {text}", reason.word());
+        }
+        answer
     }
 
     /// How the daemon stands, at most `limits.fresh` ago.

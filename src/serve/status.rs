@@ -7,6 +7,7 @@ mod text;
 
 pub use text::time;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use crate::decide::breaker::EVERY_RULE;
 use crate::policy::model::{KillLimit, Mode, Policy};
 use crate::record::board::{Module, Standing};
 use crate::record::counters::Counters;
+use crate::record::degraded::Reason;
 use crate::record::words;
 use crate::state::time_text;
 
@@ -38,6 +40,8 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// The groups are armed.
     pub ready: bool,
+    /// What keeps it from doing all that it was set up for.
+    pub degraded: Vec<DegradedStatus>,
     /// The policy in force.
     pub policy: PolicyStatus,
     /// The pause, if deeds are paused.
@@ -64,6 +68,16 @@ pub struct Status {
     pub subjects_left_out: usize,
     /// The last lines of the journal, the newest first.
     pub last: Vec<Deed>,
+}
+
+/// Something that keeps the daemon from doing all that it was set up for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DegradedStatus {
+    /// The label of `oomwarden_degraded`.
+    pub reason: String,
+    /// What is wrong, and what to do.
+    pub text: String,
 }
 
 /// The policy in force.
@@ -230,12 +244,14 @@ impl Status {
         let policy = counters.in_force().get();
         let standing = board.map(|board| board.standing()).unwrap_or_default();
         let lines = desk.recent.as_ref().map(|recent| recent.last(MOST_DEEDS)).unwrap_or_default();
+        let degraded = |(reason, text): (Reason, Arc<str>)| DegradedStatus { reason: reason.word().to_owned(), text: (*text).to_owned() };
         let mut status = Status {
             v: 1,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: uptime.as_secs(),
             ready,
+            degraded: counters.degraded().list().into_iter().map(degraded).collect(),
             groups: Groups { total: standing.groups, by_timer: standing.timed_groups },
             psi_triggers: Triggers { armed: standing.armed, by_timer: standing.timed_triggers },
             paused: standing.paused_until.and_then(|until| {
@@ -268,7 +284,7 @@ impl Status {
         self.breakers = standing.breakers.iter().filter_map(breaker).collect();
         self.breakers_left_out = standing.breakers_open.saturating_sub(standing.breakers.len());
         let groups = counters.published().groups();
-        let subject = |group: &std::sync::Arc<dyn crate::record::groups::GroupReader>| SubjectStatus {
+        let subject = |group: &Arc<dyn crate::record::groups::GroupReader>| SubjectStatus {
             group: group.path().to_string(),
             rules: group.watched_by().iter().filter_map(name).collect(),
             psi: group.has_psi(),

@@ -90,6 +90,7 @@ fn what_keeps_it_from_acting_stands_out() {
     let mut status = sample();
     status.paused = Some(Paused { until: "2023-11-14T22:23:20Z".into(), remaining_seconds: 570 });
     status.policy.is_last = false;
+    status.degraded = vec![DegradedStatus { reason: "psi".into(), text: "the kernel has no PSI\nat all".into() }];
     status.ready = false;
     status.groups.by_timer = 3;
     status.breakers = vec![BreakerStatus { rule: "thrash".into(), subject: "/t/fat".into(), closes_in_seconds: 59 }];
@@ -100,6 +101,7 @@ fn what_keeps_it_from_acting_stands_out() {
     for part in [
         "not ready: its groups are not armed yet\n",
         "deeds are PAUSED until 2023-11-14T22:23:20Z (9m 30s left): `oomwarden resume` ends that\n",
+        "DEGRADED (psi): the kernel has no PSI\\x0aat all\n",
         "the policy that was offered last is REFUSED, an older one is in force: `oomwarden check` says why\n",
         "on a timer: 3 groups (`oomwarden doctor` says why)\n",
         "kernel module: level kill, holds nothing for this daemon; 1 hold (1 resolved, 0 expired, 0 passed), 0 kills by the table\n",

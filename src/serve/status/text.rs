@@ -49,6 +49,9 @@ impl Status {
         let ready = if self.ready { Styled(SAFE, "ready") } else { Styled(HOLDS, "not ready: its groups are not armed yet") };
         let head = format!("oomwarden {}", plain(&self.version));
         let _ = writeln!(out, "{}  process {}, up for {}, {ready}", Styled(STRONG, head), self.pid, time(self.uptime_seconds));
+        for degraded in &self.degraded {
+            let _ = writeln!(out, "{}: {}", Styled(DEADLY, format!("DEGRADED ({})", plain(&degraded.reason))), plain(&degraded.text));
+        }
         if let Some(paused) = &self.paused {
             let text = format!("deeds are PAUSED until {} ({} left)", plain(&paused.until), time(paused.remaining_seconds));
             let _ = writeln!(out, "{}: `oomwarden resume` ends that", Styled(DEADLY, text));

@@ -1,0 +1,132 @@
+//! What keeps the daemon from doing all that it was set up for, while it goes on: said in `oomwarden_degraded`, in the status and at
+//! `/-/ready`.
+//!
+//! Each [`Reason`] has one text at a time. Whoever finds a fault sets it, and clears it when it is mended; that
+//! may happen on any thread. The lock is held for an exchange of pointers only: nothing is allocated, freed or formatted within it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus::{IntGauge, Registry};
+
+use super::counters::int_gauges;
+
+/// Why the daemon is degraded: the label of `oomwarden_degraded`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The policy that was offered last is not the one in force.
+    Policy,
+    /// The kernel has no PSI: rules that wait for stall never fire.
+    Psi,
+    /// PSI is off for some groups (cgroup.pressure), and rules wait for their stall.
+    GroupPsi,
+    /// The default listen address is taken.
+    Listen,
+}
+
+impl Reason {
+    /// All reasons, in their order.
+    pub const ALL: [Reason; 4] = [Reason::Policy, Reason::Psi, Reason::GroupPsi, Reason::Listen];
+
+    /// The label.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Reason::Policy => "policy",
+            Reason::Psi => "psi",
+            Reason::GroupPsi => "group_psi",
+            Reason::Listen => "listen",
+        }
+    }
+}
+
+/// A text for each reason that holds now.
+type Texts = [Option<Arc<str>>; Reason::ALL.len()];
+
+/// The reasons that hold now. Shared by all who find and mend faults, and by who tells of them.
+#[derive(Debug)]
+pub struct Degraded {
+    texts: Mutex<Texts>,
+    gauges: [IntGauge; Reason::ALL.len()],
+}
+
+impl Degraded {
+    /// With the gauge of every reason, at 0.
+    pub(super) fn new(registry: &Registry) -> prometheus::Result<Degraded> {
+        let help = "Whether something keeps the daemon from doing all that it was set up for (1) or not (0).";
+        let gauges = int_gauges(registry, "oomwarden_degraded", help, "reason")?;
+        Ok(Degraded { texts: Mutex::default(), gauges: Reason::ALL.map(|reason| gauges.with_label_values(&[reason.word()])) })
+    }
+
+    fn texts(&self) -> MutexGuard<'_, Texts> {
+        // Whole after every operation, whoever panicked meanwhile.
+        self.texts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on `reason` holds; `text` says in one line what is wrong and what to do. It replaces an earlier text of the same
+    /// reason. Tells whether the reason is new or its text another one, so that it is logged once.
+    pub fn set(&self, reason: Reason, text: impl Into<Arc<str>>) -> bool {
+        let text = text.into();
+        let mut texts = self.texts();
+        let before = texts[reason as usize].replace(Arc::clone(&text));
+        self.gauges[reason as usize].set(1);
+        drop(texts);
+        before.is_none_or(|before| before != text)
+    }
+
+    /// `reason` holds no more. Tells whether it did.
+    pub fn clear(&self, reason: Reason) -> bool {
+        let mut texts = self.texts();
+        let before = texts[reason as usize].take();
+        self.gauges[reason as usize].set(0);
+        drop(texts);
+        before.is_some()
+    }
+
+    /// What holds now, with its text, in the order of [`Reason::ALL`].
+    #[must_use]
+    pub fn list(&self) -> Vec<(Reason, Arc<str>)> {
+        let texts = self.texts().each_ref().map(Option::clone);
+        Reason::ALL.into_iter().zip(texts).filter_map(|(reason, text)| Some((reason, text?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn degraded() -> (Degraded, Registry) {
+        let registry = Registry::new();
+        (Degraded::new(&registry).expect("gauges"), registry)
+    }
+
+    fn metrics(registry: &Registry) -> Vec<String> {
+        let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).expect("text");
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn all_reasons_are_there_from_the_start_each_at_its_own_place() {
+        let (degraded, registry) = degraded();
+        assert!(degraded.list().is_empty());
+        let lines = metrics(&registry);
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+            assert!(lines.contains(&format!("oomwarden_degraded{{reason=\"{}\"}} 0", reason.word())), "{lines:?}");
+        }
+        assert_eq!(lines.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn a_reason_comes_changes_and_goes() {
+        let (degraded, registry) = degraded();
+        assert!(degraded.set(Reason::Listen, "taken"));
+        assert!(!degraded.set(Reason::Listen, "taken".to_owned()), "the same again");
+        assert!(degraded.set(Reason::Listen, "taken by another"));
+        assert!(degraded.set(Reason::Policy, "refused"));
+        assert_eq!(degraded.list(), [(Reason::Policy, "refused".into()), (Reason::Listen, "taken by another".into())]);
+        assert!(metrics(&registry).contains(&"oomwarden_degraded{reason=\"listen\"} 1".to_owned()));
+        assert!(degraded.clear(Reason::Listen) && !degraded.clear(Reason::Listen));
+        assert_eq!(degraded.list(), [(Reason::Policy, "refused".into())]);
+        assert!(metrics(&registry).contains(&"oomwarden_degraded{reason=\"listen\"} 0".to_owned()));
+    }
+}
