@@ -35,8 +35,9 @@ impl Watched {
     }
 
     fn rules(&self) -> Option<Vec<String>> {
-        let policy = self.mailbox.take()?;
-        Some(policy.rules.iter().map(|rule| rule.name.to_string()).collect())
+        let prepared = self.mailbox.take()?;
+        assert_eq!(prepared.rules.len(), prepared.policy.rules.len(), "each has its counters");
+        Some(prepared.policy.rules.iter().map(|rule| rule.name.to_string()).collect())
     }
 
     fn becomes(&self, names: &[&str]) {

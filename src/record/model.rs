@@ -238,12 +238,6 @@ impl Blank {
         slot.latency = Latency::default();
     }
 
-    /// Whether a slot has room for `candidates`.
-    #[must_use]
-    pub fn has_room(&self, slot: &JudgementRecord, candidates: usize) -> bool {
-        slot.candidates.capacity() >= candidates && slot.facts.has_room(candidates)
-    }
-
     /// Grows a slot's buffer to `candidates` in all and touches the new memory, so that filling it later takes no page
     /// fault. Allocates; what the slot holds stays.
     pub fn make_room(&self, slot: &mut JudgementRecord, candidates: usize) {
@@ -268,6 +262,19 @@ impl Blank {
 }
 
 impl JudgementRecord {
+    /// Whether there is room for `candidates`.
+    #[must_use]
+    pub fn has_room(&self, candidates: usize) -> bool {
+        self.candidates.capacity() >= candidates && self.facts.has_room(candidates)
+    }
+
+    /// Moves what it holds into the buffers of a larger slot, which gets its own. Allocates and frees nothing.
+    pub fn trade_buffers(&mut self, larger: &mut JudgementRecord) {
+        larger.candidates.append(&mut self.candidates);
+        std::mem::swap(&mut self.candidates, &mut larger.candidates);
+        self.facts.trade_buffers(&mut larger.facts);
+    }
+
     /// Copies a verdict into this slot; allocates nothing. The outcome is set to what it is if nothing more happens:
     /// `Failed` for a verdict that is to be carried out, until the warden knows better.
     pub fn fill(

@@ -57,6 +57,13 @@ struct State {
     closed: bool,
 }
 
+impl State {
+    /// All slots that are in nobody's hands.
+    fn slots(&mut self) -> impl Iterator<Item = &mut Box<JudgementRecord>> {
+        self.free.iter_mut().chain(&mut self.queued)
+    }
+}
+
 impl Pool {
     /// Makes `slots` slots (at least one), each with room for `candidates`. Lost records are counted in `dropped`.
     #[must_use]
@@ -131,7 +138,7 @@ impl Pool {
     }
 
     /// Makes room for `candidates` in every slot. Allocates, outside of the lock: for the paths that find groups, not for those that
-    /// judge. A slot that is in use or queued meanwhile grows when it comes back.
+    /// judge. A slot that is in use meanwhile grows when it comes back.
     pub fn reserve(&self, candidates: usize) {
         if self.0.candidates.load(Ordering::Relaxed) >= candidates {
             return;
@@ -139,14 +146,15 @@ impl Pool {
         // With some to spare, so that groups which come one by one don't cost a new buffer each.
         let candidates = (candidates + candidates / 4).next_multiple_of(64);
         self.0.candidates.store(candidates, Ordering::Relaxed);
-        loop {
+        while self.lock().slots().any(|slot| !slot.has_room(candidates)) {
+            let mut larger = self.0.blank.slot(candidates);
             let mut state = self.lock();
-            let small = state.free.iter().position(|slot| !self.0.blank.has_room(slot, candidates));
-            let slot = small.map(|at| state.free.swap_remove(at));
+            if let Some(slot) = state.slots().find(|slot| !slot.has_room(candidates)) {
+                slot.trade_buffers(&mut larger);
+            }
             drop(state);
-            let Some(mut slot) = slot else { return };
-            self.0.blank.make_room(&mut slot, candidates);
-            self.lock().free.push(slot);
+            // Its old buffers are freed here, with the lock released.
+            drop(larger);
         }
     }
 
