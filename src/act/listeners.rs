@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::cgroup::GroupId;
+use crate::threads;
 pub use crowd::MOST_OF_A_GROUP;
 use crowd::{Admitted, Crowd, Guest};
 use peer::{Peer, Peers};
@@ -68,6 +69,13 @@ pub struct Door {
     path: PathBuf,
 }
 
+/// An epoll set with nobody in it but the socket itself.
+fn epoll_at(socket: &UnixListener) -> nix::Result<Epoll> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, DOOR))?;
+    Ok(epoll)
+}
+
 impl Door {
     /// Opens the socket at `path`, for everybody. `root` is a directory of the cgroup file system.
     ///
@@ -89,8 +97,7 @@ impl Door {
         let socket = UnixListener::bind(path).map_err(failed("bind"))?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(failed("chmod"))?;
         socket.set_nonblocking(true).map_err(failed("non-blocking mode"))?;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io::Error::from).map_err(failed("epoll"))?;
-        epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, DOOR)).map_err(io::Error::from).map_err(failed("epoll"))?;
+        let epoll = epoll_at(&socket).map_err(io::Error::from).map_err(failed("epoll"))?;
         Ok(Door { socket, peers, epoll, path: path.to_owned() })
     }
 
@@ -101,8 +108,14 @@ impl Door {
     pub fn serve(self, most: usize, counted: impl Fn(usize) + Send + 'static) -> io::Result<Arc<Listeners>> {
         let listeners = Arc::new(Listeners { table: Table::new(most), path: self.path.clone() });
         let members = std::iter::repeat_with(|| None).take(most).collect();
-        let porter = Porter { door: self, listeners: Arc::clone(&listeners), crowd: Crowd::new(most), members, counted, complaint: None };
-        std::thread::Builder::new().name("listeners".into()).stack_size(128 * 1024).spawn(move || porter.work())?;
+        let mut porter =
+            Porter { door: self, listeners: Arc::clone(&listeners), crowd: Crowd::new(most), members, counted, complaint: None };
+        threads::watched("listeners", 128 * 1024, move |before| {
+            if before > 0 {
+                porter.begin_anew()?;
+            }
+            porter.work()
+        })?;
         Ok(listeners)
     }
 }
@@ -145,16 +158,24 @@ struct Porter<F> {
 }
 
 impl<F: Fn(usize)> Porter<F> {
-    fn work(mut self) {
+    /// Whatever became of those who were inside: the door is shut behind them, and they may connect anew.
+    fn begin_anew(&mut self) -> Result<(), String> {
+        for place in 0..self.members.len() {
+            self.see_out(place);
+        }
+        self.crowd = Crowd::new(self.members.len());
+        (self.counted)(0);
+        self.door.epoll = epoll_at(&self.door.socket).map_err(|error| format!("epoll: {error}"))?;
+        Ok(())
+    }
+
+    fn work(&mut self) -> Result<(), String> {
         let mut events = [EpollEvent::empty(); 64];
         loop {
             let ready = match self.door.epoll.wait(&mut events, EpollTimeout::NONE) {
                 Ok(ready) => ready,
                 Err(nix::errno::Errno::EINTR) => continue,
-                Err(error) => {
-                    tracing::error!("pressure socket: {error}: no more listeners are let in");
-                    return;
-                }
+                Err(error) => return Err(format!("epoll: {error}")),
             };
             let mut changed = false;
             for event in events.iter().take(ready) {

@@ -78,6 +78,7 @@ pub struct Counters {
     paused: IntGauge,
     breakers: IntGauge,
     oom_group_resets: IntCounter,
+    thread_deaths: IntCounterVec,
     journal_dropped: IntCounter,
     reloads: IntCounter,
     reload_failures: IntCounter,
@@ -125,6 +126,15 @@ impl Counters {
             "Processes that the kernel's own OOM killer ended: by a group's limit (memcg), or because the machine was out of memory (global).",
             &["scope"],
         )?;
+        let thread_deaths = int_counters(
+            r,
+            "oomwarden_thread_deaths_total",
+            "How often a thread of the daemon died of a panic, or of a failure that ended its work, and was begun anew or left.",
+            &["thread"],
+        )?;
+        for name in crate::threads::WATCHED {
+            thread_deaths.with_label_values(&[name]);
+        }
         let counters = Counters {
             kernel_kills: Scope::ALL.map(|scope| kernel_kills.with_label_values(&[scope.word()])),
             kernel_counts: OnceLock::new(),
@@ -150,6 +160,7 @@ impl Counters {
                 "oomwarden_oom_group_resets_total",
                 "How often somebody else reset memory.oom.group of a group of `kernel: oom_group`, and it was set again.",
             )?,
+            thread_deaths,
             journal_dropped: int_counter(
                 r,
                 "oomwarden_journal_dropped_total",
@@ -288,6 +299,12 @@ impl Counters {
     #[must_use]
     pub fn oom_group_resets(&self) -> IntCounter {
         self.oom_group_resets.clone()
+    }
+
+    /// The counter of threads that died, by thread.
+    #[must_use]
+    pub fn thread_deaths(&self) -> &IntCounterVec {
+        &self.thread_deaths
     }
 
     /// The counter of lost records, for the pool and the recorder.

@@ -21,6 +21,7 @@ use super::psi::{Unprivileged, attempts, stall_total, text};
 use crate::cgroup::buffer::ReadBuf;
 use crate::cgroup::group::{File, Group};
 use crate::policy::model::Psi;
+use crate::threads;
 
 /// Something to be done off the warden thread.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ impl Clerk {
     pub fn start(mail: Arc<EventFd>) -> io::Result<Clerk> {
         let (errands, inbox) = channel();
         let (outbox, replies) = channel();
-        std::thread::Builder::new().name("clerk".into()).stack_size(128 * 1024).spawn(move || work(&inbox, &outbox, &mail))?;
+        threads::vital("clerk", 128 * 1024, move || work(&inbox, &outbox, &mail))?;
         Ok(Clerk { errands, replies })
     }
 

@@ -525,7 +525,10 @@ impl Climbs {
                         climb.fresh = false;
                         climb.attempt = climb.attempt.wrapping_add(1);
                         let ladder = self.attempt_key(place, &climb);
-                        hooks.ask(Ask { ladder, hook, record: told_so_far(&climb, with.records) });
+                        let before = hooks.ask(Ask { ladder, hook, record: told_so_far(&climb, with.records) });
+                        if let Some(record) = before.and_then(|before| before.record) {
+                            with.records.discard(record);
+                        }
                         break;
                     }
                     None => next = climb.ladder.hook_done(RungOutcome::NoHelper, climb.since(now), &mut climb.rungs),

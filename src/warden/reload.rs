@@ -18,6 +18,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::policy::model::Policy;
 use crate::record::counters::Counters;
 use crate::record::rules::RuleCounters;
+use crate::threads;
 
 /// Room for a few events with the longest names.
 const BUFFER_BYTES: usize = 4096;
@@ -98,7 +99,12 @@ pub fn start(mailbox: Mailbox, paths: Vec<PathBuf>, current: Arc<Policy>, counte
     let inotify = Inotify::init()?;
     let mut reloader = Reloader { mailbox, inotify, paths, current, counters, load };
     reloader.watch();
-    std::thread::Builder::new().name("reloader".into()).stack_size(512 * 1024).spawn(move || reloader.work())?;
+    threads::watched("reloader", 512 * 1024, move |before| {
+        if before > 0 {
+            reloader.gave_up();
+        }
+        reloader.work()
+    })?;
     Ok(())
 }
 
@@ -125,7 +131,13 @@ impl Reloader {
         }
     }
 
-    fn work(mut self) {
+    /// A policy may have been read when the thread died: it is not tried again by itself, or it might kill the thread again.
+    fn gave_up(&mut self) {
+        self.counters.policy_refused();
+        tracing::error!("the policy's files were not read to the end, {} stays in force: SIGHUP tries again", self.current.hash);
+    }
+
+    fn work(&mut self) -> Result<(), String> {
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut gone_for_good: Option<Instant> = None;
         loop {
@@ -135,8 +147,7 @@ impl Reloader {
                 if error == nix::errno::Errno::EINTR {
                     continue;
                 }
-                tracing::error!("the policy's files are not watched any more: {error}");
-                return;
+                return Err(format!("poll: {error}"));
             }
             // EAGAIN where only a file changed.
             let _ = self.mailbox.0.ask.read();
