@@ -341,10 +341,10 @@ impl Warden {
             self.samples();
             self.senses.arm_troubled(self.clock.now(), &self.policy, &self.poller);
             self.judge_pending();
-            if self.update_tree(tree_moved) {
+            let moved = self.update_tree(tree_moved);
+            if moved | self.take_up() {
                 // What inotify and the scout brought is judged in this turn: nothing else may wake us.
                 self.senses.arm_troubled(self.clock.now(), &self.policy, &self.poller);
-                self.take_up();
                 self.answer_hold();
                 self.judge_pending();
                 self.forget_looks();
@@ -607,7 +607,7 @@ impl Warden {
         }
         let ruling = match self.rule_on(rule, slot, subject, &notice, begun) {
             None => return,
-            Some(Word::Postponed) => return self.closer.postpone(pending),
+            Some(Word::Postponed) => return self.closer.postpone(pending, begun),
             Some(Word::Given(ruling)) => ruling,
         };
         if let Ruling::Kill { victim, .. } = ruling
@@ -738,10 +738,17 @@ impl Warden {
 
     fn set_timer(&mut self) -> io::Result<()> {
         let stop = self.stopping.map(|since| since + STOP_GRACE);
-        let next = [self.senses.next_look(), self.climbs.next_deadline(), self.history.next_due(), self.switches.next_due(), stop]
-            .into_iter()
-            .flatten()
-            .min();
+        let next = [
+            self.senses.next_look(),
+            self.climbs.next_deadline(),
+            self.history.next_due(),
+            self.switches.next_due(),
+            self.closer.next_due(),
+            stop,
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         if next == self.timer_at {
             return Ok(());
         }

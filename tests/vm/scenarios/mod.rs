@@ -202,6 +202,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         }
         storms::{
             storm_of_300_groups_hides_nothing,
+            groups_churned_below_the_victim_keep_no_kill_waiting,
             overflowing_queue_of_notices_loses_no_group,
             nine_thousand_groups_in_turn_leak_no_watch: 180,
             fifty_watches_for_200_groups_are_enough,
