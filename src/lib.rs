@@ -17,6 +17,7 @@ pub mod sense;
 pub mod serve;
 pub mod state;
 pub mod sys;
+pub mod threads;
 pub mod unit_files;
 pub mod units;
 pub mod warden;

@@ -67,8 +67,9 @@ impl Watched {
     }
 
     fn rules(&self) -> Option<Vec<String>> {
-        let policy = self.mailbox.take()?;
-        Some(policy.rules.iter().map(|rule| rule.name.to_string()).collect())
+        let prepared = self.mailbox.take()?;
+        assert_eq!(prepared.rules.len(), prepared.policy.rules.len(), "each has its counters");
+        Some(prepared.policy.rules.iter().map(|rule| rule.name.to_string()).collect())
     }
 
     fn becomes(&self, names: &[&str]) {
@@ -248,7 +249,7 @@ fn the_text_of_the_built_in_policy_ends_the_observing_too() {
         taken = watched.mailbox.take();
         taken.is_some()
     });
-    assert_eq!((taken.unwrap().mode, watched.degraded()), (Mode::Enforce, None));
+    assert_eq!((taken.unwrap().policy.mode, watched.degraded()), (Mode::Enforce, None));
 }
 
 /// Between the first reading and the watch nobody tells of a change.

@@ -104,7 +104,9 @@ fn policy() -> Policy {
 
 fn start(limits: Limits) -> Fixture {
     let counters = Arc::new(Counters::new().expect("sound names"));
-    let _rules = counters.for_policy(&policy());
+    let policy = Arc::new(policy());
+    let _rules = counters.for_policy(&policy);
+    counters.in_force().set(&policy);
     counters.policy_started(SystemTime::now());
     counters.set_groups(Sensing::Trigger, 3);
     let reads = Arc::new(AtomicU64::new(0));
@@ -167,6 +169,43 @@ impl Fixture {
         let reader = |name: Vec<u8>| Group { path: GroupPath::root().child(&name), reads: Arc::clone(&self.reads) };
         self.counters.published().publish(names.map(|name| Arc::new(reader(name)) as Arc<dyn GroupReader>).collect());
     }
+}
+
+/// A group at which whoever reads it comes to grief.
+struct Trap(GroupPath);
+
+impl GroupReader for Trap {
+    fn path(&self) -> &GroupPath {
+        &self.0
+    }
+
+    fn memory_current(&self) -> Option<u64> {
+        panic!("a trap")
+    }
+
+    fn limit(&self) -> Option<u64> {
+        None
+    }
+
+    fn psi_totals_us(&self) -> Option<(u64, u64)> {
+        None
+    }
+}
+
+#[test]
+fn a_panic_in_a_scrape_ends_that_connection_and_nothing_else() {
+    let fixture = start(Limits { fresh: Duration::from_millis(10), ..Limits::default() });
+    for _ in 0..3 {
+        // Whatever was scraped before is not served any more.
+        std::thread::sleep(Duration::from_millis(20));
+        fixture.counters.published().publish(Arc::new([Arc::new(Trap(GroupPath::root())) as Arc<dyn GroupReader>]));
+        assert!(fixture.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").is_empty(), "cut off");
+        std::thread::sleep(Duration::from_millis(20));
+        fixture.publish(std::iter::once(b"a".to_vec()));
+        let answer = fixture.get("/metrics");
+        assert!(answer.status == 200 && answer.text().contains("oomwarden_group_memory_bytes{cgroup=\"/a\"} 4096"), "{}", answer.text());
+    }
+    assert!(fixture.get("/metrics").text().contains("oomwarden_thread_deaths_total{thread=\"server\"} 0"));
 }
 
 /// Everything until the connection ends, also by a reset (which is how a server ends one whose words it did not read).

@@ -4,7 +4,8 @@
 mod stand_in;
 
 use std::fs;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use stand_in::{CHOOSE, Machine, change, group, out_of_memory, wait};
 
@@ -128,6 +129,65 @@ fn an_excluded_group_that_the_tree_has_not_been_told_of_is_not_taken_along() {
     change(&root.join("t/a/memory.events.local"), &oom_kills(1));
     wait("the verdict", || !machine.lines().is_empty());
     assert!(!machine.killed("t/a"), "{:?}", machine.lines());
+    machine.stop();
+}
+
+/// As [`CHOOSE`], with a group elsewhere at which the scout hangs: a file of it does not open.
+fn with_a_scout_that_hangs(root: &Path, exclude: &str, turned: impl FnMut() + Send + 'static) -> Machine {
+    for (path, anon) in [("t", 0), ("t/a", 64 << 20), ("t/b", 32 << 20), ("u", 0)] {
+        group(root, path, anon);
+    }
+    fs::write(root.join("t/a/cgroup.stat"), "nr_descendants 0\n").unwrap();
+    let policy = format!("{}{exclude}", CHOOSE.replace("watch: /t\n", "watch: [/t, /u]\n"));
+    let machine = Machine::start(root, &policy, turned);
+    let elsewhere = tempfile::tempdir_in(root.parent().unwrap()).unwrap();
+    group(elsewhere.path(), "stuck", 0);
+    let file = elsewhere.path().join("stuck/memory.events.local");
+    fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Told of by a notice, as one that is made, which is read when it is whole.
+    machine.stall(|| {
+        fs::create_dir(root.join("u/stuck")).unwrap();
+        fs::rename(elsewhere.path().join("stuck"), root.join("u/stuck")).unwrap();
+    });
+    machine
+}
+
+/// A group comes below one, and the tree is not told of it.
+fn comes_unseen(root: &Path, below: &str, name: &str) {
+    let elsewhere = tempfile::tempdir_in(root.parent().unwrap()).unwrap();
+    group(elsewhere.path(), name, 1000);
+    fs::rename(elsewhere.path().join(name), root.join(below).join(name)).unwrap();
+    fs::write(root.join(below).join("cgroup.stat"), "nr_descendants 1\n").unwrap();
+}
+
+#[test]
+fn a_scout_that_is_busy_elsewhere_keeps_no_kill_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = with_a_scout_that_hangs(dir.path(), "exclude:\n  - /t/*/keep\n", || {});
+    comes_unseen(dir.path(), "t/a", "churned");
+    let began = Instant::now();
+    out_of_memory(dir.path());
+    wait("the kill", || machine.killed("t/a") || machine.killed("t/b"));
+    assert!(machine.killed("t/a") && !machine.killed("t/b"), "a glance tells that nobody in it has to live");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(machine.board.standing().groups, 5, "the scout hangs");
+    machine.stop();
+}
+
+#[test]
+fn a_scout_that_is_busy_elsewhere_costs_no_excluded_group_its_life_and_the_next_candidate_dies() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = with_a_scout_that_hangs(dir.path(), "exclude:\n  - /t/*/keep\n", || {});
+    comes_unseen(dir.path(), "t/a", "keep");
+    out_of_memory(dir.path());
+    wait("the kill", || machine.killed("t/a") || machine.killed("t/b"));
+    assert!(machine.killed("t/b") && !machine.killed("t/a"), "an excluded group is in t/a");
+    fs::write(dir.path().join("t/b/cgroup.events"), "populated 0\n").unwrap();
+    wait("the journal", || !machine.lines().is_empty());
+    assert_eq!(machine.board.standing().groups, 5, "the scout hangs");
+    let line = machine.lines().concat();
+    assert!(line.contains("could not be looked at, and what is not known is spared"), "{line}");
     machine.stop();
 }
 

@@ -16,6 +16,7 @@ use super::listeners::Listeners;
 use crate::cgroup::group::Group;
 use crate::sense::lms::Lms;
 use crate::sense::poller::Key;
+use crate::threads;
 
 /// How many threads: one may be stuck in a write for seconds, and its victim's ladder goes on with another.
 pub const ACTORS: usize = 4;
@@ -75,7 +76,7 @@ impl Actors {
         });
         for number in 0..ACTORS {
             let (shared, listeners) = (Arc::clone(&shared), listeners.cloned());
-            std::thread::Builder::new().name(format!("actor-{number}")).stack_size(256 * 1024).spawn(move || work(&shared, listeners))?;
+            threads::vital(&format!("actor-{number}"), 256 * 1024, move || work(&shared, listeners))?;
         }
         let job = || {
             Box::new(Job {

@@ -4,29 +4,31 @@
 //! connects is mapped to its group, what it writes is read and ignored, and when that group or one above it is warned, bytes
 //! arrive. docs/applications.md is the page for its users.
 //!
-//! Everybody may connect, so everything is bounded: listeners in all and of one group, what a listener may write, what waits
-//! to be read by it. Telling is one write that never waits, made by whoever gives the warning; a thread of this module does
-//! what is slow: finding out who connected, and forgetting who left.
+//! Everybody may connect, so everything is bounded: listeners in all, of one group and of one user (`crowd`), what a listener may
+//! write, what waits to be read by it. Telling is one write that never waits, made by whoever gives the warning (`table`); a
+//! thread of this module does what is slow: finding out who connected ([`peer`]), and forgetting who left.
 
+mod crowd;
 pub mod peer;
+mod table;
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::cgroup::GroupId;
-use peer::Peers;
+use crate::threads;
+pub use crowd::MOST_OF_A_GROUP;
+use crowd::{Admitted, Crowd, Guest};
+use peer::{Peer, Peers};
+use table::{Listener, Table};
 
-/// What arrives.
-const NEWS: &[u8] = b"warn\n";
-/// Listeners of one group; those of groups below it are not counted.
-pub const MOST_OF_A_GROUP: usize = 64;
 /// Listeners in all, where descriptors allow.
 pub const MOST: usize = 4096;
 /// What a listener may write before it is cut off. The protocol writes a few bytes, once.
@@ -39,21 +41,13 @@ const ACCEPTED_AT_A_TIME: usize = 64;
 const PAUSE: Duration = Duration::from_millis(200);
 /// Refusals are told so often.
 const COMPLAINT_EVERY: Duration = Duration::from_secs(60);
-/// The listening socket's own token; the others are places.
+/// The listening socket's own token; the others are [`token`]s.
 const DOOR: u64 = u64::MAX;
-
-#[derive(Debug)]
-struct Listener {
-    socket: UnixStream,
-    /// Its group, and all above.
-    groups: Box<[GroupId]>,
-    read: usize,
-}
 
 /// Everybody who listens.
 #[derive(Debug)]
 pub struct Listeners {
-    places: Mutex<Vec<Option<Listener>>>,
+    table: Table,
     path: PathBuf,
 }
 
@@ -73,6 +67,13 @@ pub struct Door {
     peers: Peers,
     epoll: Epoll,
     path: PathBuf,
+}
+
+/// An epoll set with nobody in it but the socket itself.
+fn epoll_at(socket: &UnixListener) -> nix::Result<Epoll> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, DOOR))?;
+    Ok(epoll)
 }
 
 impl Door {
@@ -96,8 +97,7 @@ impl Door {
         let socket = UnixListener::bind(path).map_err(failed("bind"))?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(failed("chmod"))?;
         socket.set_nonblocking(true).map_err(failed("non-blocking mode"))?;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io::Error::from).map_err(failed("epoll"))?;
-        epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, DOOR)).map_err(io::Error::from).map_err(failed("epoll"))?;
+        let epoll = epoll_at(&socket).map_err(io::Error::from).map_err(failed("epoll"))?;
         Ok(Door { socket, peers, epoll, path: path.to_owned() })
     }
 
@@ -106,32 +106,24 @@ impl Door {
     /// # Errors
     /// When the thread can't be started.
     pub fn serve(self, most: usize, counted: impl Fn(usize) + Send + 'static) -> io::Result<Arc<Listeners>> {
-        let listeners = Arc::new(Listeners { places: Mutex::new(Vec::new()), path: self.path.clone() });
-        let porter = Porter { door: self, listeners: Arc::clone(&listeners), most, counted, complaint: None };
-        std::thread::Builder::new().name("listeners".into()).stack_size(128 * 1024).spawn(move || porter.work())?;
+        let listeners = Arc::new(Listeners { table: Table::new(most), path: self.path.clone() });
+        let members = std::iter::repeat_with(|| None).take(most).collect();
+        let mut porter =
+            Porter { door: self, listeners: Arc::clone(&listeners), crowd: Crowd::new(most), members, counted, complaint: None };
+        threads::watched("listeners", 128 * 1024, move |before| {
+            if before > 0 {
+                porter.begin_anew()?;
+            }
+            porter.work()
+        })?;
         Ok(listeners)
     }
 }
 
 impl Listeners {
-    fn lock(&self) -> MutexGuard<'_, Vec<Option<Listener>>> {
-        // A table of listeners is whole after every operation, whoever panicked meanwhile.
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Tells everybody who listens for `group` or for one below it; how many they are. Waits for nobody, allocates nothing.
     pub fn tell(&self, group: GroupId) -> u32 {
-        let mut told = 0;
-        for listener in self.lock().iter().flatten().filter(|listener| listener.groups.contains(&group)) {
-            match (&listener.socket).write(NEWS) {
-                Ok(_) => told += 1,
-                // It has not read what it was told before: it knows.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => told += 1,
-                // It left; the thread will notice.
-                Err(_) => {}
-            }
-        }
-        told
+        self.table.tell(group)
     }
 
     /// Takes the socket's name away, at the end of the daemon.
@@ -141,36 +133,59 @@ impl Listeners {
     }
 }
 
+/// What the epoll set calls whoever has a place: an event that was meant for who had it before finds nobody.
+fn token(Admitted { place, arrival, .. }: Admitted) -> u64 {
+    (arrival << 32) | (place as u64 & u64::from(u32::MAX))
+}
+
+/// A listener as the thread knows it.
+struct Member {
+    listener: Arc<Listener>,
+    token: u64,
+    /// Bytes that it has written.
+    read: usize,
+}
+
 /// The thread's own.
 struct Porter<F> {
     door: Door,
     listeners: Arc<Listeners>,
-    most: usize,
+    crowd: Crowd,
+    /// By place, as in the table.
+    members: Box<[Option<Member>]>,
     counted: F,
     complaint: Option<Instant>,
 }
 
 impl<F: Fn(usize)> Porter<F> {
-    fn work(mut self) {
+    /// Whatever became of those who were inside: the door is shut behind them, and they may connect anew.
+    fn begin_anew(&mut self) -> Result<(), String> {
+        for place in 0..self.members.len() {
+            self.see_out(place);
+        }
+        self.crowd = Crowd::new(self.members.len());
+        (self.counted)(0);
+        self.door.epoll = epoll_at(&self.door.socket).map_err(|error| format!("epoll: {error}"))?;
+        Ok(())
+    }
+
+    fn work(&mut self) -> Result<(), String> {
         let mut events = [EpollEvent::empty(); 64];
         loop {
             let ready = match self.door.epoll.wait(&mut events, EpollTimeout::NONE) {
                 Ok(ready) => ready,
                 Err(nix::errno::Errno::EINTR) => continue,
-                Err(error) => {
-                    tracing::error!("pressure socket: {error}: no more listeners are let in");
-                    return;
-                }
+                Err(error) => return Err(format!("epoll: {error}")),
             };
             let mut changed = false;
             for event in events.iter().take(ready) {
                 changed |= match event.data() {
                     DOOR => self.let_in(),
-                    place => usize::try_from(place).is_ok_and(|place| self.hear(place, event.events())),
+                    token => self.hear(token, event.events()),
                 };
             }
             if changed {
-                (self.counted)(self.listeners.lock().iter().flatten().count());
+                (self.counted)(self.crowd.len());
             }
         }
     }
@@ -198,61 +213,64 @@ impl<F: Fn(usize)> Porter<F> {
         stays
     }
 
-    fn enrol(&self, socket: UnixStream) -> Result<(), String> {
+    fn enrol(&mut self, socket: UnixStream) -> Result<(), String> {
         let failed = |error: io::Error| error.to_string();
-        let groups = self.door.peers.groups(&socket).map_err(|error| error.to_string())?;
+        let Peer { uid, groups } = self.door.peers.peer(&socket).map_err(|error| error.to_string())?;
         socket.set_nonblocking(true).map_err(failed)?;
         rustix::net::sockopt::set_socket_send_buffer_size(&socket, WAITING_BYTES).map_err(|errno| failed(errno.into()))?;
-        let mut places = self.listeners.lock();
-        let (mut all, mut of_group) = (0, 0);
-        for listener in places.iter().flatten() {
-            all += 1;
-            of_group += usize::from(listener.groups.first() == groups.first());
+        let guest = Guest { uid, group: groups.first().copied().ok_or("its group is not known")? };
+        let admitted = self.crowd.admit(guest).map_err(|refusal| refusal.to_string())?;
+        if admitted.taken {
+            self.see_out(admitted.place);
         }
-        if all >= self.most {
-            return Err(format!("there are {all} listeners already, as many as may be"));
+        let interest = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, token(admitted));
+        if let Err(errno) = self.door.epoll.add(&socket, interest) {
+            self.crowd.leave(admitted.place);
+            return Err(failed(errno.into()));
         }
-        if of_group >= MOST_OF_A_GROUP {
-            return Err(format!("a group has {of_group} listeners already, as many as one may have"));
+        let listener = Arc::new(Listener { socket, groups });
+        if let Some(member) = self.members.get_mut(admitted.place) {
+            *member = Some(Member { listener: Arc::clone(&listener), token: token(admitted), read: 0 });
         }
-        let place = places.iter().position(Option::is_none).unwrap_or_else(|| {
-            places.push(None);
-            places.len() - 1
-        });
-        let interest = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP, place as u64);
-        self.door.epoll.add(&socket, interest).map_err(|errno| failed(errno.into()))?;
-        if let Some(place) = places.get_mut(place) {
-            *place = Some(Listener { socket, groups, read: 0 });
-        }
+        drop(self.listeners.table.put(admitted.place, Some(listener)));
         Ok(())
     }
 
     /// Something came from a listener; whether it is one no more.
-    fn hear(&self, place: usize, events: EpollFlags) -> bool {
-        let mut places = self.listeners.lock();
-        let Some(holder) = places.get_mut(place) else { return false };
-        let Some(listener) = holder else { return false };
+    fn hear(&mut self, token: u64, events: EpollFlags) -> bool {
+        let Ok(place) = usize::try_from(token & u64::from(u32::MAX)) else { return false };
+        let Some(member) = self.members.get_mut(place).and_then(Option::as_mut).filter(|member| member.token == token) else {
+            return false;
+        };
         let mut left = events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
         let mut buffer = [0; 4096];
         if !left {
-            match listener.socket.read(&mut buffer) {
+            match (&member.listener.socket).read(&mut buffer) {
                 // It will write no more, and may still listen.
                 Ok(0) => {
-                    let mut interest = EpollEvent::new(EpollFlags::empty(), place as u64);
-                    left = self.door.epoll.modify(listener.socket.as_fd(), &mut interest).is_err();
+                    let mut interest = EpollEvent::new(EpollFlags::empty(), token);
+                    left = self.door.epoll.modify(member.listener.socket.as_fd(), &mut interest).is_err();
                 }
                 Ok(read) => {
-                    listener.read += read;
-                    left = listener.read > MOST_READ;
+                    member.read += read;
+                    left = member.read > MOST_READ;
                 }
                 Err(error) => left = !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
             }
         }
         if left {
-            // Closing takes it out of the epoll set.
-            *holder = None;
+            self.crowd.leave(place);
+            self.see_out(place);
         }
         left
+    }
+
+    /// Closes the connection at a place, which takes it out of the epoll set. Actors that are just telling it are waited for.
+    fn see_out(&mut self, place: usize) {
+        drop(self.listeners.table.put(place, None));
+        if let Some(member) = self.members.get_mut(place) {
+            *member = None;
+        }
     }
 
     fn complain(&mut self, why: &str) {

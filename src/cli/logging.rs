@@ -10,6 +10,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use clap::ValueEnum;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::threads;
+
 /// Lines that may wait.
 const QUEUE: usize = 256;
 
@@ -115,7 +117,10 @@ pub fn start(format: LogFormat, level: LogLevel, colours: bool) -> io::Result<Lo
     let (lines, inbox) = sync_channel(QUEUE);
     let lost = Arc::new(AtomicU64::new(0));
     let queue = Queue { lines: lines.clone(), lost: Arc::clone(&lost) };
-    std::thread::Builder::new().name("log".into()).stack_size(64 * 1024).spawn(move || write(&inbox, &lost))?;
+    threads::watched("log", 64 * 1024, move |_| {
+        write(&inbox, &lost);
+        Ok(())
+    })?;
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::from(level)).with_writer(queue).with_target(false);
     let result = match format {
         // The system's journal stamps lines itself; elsewhere a time helps.

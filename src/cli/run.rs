@@ -34,6 +34,7 @@ use crate::record::witness::Witness;
 use crate::sense::lms;
 use crate::serve::{ControlAddr, ControlSocket, Desk, Limits, ListenAddr, Server, socket};
 use crate::state::{self, StateDir};
+use crate::threads;
 use crate::units::Bytes;
 use crate::warden::reach::Reach;
 use crate::warden::reload::{self, Mailbox};
@@ -46,8 +47,11 @@ const RECORDS: usize = 24;
 const OWN_DESCRIPTORS: usize = 49;
 /// Descriptors at the most: the kernel keeps some memory for each file that is held.
 const MOST_DESCRIPTORS: u64 = 16_384;
-/// How long the end waits for records and log lines to be written.
+/// How long the end waits for records to be written...
 const FAREWELL: Duration = Duration::from_secs(2);
+/// ...and for other threads. With a kill under way (2 s), memory.oom.group to be taken back (2 s) and the server (1 s) it comes within the 10 s
+/// that the unit's TimeoutStopSec gives.
+const SHORT_FAREWELL: Duration = Duration::from_secs(1);
 
 /// What to do on a machine without cgroup v2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -197,6 +201,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     prepare_self();
 
     let counters = Arc::new(Counters::new().map_err(|error| failed(FAILED)(format!("metrics: {error}")))?);
+    threads::watch(&counters);
     let policies = Arc::new(state::policy::Keeper::new(state.clone()));
     match instead {
         None => {
@@ -278,12 +283,12 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         policy.rules.len(),
         if args.observe { ", observing only" } else { "" }
     );
-    let result = warden.run();
+    let result = threads::as_vital("warden", || warden.run());
     // Nothing to tell where no service manager listens.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     server.shutdown();
-    if let Some(witness) = witness {
-        witness.shutdown();
+    if witness.is_some_and(|witness| !witness.shutdown(SHORT_FAREWELL)) {
+        tracing::warn!("the kernel's last OOM kills may not have been recorded: a file did not answer");
     }
     if let Some(listeners) = listeners {
         listeners.close();
@@ -295,7 +300,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         Ok(()) => tracing::info!("stopped"),
         Err(error) => tracing::error!("the warden stopped: {error}"),
     }
-    log.flush(FAREWELL);
+    log.flush(SHORT_FAREWELL);
     result.map_err(|error| failed(FAILED)(format!("epoll: {error}")))
 }
 

@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime};
 use nix::sys::eventfd::EventFd;
 
 use crate::decide::breaker::Open;
-use crate::policy::model::Policy;
 use crate::sense::lms::Report;
 
 /// Open breakers that are named; beyond that they are only counted.
@@ -88,7 +87,6 @@ pub struct Board {
     asked: AtomicU64,
     done: AtomicU64,
     standing: Mutex<Standing>,
-    policy: Mutex<Option<Arc<Policy>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -100,14 +98,7 @@ impl Board {
     /// An empty one. `mail` wakes the warden.
     #[must_use]
     pub fn new(mail: Arc<EventFd>) -> Board {
-        Board {
-            mail,
-            order: Mutex::new(None),
-            asked: AtomicU64::new(0),
-            done: AtomicU64::new(0),
-            standing: Mutex::default(),
-            policy: Mutex::new(None),
-        }
+        Board { mail, order: Mutex::new(None), asked: AtomicU64::new(0), done: AtomicU64::new(0), standing: Mutex::default() }
     }
 
     /// Leaves an order and wakes the warden. One that was not taken yet is replaced: the last word counts.
@@ -161,17 +152,6 @@ impl Board {
         let breakers = std::mem::take(&mut copy.breakers);
         drop(standing);
         Standing { paused_until, breakers, breakers_open, shown, module, groups, timed_groups, armed, timed_triggers }
-    }
-
-    /// The policy in force.
-    pub fn set_policy(&self, policy: &Arc<Policy>) {
-        *lock(&self.policy) = Some(Arc::clone(policy));
-    }
-
-    /// The policy in force, once there is one.
-    #[must_use]
-    pub fn policy(&self) -> Option<Arc<Policy>> {
-        lock(&self.policy).clone()
     }
 }
 

@@ -4,9 +4,11 @@
 //! something happens. Encoding, and everything that reads files for a scrape, happens on the thread that asks.
 //!
 //! A rule's counters exist at 0 from the start, so that `increase()` sees the first kill. They outlive reloads: a rule
-//! of the same name goes on counting, one that is gone keeps its sums. Only the info series follow the policy.
+//! of the same name goes on counting, one that is gone keeps its sums. Only the info series follow the policy ([`super::in_force`]).
+//!
+//! A scrape reads files that may not answer for seconds. It holds nothing meanwhile that the warden takes.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::eventfd::EventFd;
@@ -17,12 +19,13 @@ use prometheus::{
 
 use super::degraded::{Degraded, Reason};
 use super::groups::{GroupCollector, Published};
+use super::in_force::{InForce, PolicyCollector};
 use super::lms::LmsMetrics;
 use super::model::Outcome;
 use super::process::ProcessCollector;
 use super::rules::{FailureReason, Phase, RuleCounters};
 use super::words;
-use crate::policy::model::{Mode, Policy, Rule};
+use crate::policy::model::{Policy, Rule};
 use crate::sense::kernel_log::parse::Scope;
 use crate::sense::lms::Report;
 
@@ -55,25 +58,13 @@ impl Sensing {
     }
 }
 
-/// The policy that is in force, for the landing page.
-#[derive(Clone, Debug)]
-pub struct PolicySummary {
-    /// Its fingerprint.
-    pub hash: Arc<str>,
-    /// How many rules it has.
-    pub rules: usize,
-}
-
 /// The registry and the handles.
 #[derive(Debug)]
 pub struct Counters {
     registry: Registry,
     published: Arc<Published>,
+    in_force: Arc<InForce>,
     degraded: Arc<Degraded>,
-    /// Held while the info series change and while a scrape gathers, so that no scrape sees a policy without rules.
-    policy: Mutex<Option<PolicySummary>>,
-    policy_info: IntGaugeVec,
-    rule_info: IntGaugeVec,
     groups: [IntGauge; Sensing::ALL.len()],
     psi_triggers: IntGauge,
     listeners: IntGauge,
@@ -87,6 +78,7 @@ pub struct Counters {
     paused: IntGauge,
     breakers: IntGauge,
     oom_group_resets: IntCounter,
+    thread_deaths: IntCounterVec,
     journal_dropped: IntCounter,
     reloads: IntCounter,
     reload_failures: IntCounter,
@@ -113,6 +105,8 @@ impl Counters {
         registry.register(Box::new(series_dropped.clone()))?;
         registry.register(Box::new(GroupCollector::new(Arc::clone(&published), series_dropped)?))?;
         registry.register(Box::new(ProcessCollector::new()?))?;
+        let in_force = Arc::new(InForce::default());
+        registry.register(Box::new(PolicyCollector::new(Arc::clone(&in_force))?))?;
         let build_info = IntGaugeVec::new(Opts::new("oomwarden_build_info", "The running version; the value is 1."), &["version"])?;
         keep(&registry, &build_info)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let groups = int_gauges(&registry, "oomwarden_groups", "Groups that are watched, by how they are sensed.", "sensing")?;
@@ -132,16 +126,19 @@ impl Counters {
             "Processes that the kernel's own OOM killer ended: by a group's limit (memcg), or because the machine was out of memory (global).",
             &["scope"],
         )?;
+        let thread_deaths = int_counters(
+            r,
+            "oomwarden_thread_deaths_total",
+            "How often a thread of the daemon died of a panic, or of a failure that ended its work, and was begun anew or left.",
+            &["thread"],
+        )?;
+        for name in crate::threads::WATCHED {
+            thread_deaths.with_label_values(&[name]);
+        }
         let counters = Counters {
             kernel_kills: Scope::ALL.map(|scope| kernel_kills.with_label_values(&[scope.word()])),
             kernel_counts: OnceLock::new(),
-            policy_info: int_gauge_vec(r, "oomwarden_policy_info", "The policy in force, by its fingerprint; the value is 1.", &["hash"])?,
-            rule_info: int_gauge_vec(
-                r,
-                "oomwarden_rule_info",
-                "The rules in force, with their mode (enforce or observe); the value is 1.",
-                &["rule", "mode"],
-            )?,
+            in_force,
             groups: Sensing::ALL.map(|sensing| groups.with_label_values(&[sensing.word()])),
             psi_triggers: int_gauge(r, "oomwarden_psi_triggers", "PSI triggers that are armed in the kernel.")?,
             listeners: int_gauge(r, "oomwarden_pressure_listeners", "Connections at the pressure socket.")?,
@@ -163,6 +160,7 @@ impl Counters {
                 "oomwarden_oom_group_resets_total",
                 "How often somebody else reset memory.oom.group of a group of `kernel: oom_group`, and it was set again.",
             )?,
+            thread_deaths,
             journal_dropped: int_counter(
                 r,
                 "oomwarden_journal_dropped_total",
@@ -183,7 +181,6 @@ impl Counters {
                 )?,
             )?,
             lms: LmsMetrics::new(r)?,
-            policy: Mutex::new(None),
             degraded: Arc::new(Degraded::new(r)?),
             published,
             registry,
@@ -191,27 +188,15 @@ impl Counters {
         Ok(counters)
     }
 
-    fn policy_gate(&self) -> MutexGuard<'_, Option<PolicySummary>> {
-        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The handles of a policy's rules, in their order, and the info series that describe it. Allocates: for loading.
+    /// The handles of a policy's rules, in their order. Allocates, and waits for a scrape that is just gathering them: for whoever loads a
+    /// policy, not for the warden.
+    #[must_use]
     pub fn for_policy(&self, policy: &Policy) -> Arc<[RuleCounters]> {
-        let mut summary = self.policy_gate();
-        *summary = Some(PolicySummary { hash: Arc::clone(&policy.hash), rules: policy.rules.len() });
-        self.policy_info.reset();
-        self.policy_info.with_label_values(&[&*policy.hash]).set(1);
-        self.rule_info.reset();
         policy.rules.iter().map(|rule| self.for_rule(rule)).collect()
     }
 
     fn for_rule(&self, rule: &Rule) -> RuleCounters {
         let name = &*rule.name;
-        let mode = match rule.mode {
-            Mode::Enforce => "enforce",
-            Mode::Observe => "observe",
-        };
-        self.rule_info.with_label_values(&[name, mode]).set(1);
         let trigger = |trigger| self.trigger_events.with_label_values(&[name, &words::Trigger(trigger).to_string()]);
         RuleCounters {
             triggers: rule.when.iter().map(trigger).collect(),
@@ -224,10 +209,10 @@ impl Counters {
         }
     }
 
-    /// The policy in force, if one was loaded.
+    /// Which policy is in force, as the info series tell.
     #[must_use]
-    pub fn policy(&self) -> Option<PolicySummary> {
-        self.policy_gate().clone()
+    pub fn in_force(&self) -> &InForce {
+        &self.in_force
     }
 
     /// The policy that the daemon starts with was taken over.
@@ -319,6 +304,12 @@ impl Counters {
         self.oom_group_resets.clone()
     }
 
+    /// The counter of threads that died, by thread.
+    #[must_use]
+    pub fn thread_deaths(&self) -> &IntCounterVec {
+        &self.thread_deaths
+    }
+
     /// The counter of lost records, for the pool and the recorder.
     #[must_use]
     pub fn journal_dropped(&self) -> IntCounter {
@@ -346,11 +337,7 @@ impl Counters {
             // Fails only at its limit: then it is awake already.
             let _ = wake.write(1);
         }
-        let families = {
-            let _whole_policy = self.policy_gate();
-            self.registry.gather()
-        };
-        TextEncoder::new().encode_to_string(&families)
+        TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
 

@@ -21,11 +21,13 @@ pub enum Reason {
     GroupPsi,
     /// The default listen address is taken.
     Listen,
+    /// A thread has died.
+    Threads,
 }
 
 impl Reason {
     /// All reasons, in their order.
-    pub const ALL: [Reason; 4] = [Reason::Policy, Reason::Psi, Reason::GroupPsi, Reason::Listen];
+    pub const ALL: [Reason; 5] = [Reason::Policy, Reason::Psi, Reason::GroupPsi, Reason::Listen, Reason::Threads];
 
     /// The label.
     #[must_use]
@@ -35,6 +37,7 @@ impl Reason {
             Reason::Psi => "psi",
             Reason::GroupPsi => "group_psi",
             Reason::Listen => "listen",
+            Reason::Threads => "threads",
         }
     }
 }

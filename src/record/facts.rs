@@ -146,6 +146,17 @@ impl RecordedFacts {
         }
     }
 
+    /// Whether there is room for `groups`, or for as many as there will ever be.
+    pub(super) fn has_room(&self, groups: usize) -> bool {
+        self.groups.capacity() >= groups.min(MOST_GROUPS)
+    }
+
+    /// As [`super::model::JudgementRecord::trade_buffers`].
+    pub(super) fn trade_buffers(&mut self, larger: &mut RecordedFacts) {
+        larger.groups.append(&mut self.groups);
+        std::mem::swap(&mut self.groups, &mut larger.groups);
+    }
+
     /// Grows to room for `groups`, at most [`MOST_GROUPS`], and touches the memory. Allocates; what is held stays.
     pub(super) fn make_room(&mut self, groups: usize, filler: &GroupPath) {
         let (held, groups) = (self.groups.len(), groups.min(MOST_GROUPS));

@@ -3,7 +3,7 @@
 //! The warden fills a slot of the [`pool`] and hands it over; that is a swap of pointers. The [`recorder`] thread turns
 //! it into a line of the [`journal`] and one of the log. The [`counters`] are atomics that the warden raises through
 //! handles resolved beforehand ([`rules`]); whoever scrapes reads them, with the [`groups`] that the warden published,
-//! the [`process`]'s own numbers and what the kernel module (`lms`) said last. The [`pulse`] tells the server that the warden still turns.
+//! the [`process`]'s own numbers, the policy [`in_force`] and what the kernel module (`lms`) said last. The [`pulse`] tells the server that the warden still turns.
 //!
 //! What the kernel itself kills is put together by the [`kernel_kills`]' book on the [`witness`]' thread, and goes the same way.
 //! The last lines of the journal are kept in memory ([`recent`]), and the [`board`] is where the server leaves orders for the warden and finds
@@ -17,6 +17,7 @@ pub mod degraded;
 pub mod facts;
 pub mod file;
 pub mod groups;
+pub mod in_force;
 pub mod journal;
 pub mod kernel_kills;
 mod lms;

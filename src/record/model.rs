@@ -262,6 +262,19 @@ impl Blank {
 }
 
 impl JudgementRecord {
+    /// Whether there is room for `candidates`.
+    #[must_use]
+    pub fn has_room(&self, candidates: usize) -> bool {
+        self.candidates.capacity() >= candidates && self.facts.has_room(candidates)
+    }
+
+    /// Moves what it holds into the buffers of a larger slot, which gets its own. Allocates and frees nothing.
+    pub fn trade_buffers(&mut self, larger: &mut JudgementRecord) {
+        larger.candidates.append(&mut self.candidates);
+        std::mem::swap(&mut self.candidates, &mut larger.candidates);
+        self.facts.trade_buffers(&mut larger.facts);
+    }
+
     /// Copies a verdict into this slot; allocates nothing. The outcome is set to what it is if nothing more happens:
     /// `Failed` for a verdict that is to be carried out, until the warden knows better.
     pub fn fill(

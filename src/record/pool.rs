@@ -28,7 +28,7 @@ pub enum Record {
     /// A judgement; its slot goes back by [`Pool::release`].
     Judgement(Box<JudgementRecord>),
     /// A kill by the kernel.
-    KernelKill(KernelKill),
+    KernelKill(Box<KernelKill>),
 }
 
 /// The pool of slots; clones share it.
@@ -52,8 +52,16 @@ struct Shared {
 struct State {
     free: Vec<Box<JudgementRecord>>,
     queued: VecDeque<Box<JudgementRecord>>,
-    kernel_kills: VecDeque<KernelKill>,
+    /// None of them is `None`: that is only what the queue's memory was touched with.
+    kernel_kills: VecDeque<Option<Box<KernelKill>>>,
     closed: bool,
+}
+
+impl State {
+    /// All slots that are in nobody's hands.
+    fn slots(&mut self) -> impl Iterator<Item = &mut Box<JudgementRecord>> {
+        self.free.iter_mut().chain(&mut self.queued)
+    }
 }
 
 impl Pool {
@@ -64,7 +72,7 @@ impl Pool {
         let blank = Blank::default();
         let free = (0..slots).map(|_| blank.slot(candidates)).collect();
         Pool(Arc::new(Shared {
-            state: Mutex::new(State { free, queued: VecDeque::with_capacity(slots), kernel_kills: VecDeque::new(), closed: false }),
+            state: Mutex::new(State { free, queued: VecDeque::with_capacity(slots), kernel_kills: touched(), closed: false }),
             changed: Condvar::new(),
             next_id: AtomicU64::new(1),
             candidates: AtomicUsize::new(candidates),
@@ -110,16 +118,17 @@ impl Pool {
         self.0.changed.notify_one();
     }
 
-    /// Queues a kill by the kernel; beyond a bound the oldest is lost, and counted. Allocates: not for the warden, who has
-    /// nothing to do with these.
+    /// Queues a kill by the kernel; beyond a bound the oldest is lost, and counted. Allocates, but not while it holds the lock that
+    /// the warden takes: not for the warden, who has nothing to do with these.
     pub fn submit_kernel_kill(&self, kill: KernelKill) {
+        let kill = Some(Box::new(kill));
         let mut state = self.lock();
-        if state.kernel_kills.len() == KERNEL_KILLS {
-            state.kernel_kills.pop_front();
-            self.0.dropped.inc();
-        }
+        let lost = if state.kernel_kills.len() == KERNEL_KILLS { state.kernel_kills.pop_front() } else { None };
         state.kernel_kills.push_back(kill);
         drop(state);
+        if lost.is_some() {
+            self.0.dropped.inc();
+        }
         self.0.changed.notify_one();
     }
 
@@ -128,8 +137,8 @@ impl Pool {
         self.release(slot);
     }
 
-    /// Makes room for `candidates` in every slot. Allocates: for the paths that find groups, not for those that judge.
-    /// A slot that is in use meanwhile grows when it comes back.
+    /// Makes room for `candidates` in every slot. Allocates, outside of the lock: for the paths that find groups, not for those that
+    /// judge. A slot that is in use meanwhile grows when it comes back.
     pub fn reserve(&self, candidates: usize) {
         if self.0.candidates.load(Ordering::Relaxed) >= candidates {
             return;
@@ -137,10 +146,15 @@ impl Pool {
         // With some to spare, so that groups which come one by one don't cost a new buffer each.
         let candidates = (candidates + candidates / 4).next_multiple_of(64);
         self.0.candidates.store(candidates, Ordering::Relaxed);
-        let mut state = self.lock();
-        let State { free, queued, .. } = &mut *state;
-        for slot in free.iter_mut().chain(queued) {
-            self.0.blank.make_room(slot, candidates);
+        while self.lock().slots().any(|slot| !slot.has_room(candidates)) {
+            let mut larger = self.0.blank.slot(candidates);
+            let mut state = self.lock();
+            if let Some(slot) = state.slots().find(|slot| !slot.has_room(candidates)) {
+                slot.trade_buffers(&mut larger);
+            }
+            drop(state);
+            // Its old buffers are freed here, with the lock released.
+            drop(larger);
         }
     }
 
@@ -152,7 +166,7 @@ impl Pool {
             if let Some(slot) = state.queued.pop_front() {
                 return Some(Record::Judgement(slot));
             }
-            if let Some(kill) = state.kernel_kills.pop_front() {
+            if let Some(kill) = state.kernel_kills.pop_front().flatten() {
                 return Some(Record::KernelKill(kill));
             }
             if state.closed {
@@ -181,6 +195,13 @@ impl Pool {
         self.lock().closed = true;
         self.0.changed.notify_all();
     }
+}
+
+/// An empty queue with room for as many as may wait, its memory touched: adding one takes no page fault.
+fn touched() -> VecDeque<Option<Box<KernelKill>>> {
+    let mut queue: VecDeque<_> = std::iter::repeat_with(|| None).take(KERNEL_KILLS).collect();
+    queue.clear();
+    queue
 }
 
 /// The queued record that is missed least: the oldest that the journal doesn't want, else the oldest.
@@ -273,10 +294,13 @@ mod tests {
     #[test]
     fn kills_by_the_kernel_wait_in_order_and_beyond_a_bound_the_oldest_is_lost() {
         let (pool, dropped) = pool(1);
+        let room = || pool.lock().kernel_kills.capacity();
+        let before = room();
         for processes in 0..KERNEL_KILLS as u64 + 2 {
             pool.submit_kernel_kill(KernelKill { processes, ..testing::kernel_kill() });
         }
         assert_eq!(dropped.get(), 2);
+        assert_eq!(room(), before, "it grows while the warden may wait for the lock");
         pool.close();
         let mut expected = 2..;
         while let Some(Record::KernelKill(kill)) = pool.next() {

@@ -4,8 +4,7 @@
 //! that fails costs its line, which is counted; the next record is tried anew, and the log tells once a minute.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
@@ -17,6 +16,7 @@ use super::model::{JudgementRecord, Outcome};
 use super::pool::{Pool, Record};
 use super::recent::Recent;
 use super::words;
+use crate::threads::{self, Running};
 
 /// Complaints about the journal, at most one in this time.
 const COMPLAINT_EVERY: Duration = Duration::from_secs(60);
@@ -39,14 +39,7 @@ pub enum RecorderError {
 #[derive(Debug)]
 pub struct Recorder {
     pool: Pool,
-    thread: JoinHandle<()>,
-    ended: Arc<Ended>,
-}
-
-#[derive(Debug, Default)]
-struct Ended {
-    is: Mutex<bool>,
-    changed: Condvar,
+    thread: Running,
 }
 
 impl Recorder {
@@ -63,17 +56,20 @@ impl Recorder {
         recent: Arc<Recent>,
     ) -> Result<Recorder, RecorderError> {
         let file = JournalFile::open(to)?;
-        let ended = Arc::new(Ended::default());
-        let guard = EndGuard(Arc::clone(&ended));
         let mut writer = Writer { file, context, dropped, recent, complaint: None, lost: 0, kernel_kills: 0 };
         let records = pool.clone();
-        let work = move || {
-            let _guard = guard;
+        // Outside of the work, so that a panic loses the record and not its slot.
+        let mut at_hand: Option<Box<JudgementRecord>> = None;
+        let work = move |_| {
+            if let Some(unwritten) = at_hand.take() {
+                writer.dropped.inc();
+                records.release(unwritten);
+            }
             while let Some(record) = records.next() {
                 match record {
                     Record::Judgement(record) => {
-                        writer.record(&record);
-                        records.release(record);
+                        writer.record(at_hand.insert(record));
+                        at_hand.take().into_iter().for_each(|record| records.release(record));
                     }
                     Record::KernelKill(kill) => writer.record_kernel_kill(&kill),
                 }
@@ -81,9 +77,10 @@ impl Recorder {
                     writer.file.flush();
                 }
             }
+            Ok(())
         };
-        let thread = std::thread::Builder::new().name("recorder".into()).stack_size(STACK_BYTES).spawn(work);
-        Ok(Recorder { pool: pool.clone(), thread: thread.map_err(RecorderError::Thread)?, ended })
+        let thread = threads::watched("recorder", STACK_BYTES, work).map_err(RecorderError::Thread)?;
+        Ok(Recorder { pool: pool.clone(), thread })
     }
 
     /// Records what is queued, flushes and ends the thread. Gives up waiting after `timeout` (a stalled disk must not
@@ -91,19 +88,7 @@ impl Recorder {
     #[must_use]
     pub fn shutdown(self, timeout: Duration) -> bool {
         self.pool.close();
-        let is = self.ended.is.lock().unwrap_or_else(PoisonError::into_inner);
-        let (is, _) = self.ended.changed.wait_timeout_while(is, timeout, |ended| !*ended).unwrap_or_else(PoisonError::into_inner);
-        *is && self.thread.join().is_ok()
-    }
-}
-
-/// Tells that the thread ended, however it did.
-struct EndGuard(Arc<Ended>);
-
-impl Drop for EndGuard {
-    fn drop(&mut self) {
-        *self.0.is.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.0.changed.notify_all();
+        self.thread.wait(timeout) && self.pool.is_drained()
     }
 }
 

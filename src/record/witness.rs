@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use inotify::{Inotify, WatchMask};
@@ -23,6 +22,7 @@ use crate::cgroup::root::Root;
 use crate::sense::census::Census;
 use crate::sense::kernel_log::KernelLog;
 use crate::sense::kernel_log::parse::Killed;
+use crate::threads::{self, Running};
 
 /// What a descriptor in its epoll set stands for.
 const WAKE: u64 = 0;
@@ -42,7 +42,7 @@ const FIRST_NAMESPACES: [(&str, u64); 2] = [("/proc/self/ns/pid", 0xEFFF_FFFC), 
 pub struct Witness {
     stop: Arc<AtomicBool>,
     wake: Arc<EventFd>,
-    thread: JoinHandle<()>,
+    thread: Running,
 }
 
 impl Witness {
@@ -54,61 +54,25 @@ impl Witness {
     pub fn start(root: Arc<Root>, pool: Pool, counters: Arc<Counters>, notices: usize) -> io::Result<Witness> {
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut census = Census::open(Arc::clone(&root))?;
-        let missing = || io::Error::new(io::ErrorKind::Unsupported, "this kernel doesn't count its OOM kills");
-        // The count before the log: a kill in between is counted and has a line.
-        let total = census.total().ok_or_else(missing)?;
-        let names = names(&root, census.is_top());
-        let log = match &names {
-            Some(_) => KernelLog::open(),
-            None => Err(io::Error::other("its names of groups can't be told apart from within this mount of cgroup2")),
+        let (its_stop, its_wake) = (Arc::clone(&stop), Arc::clone(&wake));
+        let open = move || Look::open(&root, &pool, &counters, notices, &its_stop, &its_wake);
+        let mut first = Some(open()?);
+        let work = move |_| {
+            // What was in the hands of one that died is not gone on with.
+            let look = first.take().map_or_else(&open, Ok);
+            look.map_err(|error| error.to_string())?.run().map_err(|errno| format!("epoll: {errno}"))
         };
-        let log = match log {
-            Ok(log) => {
-                tracing::debug!("the kernel's OOM kills are read from {}", log.way());
-                Some(log)
-            }
-            Err(error) => {
-                tracing::warn!(
-                    "the kernel's log can't be read: {error}: its OOM kills are counted, and recorded without the process (CAP_SYSLOG gives the right)"
-                );
-                None
-            }
-        };
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&*wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
-        if let Some(fd) = log.as_ref().and_then(KernelLog::notice) {
-            epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, LOG))?;
-        }
-        let book = Book::new(names.unwrap_or_default(), log.is_some());
-        counters.on_scrape(Arc::clone(&wake));
-        let mut look = Look {
-            root,
-            pool,
-            counters,
-            stop: Arc::clone(&stop),
-            wake: Arc::clone(&wake),
-            epoll,
-            census,
-            total,
-            log,
-            book,
-            tops: Tops { most: notices, held: Vec::new(), arrivals: None },
-            sees_processes: FIRST_NAMESPACES.iter().all(|(path, inode)| std::fs::metadata(path).is_ok_and(|ns| ns.ino() == *inode)),
-            begun: Instant::now(),
-            looked: None,
-        };
-        let thread = std::thread::Builder::new().name("witness".into()).stack_size(STACK_BYTES).spawn(move || look.run())?;
+        let thread = threads::watched("witness", STACK_BYTES, work)?;
         Ok(Witness { stop, wake, thread })
     }
 
-    /// Records what is known and ends the thread. It never waits for anything but memory.
-    pub fn shutdown(self) {
+    /// Records what is known and ends the thread; waits for that at most so long. Whether it was done.
+    #[must_use]
+    pub fn shutdown(self, limit: Duration) -> bool {
         self.stop.store(true, Ordering::SeqCst);
         // Fails only at its limit: then it is awake already.
         let _ = self.wake.write(1);
-        // A panic was told by the hook already.
-        let _ = self.thread.join();
+        self.thread.wait(limit)
     }
 }
 
@@ -154,14 +118,66 @@ struct Look {
 }
 
 impl Look {
-    fn run(&mut self) {
+    /// Takes counters as they are, and opens the log at its end.
+    fn open(
+        root: &Arc<Root>,
+        pool: &Pool,
+        counters: &Arc<Counters>,
+        notices: usize,
+        stop: &Arc<AtomicBool>,
+        wake: &Arc<EventFd>,
+    ) -> io::Result<Look> {
+        let mut census = Census::open(Arc::clone(root))?;
+        let missing = || io::Error::new(io::ErrorKind::Unsupported, "this kernel doesn't count its OOM kills");
+        // The count before the log: a kill in between is counted and has a line.
+        let total = census.total().ok_or_else(missing)?;
+        let names = names(root, census.is_top());
+        let log = match &names {
+            Some(_) => KernelLog::open(),
+            None => Err(io::Error::other("its names of groups can't be told apart from within this mount of cgroup2")),
+        };
+        let log = match log {
+            Ok(log) => {
+                tracing::debug!("the kernel's OOM kills are read from {}", log.way());
+                Some(log)
+            }
+            Err(error) => {
+                tracing::warn!(
+                    "the kernel's log can't be read: {error}: its OOM kills are counted, and recorded without the process (CAP_SYSLOG gives the right)"
+                );
+                None
+            }
+        };
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&**wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+        if let Some(fd) = log.as_ref().and_then(KernelLog::notice) {
+            epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, LOG))?;
+        }
+        let book = Book::new(names.unwrap_or_default(), log.is_some());
+        counters.on_scrape(Arc::clone(wake));
+        Ok(Look {
+            root: Arc::clone(root),
+            pool: pool.clone(),
+            counters: Arc::clone(counters),
+            stop: Arc::clone(stop),
+            wake: Arc::clone(wake),
+            epoll,
+            census,
+            total,
+            log,
+            book,
+            tops: Tops { most: notices, held: Vec::new(), arrivals: None },
+            sees_processes: FIRST_NAMESPACES.iter().all(|(path, inode)| std::fs::metadata(path).is_ok_and(|ns| ns.ino() == *inode)),
+            begun: Instant::now(),
+            looked: None,
+        })
+    }
+
+    fn run(&mut self) -> nix::Result<()> {
         self.census.begin(self.now());
         self.hold_tops();
         while !self.stop.load(Ordering::SeqCst) {
-            if let Err(error) = self.wait() {
-                tracing::error!("epoll: {error}: the kernel's OOM kills are no longer recorded");
-                return;
-            }
+            self.wait()?;
             if self.book.due().is_some_and(|due| due <= self.now()) {
                 // What came until now belongs to it.
                 self.count();
@@ -170,6 +186,7 @@ impl Look {
         }
         self.count();
         self.settle(true);
+        Ok(())
     }
 
     fn now(&self) -> Duration {

@@ -22,6 +22,7 @@ use crate::cgroup::buffer::ReadBuf;
 use crate::cgroup::group::{File, Group};
 use crate::cgroup::parse;
 use crate::policy::model::Psi;
+use crate::threads;
 
 /// Something to be done off the warden thread.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ impl Clerk {
     pub fn start(mail: Arc<EventFd>) -> io::Result<Clerk> {
         let (errands, inbox) = channel();
         let (outbox, replies) = channel();
-        std::thread::Builder::new().name("clerk".into()).stack_size(128 * 1024).spawn(move || work(&inbox, &outbox, &mail))?;
+        threads::vital("clerk", 128 * 1024, move || work(&inbox, &outbox, &mail))?;
         Ok(Clerk { errands, replies })
     }
 

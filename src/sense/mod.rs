@@ -1,6 +1,7 @@
 //! The kernel's notices, made into events: which group, what happened, fresh since when.
 //!
 //! - [`tree`]: the tree of groups, kept true by inotify; [`watch`]: its inotify side.
+//! - [`glance`]: a quick look below a group that is about to die.
 //! - [`counters`]: memory.events.local, compared with what was seen before.
 //! - [`psi`]: triggers within a budget, with fall-backs; [`clerk`]: the thread that arms them, since that can block.
 //! - [`sample`]: what has no notice in the kernel (usage, MemAvailable, SwapFree), sampled adaptively.
@@ -15,6 +16,7 @@
 pub mod census;
 pub mod clerk;
 pub mod counters;
+pub mod glance;
 pub mod kernel_log;
 pub mod lms;
 pub mod look;

@@ -15,6 +15,7 @@ use nix::sys::eventfd::EventFd;
 
 use super::look::{Finding, Looker, Task};
 use crate::cgroup::GroupId;
+use crate::threads;
 
 /// Findings that wait for the warden.
 const FINDINGS: usize = 256;
@@ -48,11 +49,7 @@ impl Scout {
         let (outbox, findings) = sync_channel(FINDINGS);
         let Scout::Here(looker, left) = std::mem::replace(self, Scout::Away(tasks, findings)) else { return Ok(()) };
         debug_assert!(left.is_empty(), "everything found so far is in the tree");
-        std::thread::Builder::new()
-            .name("scout".into())
-            .stack_size(256 * 1024)
-            .spawn(move || work(*looker, &inbox, &outbox, &mail))
-            .map(drop)
+        threads::vital("scout", 256 * 1024, move || work(*looker, &inbox, &outbox, &mail))
     }
 
     /// Hands a task over.

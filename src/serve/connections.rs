@@ -75,6 +75,20 @@ pub async fn until(stopped: impl Future, work: impl Future<Output = Infallible>)
     .await;
 }
 
+/// Runs two things that never end, side by side on this task.
+pub async fn both(one: impl Future<Output = Infallible>, other: Option<impl Future<Output = Infallible>>) -> Infallible {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    poll_fn(|context| {
+        if let Some(other) = other.as_mut().as_pin_mut()
+            && let Poll::Ready(never) = other.poll(context)
+        {
+            match never {}
+        }
+        one.as_mut().poll(context)
+    })
+    .await
+}
+
 impl Acceptor {
     /// To be called inside the runtime. The listeners are nonblocking.
     ///

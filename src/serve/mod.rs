@@ -32,28 +32,34 @@ pub mod status;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 pub use address::ListenAddr;
-use connections::{Acceptor, until};
+use connections::{Acceptor, both, until};
 use late::Late;
 use pages::Site;
 pub use socket::{ControlAddr, ControlSocket};
 
 use crate::record::board::Board;
 use crate::record::counters::Counters;
+use crate::record::degraded::Degraded;
 use crate::record::pulse::Pulse;
 use crate::record::recent::Recent;
 use crate::state::pause;
+use crate::threads::{self, Running};
 
 /// The thread's stack. tokio and hyper need little of it, but the compressor builds its tables (a few hundred KiB) there
 /// before they move to the heap. What is never touched costs address space only.
 const STACK_BYTES: usize = 1024 * 1024;
+
+/// How long a request that is being answered may keep the end waiting: it may be reading a file that does not answer.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Places for connections at the control socket, at most.
 const CONTROL_PLACES: usize = 4;
@@ -167,7 +173,7 @@ pub struct Server {
 pub struct ServerHandle {
     addresses: Vec<SocketAddr>,
     stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Running>,
 }
 
 impl Server {
@@ -235,45 +241,116 @@ impl Server {
             return Ok(handle);
         }
         let limits = limits.sound();
-        let (late, degraded) = (self.late, Arc::clone(counters.degraded()));
-        if let Some(late) = &late {
+        let degraded = Arc::clone(counters.degraded());
+        if let Some(late) = &self.late {
             late.tell(&degraded, limits.retry);
         }
         let site = Arc::new(Site::new(counters, pulse, limits, Instant::now(), self.desk, self.api));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map_err(ServeError::Start)?;
-        // Its file goes when the thread ends.
-        let mut control = self.control;
-        let (acceptor, elsewhere, at_control) = {
-            let _inside = runtime.enter();
-            // Out of the same share of descriptors.
-            let places = if control.is_some() { (limits.connections / 2).min(CONTROL_PLACES) } else { 0 };
-            let elsewhere = Limits { connections: limits.connections - places, ..limits };
-            let limits = Limits { connections: places, ..limits };
-            let at_control = match control.as_mut().and_then(ControlSocket::listener) {
-                Some(listener) => Some(Acceptor::at_control(listener, limits).map_err(ServeError::Start)?),
-                None => None,
-            };
-            (Acceptor::at_addresses(self.listeners, elsewhere).map_err(ServeError::Start)?, elsewhere, at_control)
+        let (stop, mut stopped) = oneshot::channel();
+        let places = Places {
+            addresses: handle.addresses.clone(),
+            late: self.late.as_ref().map(Late::address),
+            control: self.control.as_ref().map(|control| control.path().to_owned()),
         };
-        let (stop, stopped) = oneshot::channel();
-        let work = move || {
-            let _control = control;
-            if let Some(acceptor) = at_control {
-                runtime.spawn(acceptor.serve(Arc::clone(&site)));
-            }
-            let serve = async {
-                match late {
-                    None => acceptor.serve(site).await,
-                    Some(late) => late.acceptor(elsewhere, &degraded).await.serve(site).await,
-                }
-            };
-            runtime.block_on(until(stopped, serve));
-            // On its own thread, and every connection with it; who writes to a disk that stalls is not waited for.
-            runtime.shutdown_background();
+        // What can't be had is found out now.
+        let ways = Ways { listeners: self.listeners, late: self.late, control: self.control };
+        let mut first = Some(Serving::start(ways, limits).map_err(ServeError::Start)?);
+        let work = move |_| {
+            let again = || Serving::again(&places, limits);
+            let serving = first.take().map_or_else(again, Ok)?;
+            serving.run(&site, &degraded, &mut stopped);
+            Ok(())
         };
-        let thread = std::thread::Builder::new().name("server".into()).stack_size(STACK_BYTES).spawn(work).map_err(ServeError::Start)?;
+        let thread = threads::watched("server", STACK_BYTES, work).map_err(ServeError::Start)?;
         (handle.stop, handle.thread) = (Some(stop), Some(thread));
         Ok(handle)
+    }
+}
+
+/// Where is served.
+struct Places {
+    addresses: Vec<SocketAddr>,
+    /// The usual address, if it could not be had at the start.
+    late: Option<SocketAddr>,
+    control: Option<PathBuf>,
+}
+
+/// What is open for that.
+struct Ways {
+    listeners: Vec<TcpListener>,
+    late: Option<Late>,
+    control: Option<ControlSocket>,
+}
+
+/// An event loop with its ways in.
+struct Serving {
+    addresses: Acceptor,
+    /// Taken over from `addresses`, which then has nobody to accept.
+    late: Option<Late>,
+    late_limits: Limits,
+    at_control: Option<Acceptor>,
+    /// Its file goes when this does.
+    _control: Option<ControlSocket>,
+    runtime: EventLoop,
+}
+
+impl Serving {
+    fn start(ways: Ways, limits: Limits) -> io::Result<Serving> {
+        let Ways { listeners, late, mut control } = ways;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        // Out of the same share of descriptors.
+        let places = if control.is_some() { (limits.connections / 2).min(CONTROL_PLACES) } else { 0 };
+        let elsewhere = Limits { connections: limits.connections - places, ..limits };
+        let (addresses, at_control) = {
+            let _inside = runtime.enter();
+            let limits = Limits { connections: places, ..limits };
+            let at_control = match control.as_mut().and_then(ControlSocket::listener) {
+                Some(listener) => Some(Acceptor::at_control(listener, limits)?),
+                None => None,
+            };
+            (Acceptor::at_addresses(listeners, elsewhere)?, at_control)
+        };
+        let runtime = EventLoop(Some(runtime));
+        Ok(Serving { addresses, late, late_limits: elsewhere, at_control, _control: control, runtime })
+    }
+
+    /// After a panic, which closed everything: at the same places as before.
+    fn again(places: &Places, limits: Limits) -> Result<Serving, String> {
+        let listen: Vec<ListenAddr> = places.addresses.iter().copied().map(ListenAddr::Socket).collect();
+        let server = match places.late {
+            Some(usual) => Server::bind_or_wait(usual),
+            None => Server::bind(&listen).map_err(|error| error.to_string())?,
+        };
+        let control = places.control.as_deref().map(ControlSocket::bind).transpose().map_err(|error| error.to_string())?;
+        let ways = Ways { listeners: server.listeners, late: server.late, control };
+        Serving::start(ways, limits).map_err(|error| error.to_string())
+    }
+
+    /// Serves until `stopped`. Both ways in on this task, so that a panic in one does not end it in silence.
+    fn run(self, site: &Arc<Site>, degraded: &Degraded, stopped: &mut oneshot::Receiver<()>) {
+        let control = self.at_control.map(|acceptor| acceptor.serve(Arc::clone(site)));
+        let (addresses, late, limits) = (self.addresses, self.late, self.late_limits);
+        let elsewhere = async {
+            match late {
+                None => addresses.serve(Arc::clone(site)).await,
+                Some(late) => late.acceptor(limits, degraded).await.serve(Arc::clone(site)).await,
+            }
+        };
+        let work = both(elsewhere, control);
+        if let Some(runtime) = &self.runtime.0 {
+            runtime.block_on(until(stopped, work));
+        }
+    }
+}
+
+/// tokio's, which ends without waiting for who writes to a disk that stalls, also in a panic.
+struct EventLoop(Option<Runtime>);
+
+impl Drop for EventLoop {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -284,7 +361,7 @@ impl ServerHandle {
         &self.addresses
     }
 
-    /// Stops at once: open connections are cut.
+    /// Stops at once: open connections are cut, and a request that reads a file which does not answer is left to itself after a second.
     pub fn shutdown(mut self) {
         self.stop();
     }
@@ -294,9 +371,9 @@ impl ServerHandle {
             let _ = stop.send(());
         }
         if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
+            && !thread.wait(FAREWELL)
         {
-            tracing::error!("the server thread had died of a panic");
+            tracing::warn!("a request was still being answered at the end: a file of a group did not answer");
         }
     }
 }
@@ -304,5 +381,47 @@ impl ServerHandle {
 impl Drop for ServerHandle {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn after_a_panic_it_serves_at_the_same_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let server = Server::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let address = server.addresses[0];
+        let limits = Limits::default().sound();
+        let ways = Ways { listeners: server.listeners, late: None, control: Some(ControlSocket::bind(&path).unwrap()) };
+        let first = Serving::start(ways, limits).unwrap();
+        // As a panic does: all that it held is dropped.
+        drop(first);
+        assert!(TcpStream::connect(address).is_err() && !path.exists());
+        let places = Places { addresses: vec![address], late: None, control: Some(path.clone()) };
+        let again = Serving::again(&places, limits).unwrap();
+        let (counters, pulse) = (Arc::new(Counters::new().unwrap()), Arc::new(Pulse::new().unwrap()));
+        let degraded = Arc::clone(counters.degraded());
+        let site = Arc::new(Site::new(counters, pulse, limits, Instant::now(), Desk::default(), false));
+        let (stop, mut stopped) = oneshot::channel();
+        let serving = std::thread::spawn(move || again.run(&site, &degraded, &mut stopped));
+        let ask = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let mut answers = [String::new(), String::new()];
+        let mut tcp = TcpStream::connect(address).unwrap();
+        tcp.write_all(ask).unwrap();
+        tcp.read_to_string(&mut answers[0]).unwrap();
+        let mut unix = UnixStream::connect(&path).unwrap();
+        unix.write_all(ask).unwrap();
+        unix.read_to_string(&mut answers[1]).unwrap();
+        assert!(answers.iter().all(|answer| answer.starts_with("HTTP/1.1 200 ")), "{answers:?}");
+        stop.send(()).unwrap();
+        serving.join().unwrap();
+        assert!(!path.exists());
     }
 }

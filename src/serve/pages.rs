@@ -223,8 +223,8 @@ impl Site {
     }
 
     fn landing(&self, names: bool) -> String {
-        let (hash, rules) = match self.counters.policy() {
-            Some(policy) => (escape(&policy.hash), policy.rules.to_string()),
+        let (hash, rules) = match self.counters.in_force().get() {
+            Some(policy) => (escape(&policy.hash), policy.rules.len().to_string()),
             None => ("none".to_owned(), "0".to_owned()),
         };
         format!(

@@ -241,7 +241,7 @@ impl Status {
     pub fn of(desk: &Desk, counters: &Counters, ready: bool, uptime: Duration) -> Status {
         let now = SystemTime::now();
         let board = desk.board.as_deref();
-        let policy = board.and_then(|board| board.policy());
+        let policy = counters.in_force().get();
         let standing = board.map(|board| board.standing()).unwrap_or_default();
         let lines = desk.recent.as_ref().map(|recent| recent.last(MOST_DEEDS)).unwrap_or_default();
         let degraded = |(reason, text): (Reason, Arc<str>)| DegradedStatus { reason: reason.word().to_owned(), text: (*text).to_owned() };

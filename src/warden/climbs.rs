@@ -43,6 +43,7 @@ use crate::decide::verdict::Notice;
 use crate::policy::model::{Policy, Rule, Rung, Trigger};
 use crate::record::model::{JudgementRecord, MAX_RUNGS, Outcome, RungRecord};
 use crate::record::pool::Pool as Records;
+use crate::sense::glance::LOOK_LIMIT;
 use crate::sense::poller::{Key, Poller, Token};
 use crate::sense::sample::LATEST;
 use crate::sense::tree::{Slot, Tree};
@@ -59,8 +60,6 @@ const LINGERING: usize = 32;
 const LINGERS: Duration = Duration::from_secs(60);
 /// For so long the node waits for a victim that dies in another trouble than its own.
 const SLOW_DEATH: Duration = Duration::from_secs(1);
-/// How long a rung waits for a closer look at the victim. A crowd of groups that come and go must not keep it alive.
-const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// After a gap in the warden's attention a ladder goes on when its trouble has been noticed again; so much longer than a
 /// trigger's window is waited for that.
 const NOTICED_AGAIN: Duration = Duration::from_millis(1500);
@@ -148,6 +147,8 @@ struct Climb {
     looking: Option<(Next, Duration)>,
     /// That look was taken, or took too long: the rung is judged on what is known.
     looked: bool,
+    /// It took too long.
+    overdue: bool,
     /// The evidence is from before a gap in the warden's attention, and the trouble was not noticed since.
     stale: bool,
     /// Another rule's verdict named the victim too.
@@ -254,6 +255,7 @@ impl Climbs {
                 fresh: false,
                 looking: None,
                 looked: false,
+                overdue: false,
                 stale: false,
                 hurried: None,
             })
@@ -442,7 +444,7 @@ impl Climbs {
         (climb.notice, climb.arrived, climb.record) = (start.notice, start.arrived, start.record);
         (climb.before, climb.failed, climb.look_at, climb.attempt) = (before, [None; TRIES], None, 0);
         (climb.key, climb.superseded, climb.hold) = (Some(start.rule), false, start.hold);
-        (climb.looking, climb.looked, climb.stale, climb.hurried) = (None, false, false, None);
+        (climb.looking, climb.looked, climb.overdue, climb.stale, climb.hurried) = (None, false, false, false, None);
         climb.rungs.clear();
         self.generations[place] = self.generations[place].wrapping_add(1) & 0xff_ffff;
         let next = self.enter(place, &mut climb, start.victim, with);
@@ -525,7 +527,10 @@ impl Climbs {
                         climb.fresh = false;
                         climb.attempt = climb.attempt.wrapping_add(1);
                         let ladder = self.attempt_key(place, &climb);
-                        hooks.ask(Ask { ladder, hook, record: told_so_far(&climb, with.records) });
+                        let before = hooks.ask(Ask { ladder, hook, record: told_so_far(&climb, with.records) });
+                        if let Some(record) = before.and_then(|before| before.record) {
+                            with.records.discard(record);
+                        }
                         break;
                     }
                     None => next = climb.ladder.hook_done(RungOutcome::NoHelper, climb.since(now), &mut climb.rungs),
@@ -621,6 +626,7 @@ impl Climbs {
                 climb.looking = None;
                 climb.ladder.gone(since, &mut climb.rungs)
             } else if climb.looking.is_some() {
+                climb.overdue = looked;
                 if looked { climb.looked_at(now) } else { Next::Wait }
             } else if hurried {
                 match climb.hurried.take() {

@@ -1,10 +1,14 @@
 //! A closer look before a kill, where the tree may lack something: the scout takes it, and the verdict waits for that.
 //!
 //! Two things can be missing. The kernel counts other groups than the tree has: below the victim one that came a moment ago may
-//! have to live, and where nobody is to be killed one that came a moment ago may be the one who has to go. Or something would have to be opened while the node is out of memory, and the warden, which may be the one who
-//! has to end that, must not wait for an open. Either way nobody dies on half a look, and nobody else dies instead: what waits
-//! is judged anew on what there is then. It is judged on one closer look, not on a second: who makes groups all the time is
-//! not out of reach.
+//! have to live, and where nobody is to be killed one that came a moment ago may be the one who has to go. Or something would have to be opened
+//! while the node is out of memory, and the warden, which may be the one who has to end that, must not wait for an open. Either way nobody dies on half
+//! a look, and nobody else dies instead: what waits is judged anew on what there is then. It is judged on one closer look, not
+//! on a second: who makes groups all the time is not out of reach.
+//!
+//! Nor does whoever makes them keep the rescue waiting. A glance ([`crate::sense::glance`]) is taken at the same time, and if that is done first and
+//! finds nobody who must live, the victim dies. After [`LOOK_LIMIT`] what was seen by then decides: a victim of which it still can't be told, though
+//! an exclusion may cover somebody in it, is spared as unknown, and the next candidate follows.
 
 use std::time::Duration;
 
@@ -14,6 +18,7 @@ use super::{Pending, Warden, is_event, senses};
 use crate::cgroup::GroupId;
 use crate::decide::verdict::Notice;
 use crate::policy::model::{AmongGroups, Policy, Victim};
+use crate::sense::glance::LOOK_LIMIT;
 use crate::sense::tree::{Slot, Tree};
 
 /// Stall and levels that were noticed longer ago than this are no fresh evidence: what lasts is noticed again.
@@ -31,32 +36,73 @@ pub(super) enum Word {
     Postponed,
 }
 
+/// A judgement that waits.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    /// The group that is looked at.
+    on: GroupId,
+    /// What is to be judged: the last notice of it.
+    pending: Pending,
+    /// When the look was asked for.
+    since: Duration,
+    /// It is the victim that is looked at: the look has a time limit.
+    victim: bool,
+}
+
+/// What the last judgement asked for.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    on: GroupId,
+    victim: bool,
+}
+
 /// What waits for a closer look.
 #[derive(Debug, Default)]
 pub(super) struct Closer {
     /// Judgements, each with the group that is looked at for it.
-    waiting: Vec<(GroupId, Pending)>,
+    waiting: Vec<Waiting>,
     /// The answer to a hold waits for a look at this group.
     hold: Option<GroupId>,
-    /// What the last judgement asked for.
-    asked: Option<GroupId>,
+    asked: Option<Asked>,
     /// Groups that were looked at closely, and subjects whose judgement waited for that, in this turn.
     looked: Vec<GroupId>,
+    /// Subjects whose judgement goes on in this turn with what could be opened until now.
+    opened: Vec<GroupId>,
+    /// Victims for which the time of the look was over in this turn.
+    overdue: Vec<GroupId>,
     /// Rules and subjects whose evidence was no longer fresh when the look was done.
     too_late: Vec<(u16, GroupId)>,
 }
 
 impl Closer {
     /// Keeps a judgement that was postponed.
-    pub(super) fn postpone(&mut self, pending: Pending) {
-        let Some(on) = self.asked.take() else { return };
-        self.waiting.retain(|(_, other)| (other.rule, other.subject) != (pending.rule, pending.subject));
-        self.waiting.push((on, pending));
+    pub(super) fn postpone(&mut self, pending: Pending, now: Duration) {
+        let Some(Asked { on, victim }) = self.asked.take() else { return };
+        let mut since = now;
+        self.waiting.retain(|other| {
+            let same = (other.pending.rule, other.pending.subject) == (pending.rule, pending.subject);
+            if same && other.on == on {
+                // A later notice: the look goes on.
+                since = other.since;
+            }
+            !same
+        });
+        self.waiting.push(Waiting { on, pending, since, victim });
     }
 
     /// The answer to a hold was postponed.
     pub(super) fn postpone_hold(&mut self) {
-        self.hold = self.asked.take();
+        self.hold = self.asked.take().map(|asked| asked.on);
+    }
+
+    /// When the time of a look is over.
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        self.waiting.iter().filter(|one| one.victim).map(|one| one.since + LOOK_LIMIT).min()
+    }
+
+    /// A group for whose look the time is over.
+    fn next_overdue(&self, now: Duration) -> Option<GroupId> {
+        self.waiting.iter().find(|one| one.victim && one.since + LOOK_LIMIT <= now).map(|one| one.on)
     }
 
     /// Another policy has other rules.
@@ -66,7 +112,7 @@ impl Closer {
 
     /// Lets those go for which `keeps` says no.
     pub(super) fn retain(&mut self, mut keeps: impl FnMut(&mut Pending) -> bool) {
-        self.waiting.retain_mut(|(_, pending)| keeps(pending));
+        self.waiting.retain_mut(|one| keeps(&mut one.pending));
     }
 
     /// Whether the last look for this rule and subject came too late to be used; asked once.
@@ -77,17 +123,19 @@ impl Closer {
     }
 
     fn awaits(&self, group: GroupId) -> bool {
-        self.hold == Some(group) || self.waiting.iter().any(|(on, _)| *on == group)
+        self.hold == Some(group) || self.waiting.iter().any(|one| one.on == group)
     }
 
-    /// The look at `group` is done: what waited for it goes to `resumed`, which says whether it is still fresh. Whether the answer to a
-    /// hold did.
+    /// The look at `group` is done, or its time is over: what waited for it goes to `resumed`, which says whether it is still fresh. Whether
+    /// the answer to a hold did.
     fn done(&mut self, group: GroupId, mut resumed: impl FnMut(Pending) -> bool) -> bool {
-        self.looked.push(group);
-        let Closer { waiting, looked, too_late, .. } = self;
-        waiting.retain(|(on, pending)| {
+        let Closer { waiting, looked, opened, overdue, too_late, .. } = self;
+        waiting.retain(|Waiting { on, pending, .. }| {
             if *on == group {
-                looked.push(pending.subject);
+                opened.push(pending.subject);
+                if !overdue.contains(&group) {
+                    looked.push(pending.subject);
+                }
                 let whose = (pending.rule, pending.subject);
                 too_late.retain(|other| *other != whose);
                 if !resumed(*pending) {
@@ -102,61 +150,105 @@ impl Closer {
 }
 
 impl Warden {
-    /// The judgement, on a tree that has all that the kernel has below the victim, or wherever one might be; [`Word::Postponed`] until the scout has
-    /// looked. `None`: the subject is gone.
+    /// The judgement, on a tree that has all that the kernel has below the victim, or wherever one might be; [`Word::Postponed`] until that
+    /// was looked at. `None`: the subject is gone.
     pub(super) fn rule_on(&mut self, rule: u16, slot: Slot, subject: GroupId, notice: &Notice, begun: Duration) -> Option<Word> {
         let Warden { court, senses, climbs, closer, policy, .. } = self;
-        let ruling = court.judge(policy, usize::from(rule), slot, notice, &[], begun, senses, climbs)?;
-        let top = match ruling {
-            Ruling::Kill { victim, .. } => Some(victim),
-            Ruling::NoVictim => stage(policy, rule, slot),
-            Ruling::NotConfirmed => None,
-        };
-        let top = match top {
-            Some(slot) => Some((slot, senses.tree.get(slot)?.group.id)),
-            None => None,
-        };
-        let surprising = top.filter(|(slot, id)| !closer.looked.contains(id) && !senses.knows_all_below(*slot, court.groups_below(*slot)));
-        let unheld = !court.unheld.is_empty() && !closer.looked.contains(&subject);
-        // Looks that always come too late must not keep it from being said that there is nobody.
-        let never = ruling == Ruling::NoVictim && (surprising.is_some() || unheld) && closer.take_too_late(rule, subject);
-        if (surprising.is_none() && !unheld) || never {
-            return Some(Word::Given(ruling));
+        loop {
+            let ruling = court.judge(policy, usize::from(rule), slot, notice, &[], begun, senses, climbs)?;
+            let (top, victim) = match ruling {
+                Ruling::Kill { victim, .. } => (Some(victim), true),
+                Ruling::NoVictim => (stage(policy, rule, slot), false),
+                Ruling::NotConfirmed => (None, false),
+            };
+            let top = match top {
+                Some(slot) => Some((slot, senses.tree.get(slot)?.group.id)),
+                None => None,
+            };
+            let surprising =
+                top.filter(|(slot, id)| !closer.looked.contains(id) && !senses.knows_all_below(*slot, court.groups_below(*slot)));
+            if let Some((top, id)) = surprising.filter(|(_, id)| victim && closer.overdue.contains(id)) {
+                if senses.glances.may_spare(&senses.tree, top) {
+                    senses.glances.doubt(begun, id);
+                    // It is unknown now: the next candidate follows.
+                    continue;
+                }
+                return Some(Word::Given(ruling));
+            }
+            let unheld = !court.unheld.is_empty() && !closer.opened.contains(&subject);
+            // Looks that always come too late must not keep it from being said that there is nobody.
+            let never = ruling == Ruling::NoVictim && (surprising.is_some() || unheld) && closer.take_too_late(rule, subject);
+            if (surprising.is_none() && !unheld) || never {
+                return Some(Word::Given(ruling));
+            }
+            let on = surprising.map_or(subject, |(_, id)| id);
+            if !closer.awaits(on) {
+                senses.tree.inspect(on, surprising.is_some(), &court.unheld);
+            }
+            let victim = victim && surprising.is_some();
+            // A glance opens nothing that has to be held.
+            if let Some((top, _)) = surprising.filter(|_| victim && court.unheld.is_empty()) {
+                let spares = policy.rules.get(usize::from(rule)).is_none_or(|rule| rule.spare_unkillable);
+                senses.glances.ask(begun, &senses.tree, top, spares);
+            }
+            closer.asked = Some(Asked { on, victim });
+            return Some(Word::Postponed);
         }
-        let on = surprising.map_or(subject, |(_, id)| id);
-        if !closer.awaits(on) {
-            senses.tree.inspect(on, surprising.is_some(), &court.unheld);
-        }
-        closer.asked = Some(on);
-        Some(Word::Postponed)
     }
 
-    /// Takes up again what waited for a closer look that is done by now; to be judged in this turn.
-    pub(super) fn take_up(&mut self) {
+    /// Takes up again what waited for a closer look that is done by now, or whose time is over; to be judged in this turn. Whether there was anything.
+    pub(super) fn take_up(&mut self) -> bool {
         let now = self.clock.now();
+        let mut any = false;
         while let Some(group) = self.senses.tree.take_inspected() {
-            let pending = &mut self.pending;
-            let resumed = |one: Pending| {
-                let fresh = is_event(&one.notice) || now.saturating_sub(one.arrived) < STALE;
-                if fresh {
-                    senses::push(pending, one);
-                }
-                fresh
-            };
-            if self.closer.done(group, resumed) {
-                self.senses.signal.answer_again();
-                if let Some(root) = self.senses.tree.get(Tree::ROOT) {
-                    self.closer.looked.push(root.group.id);
-                }
+            self.senses.glances.trust(group);
+            self.looked_at(group, now, STALE);
+            any = true;
+        }
+        while let Some(group) = self.senses.glances.take() {
+            self.looked_at(group, now, STALE);
+            any = true;
+        }
+        while let Some(group) = self.closer.next_overdue(now) {
+            self.closer.overdue.push(group);
+            self.take_up_after(group, now, LOOK_LIMIT + STALE);
+            any = true;
+        }
+        any
+    }
+
+    /// A look is done.
+    fn looked_at(&mut self, group: GroupId, now: Duration, stale: Duration) {
+        self.closer.looked.push(group);
+        self.take_up_after(group, now, stale);
+        let Warden { clock, court, senses, history, records, poller, climbs, switches, .. } = self;
+        climbs.inspected(group, &mut Means { clock, court, senses, history, records, poller, switches });
+    }
+
+    /// What waited for a look at this group is judged in this turn, unless it is about what was noticed too long ago.
+    fn take_up_after(&mut self, group: GroupId, now: Duration, stale: Duration) {
+        let pending = &mut self.pending;
+        let resumed = |one: Pending| {
+            let fresh = is_event(&one.notice) || now.saturating_sub(one.arrived) < stale;
+            if fresh {
+                senses::push(pending, one);
             }
-            let Warden { clock, court, senses, history, records, poller, climbs, switches, .. } = self;
-            climbs.inspected(group, &mut Means { clock, court, senses, history, records, poller, switches });
+            fresh
+        };
+        if self.closer.done(group, resumed) {
+            self.senses.signal.answer_again();
+            if let Some(root) = self.senses.tree.get(Tree::ROOT) {
+                self.closer.looked.push(root.group.id);
+                self.closer.opened.push(root.group.id);
+            }
         }
     }
 
     /// A look is good for the turn in which it is done.
     pub(super) fn forget_looks(&mut self) {
         self.closer.looked.clear();
+        self.closer.opened.clear();
+        self.closer.overdue.clear();
     }
 }
 
@@ -181,15 +273,22 @@ mod tests {
         Pending { rule: 0, subject: GroupId(subject), notice, arrived: Duration::ZERO, weight: (0, 0) }
     }
 
+    fn asked(on: u64) -> Option<Asked> {
+        Some(Asked { on: GroupId(on), victim: true })
+    }
+
     #[test]
     fn a_judgement_waits_once_for_its_look_and_with_its_last_notice() {
         let mut closer = Closer::default();
         for to in 1..=3 {
-            closer.asked = Some(GroupId(9));
-            closer.postpone(pending(1, to));
+            closer.asked = asked(9);
+            closer.postpone(pending(1, to), Duration::from_millis(to));
         }
-        closer.asked = Some(GroupId(8));
-        closer.postpone(pending(2, 1));
+        closer.asked = asked(8);
+        closer.postpone(pending(2, 1), Duration::from_millis(4));
+        assert_eq!(closer.next_due(), Some(Duration::from_millis(1) + LOOK_LIMIT), "from when it was asked for first");
+        assert_eq!(closer.next_overdue(Duration::from_millis(1000)), None);
+        assert_eq!(closer.next_overdue(Duration::from_millis(1001)), Some(GroupId(9)));
         let mut resumed = Vec::new();
         assert!(
             !closer.done(GroupId(9), |one| {
@@ -199,7 +298,7 @@ mod tests {
             "no hold waited"
         );
         assert_eq!(resumed, [(GroupId(1), Notice::Event(EventKind::OomKill, 0, 3))]);
-        assert_eq!(closer.looked, [GroupId(9), GroupId(1)], "victim and subject");
+        assert_eq!(closer.looked, [GroupId(1)], "the subject");
         assert!(closer.awaits(GroupId(8)) && !closer.awaits(GroupId(9)));
     }
 
@@ -207,15 +306,15 @@ mod tests {
     fn a_look_that_came_too_late_is_remembered_until_it_is_asked_for_or_another_came_in_time() {
         let mut closer = Closer::default();
         let mut look = |fresh: bool| {
-            closer.asked = Some(GroupId(9));
-            closer.postpone(pending(1, 1));
+            closer.asked = asked(9);
+            closer.postpone(pending(1, 1), Duration::ZERO);
             closer.done(GroupId(9), |_| fresh);
             closer.take_too_late(0, GroupId(1))
         };
         assert!(look(false) && !look(true));
         for fresh in [false, false, true] {
-            closer.asked = Some(GroupId(9));
-            closer.postpone(pending(1, 1));
+            closer.asked = asked(9);
+            closer.postpone(pending(1, 1), Duration::ZERO);
             closer.done(GroupId(9), |_| fresh);
         }
         assert!(!closer.take_too_late(0, GroupId(1)), "the last one was in time");
@@ -223,7 +322,7 @@ mod tests {
 
     #[test]
     fn only_the_look_that_it_waits_for_brings_a_hold_back() {
-        let mut closer = Closer { asked: Some(GroupId(9)), ..Closer::default() };
+        let mut closer = Closer { asked: asked(9), ..Closer::default() };
         closer.postpone_hold();
         assert!(!closer.done(GroupId(8), |_| true));
         assert!(closer.awaits(GroupId(9)));

@@ -158,6 +158,12 @@ impl Court {
         climbs: &Climbs,
     ) -> Option<Ruling> {
         self.gather(policy, rule, subject, now, senses, climbs);
+        if senses.glances.doubts_any(now) {
+            // Who is in such a group can't be told: unknown, like all that can't be read.
+            for facts in self.facts.iter_mut().filter(|facts| senses.glances.doubts(now, facts.id)) {
+                facts.populated = None;
+            }
+        }
         self.decide(policy, rule, subject, notice, failed, &mut senses.sight())
     }
 

@@ -25,8 +25,9 @@ use crate::record::model::JudgementRecord;
 use crate::record::pool::Pool as Records;
 use crate::record::words::rung_outcome;
 use crate::sense::poller::Key;
+use crate::threads;
 
-/// Hooks that may be asked for and not yet heard of, before a queue must grow.
+/// Hooks that may be asked for and not yet heard of. Not fewer than there are ladders: the queues never grow.
 const ROOM: usize = 32;
 /// How much later than its time limit a reply may come before the helper counts as hung.
 const OVERDUE: Duration = Duration::from_secs(1);
@@ -82,7 +83,7 @@ impl Hooks {
             bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             mail,
         });
-        let broker = Broker {
+        let mut broker = Broker {
             shared: Arc::clone(&shared),
             helper: helper.map(Connection::new),
             program,
@@ -91,7 +92,12 @@ impl Hooks {
             under_way: Vec::with_capacity(ROOM),
             next_id: 1,
         };
-        std::thread::Builder::new().name("hooks".into()).stack_size(256 * 1024).spawn(move || broker.work())?;
+        threads::watched("hooks", 256 * 1024, move |before| {
+            if before > 0 {
+                broker.lose("was left by the thread that talks to it");
+            }
+            broker.work()
+        })?;
         Ok(Hooks(shared))
     }
 
@@ -103,10 +109,22 @@ impl Hooks {
         }
     }
 
-    /// Asks for a hook. Waits for nobody.
-    pub fn ask(&self, ask: Ask) {
-        lock(&self.0.asked).push_back(ask);
+    /// Asks for a hook. Waits for nobody. Gives back what was asked for the same ladder before and nobody came to: that ladder has
+    /// gone on. So there are never more than ladders.
+    #[must_use]
+    pub fn ask(&self, ask: Ask) -> Option<Ask> {
+        let mut asked = lock(&self.0.asked);
+        let before = asked.iter_mut().find(|other| other.ladder.slot == ask.ladder.slot);
+        let before = match before {
+            Some(before) => Some(std::mem::replace(before, ask)),
+            None => {
+                asked.push_back(ask);
+                None
+            }
+        };
+        drop(asked);
         self.ring();
+        before
     }
 
     /// The next hook that has ended, and how.
@@ -152,12 +170,9 @@ struct Broker {
 }
 
 impl Broker {
-    fn work(mut self) {
+    fn work(&mut self) -> Result<(), String> {
         loop {
-            if let Err(error) = self.wait() {
-                tracing::error!("hooks are not run any more: {error}");
-                return;
-            }
+            self.wait().map_err(|error| format!("poll: {error}"))?;
             // EAGAIN where only the helper spoke.
             let _ = self.shared.bell.read();
             if self.shared.wanted.swap(false, Ordering::SeqCst)
@@ -245,7 +260,12 @@ impl Broker {
     }
 
     fn tell(&self, ladder: Key, outcome: RungOutcome) {
-        lock(&self.shared.ended).push_back((ladder, outcome));
+        let mut ended = lock(&self.shared.ended);
+        // Full: most of these ladders have gone on, which they do by themselves when their time is over.
+        if ended.len() < ended.capacity() {
+            ended.push_back((ladder, outcome));
+        }
+        drop(ended);
         // Only full when the warden has not read for ages; it will.
         let _ = self.shared.mail.write(1);
     }
@@ -308,6 +328,26 @@ fn verdict(record: &JudgementRecord, context: &Context) -> String {
 mod tests {
     use super::*;
     use crate::record::testing::killed;
+
+    #[test]
+    fn a_ladder_that_asks_again_is_not_in_the_queue_twice() {
+        let event = || EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap();
+        let hooks = Hooks(Arc::new(Shared {
+            asked: Mutex::new(VecDeque::with_capacity(ROOM)),
+            ended: Mutex::default(),
+            wanted: AtomicBool::new(false),
+            bell: event(),
+            mail: Arc::new(event()),
+        }));
+        let hook = Arc::new(Hook { exec: vec!["/bin/true".into()], timeout: Duration::ZERO });
+        let ask = |slot, generation| hooks.ask(Ask { ladder: Key { slot, generation }, hook: Arc::clone(&hook), record: None });
+        assert!(ask(0, 1).is_none() && ask(1, 1).is_none());
+        for generation in 2..100 {
+            assert_eq!(ask(0, generation).map(|before| before.ladder.generation), Some(generation - 1));
+        }
+        let queue: Vec<u32> = lock(&hooks.0.asked).iter().map(|ask| ask.ladder.generation).collect();
+        assert_eq!(queue, [99, 1]);
+    }
 
     #[test]
     fn a_hook_reads_the_journals_line_without_its_end() {

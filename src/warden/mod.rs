@@ -80,7 +80,7 @@ use closer::{Closer, Word};
 use court::{Court, Ruling};
 use oom_group::OomGroups;
 use reach::Reach;
-use reload::Mailbox;
+use reload::{Mailbox, Prepared};
 use senses::Senses;
 use signal::Signal as LowMemory;
 use switches::Switches;
@@ -248,6 +248,7 @@ impl Warden {
         let root_group = senses.tree.get(Tree::ROOT).map(|node| Arc::clone(&node.group)).ok_or(io::ErrorKind::NotFound)?;
         let climbs = Climbs::start(Arc::clone(&mail), senses.tree.len(), &policy, &root_group, reach)?;
         let rules = counters.for_policy(&policy);
+        counters.in_force().set(&policy);
         let mut warden = Warden {
             clock,
             rules,
@@ -342,10 +343,10 @@ impl Warden {
             self.samples();
             self.senses.arm_troubled(self.clock.now(), &self.policy, &self.poller);
             self.judge_pending();
-            if self.update_tree(tree_moved) {
+            let moved = self.update_tree(tree_moved);
+            if moved | self.take_up() {
                 // What inotify and the scout brought is judged in this turn: nothing else may wake us.
                 self.senses.arm_troubled(self.clock.now(), &self.policy, &self.poller);
-                self.take_up();
                 self.answer_hold();
                 self.judge_pending();
                 self.forget_looks();
@@ -422,10 +423,11 @@ impl Warden {
 
     /// Takes another policy over: groups are classed anew, cool-downs stay with rules of the same name, ladders under way
     /// end by the policy that began them.
-    fn adopt(&mut self, policy: Arc<Policy>) {
+    fn adopt(&mut self, Prepared { policy, rules }: Prepared) {
         let now = self.clock.now();
         let old = std::mem::replace(&mut self.policy, policy);
-        self.rules = self.counters.for_policy(&self.policy);
+        self.rules = rules;
+        self.counters.in_force().set(&self.policy);
         let policy = &self.policy;
         let renumbered = |rule: u16| {
             let name = &old.rules.get(usize::from(rule))?.name;
@@ -609,7 +611,7 @@ impl Warden {
         }
         let ruling = match self.rule_on(rule, slot, subject, &notice, begun) {
             None => return,
-            Some(Word::Postponed) => return self.closer.postpone(pending),
+            Some(Word::Postponed) => return self.closer.postpone(pending, begun),
             Some(Word::Given(ruling)) => ruling,
         };
         if let Ruling::Kill { victim, .. } = ruling
@@ -740,10 +742,17 @@ impl Warden {
 
     fn set_timer(&mut self) -> io::Result<()> {
         let stop = self.stopping.map(|since| since + STOP_GRACE);
-        let next = [self.senses.next_look(), self.climbs.next_deadline(), self.history.next_due(), self.switches.next_due(), stop]
-            .into_iter()
-            .flatten()
-            .min();
+        let next = [
+            self.senses.next_look(),
+            self.climbs.next_deadline(),
+            self.history.next_due(),
+            self.switches.next_due(),
+            self.closer.next_due(),
+            stop,
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         if next == self.timer_at {
             return Ok(());
         }

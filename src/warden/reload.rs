@@ -20,6 +20,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::policy::model::{Mode, Policy};
 use crate::record::counters::Counters;
+use crate::record::rules::RuleCounters;
+use crate::threads;
 
 /// What a refusal for what is wrong in the text begins with; a line for each fault follows, with indented hints.
 pub const BAD_POLICY: &str = "bad policy";
@@ -34,10 +36,19 @@ const MOST_STEPS: usize = 64;
 
 #[derive(Debug)]
 struct Shared {
-    policy: Mutex<Option<Arc<Policy>>>,
+    policy: Mutex<Option<Prepared>>,
     asked: AtomicBool,
     ask: EventFd,
     mail: Arc<EventFd>,
+}
+
+/// A policy with all that takes time to make of it, so that the warden only has to move pointers.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The policy.
+    pub policy: Arc<Policy>,
+    /// The counters of its rules: making them may wait for a scrape.
+    pub rules: Arc<[RuleCounters]>,
 }
 
 /// Where the warden asks for a reload, and finds a new policy.
@@ -70,12 +81,14 @@ impl Mailbox {
 
     /// The new policy, if one has come.
     #[must_use]
-    pub fn take(&self) -> Option<Arc<Policy>> {
+    pub fn take(&self) -> Option<Prepared> {
         self.0.policy.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn put(&self, policy: Arc<Policy>) {
-        *self.0.policy.lock().unwrap_or_else(PoisonError::into_inner) = Some(policy);
+    fn put(&self, policy: Prepared) {
+        let untaken = self.0.policy.lock().unwrap_or_else(PoisonError::into_inner).replace(policy);
+        // Freed with the lock released.
+        drop(untaken);
         // As in `ask`.
         let _ = self.0.mail.write(1);
     }
@@ -93,7 +106,12 @@ pub fn start(mailbox: Mailbox, paths: Vec<PathBuf>, current: Arc<Policy>, counte
     let inotify = Inotify::init()?;
     let mut reloader = Reloader { mailbox, inotify, paths, current, counters, load };
     reloader.watch();
-    std::thread::Builder::new().name("reloader".into()).stack_size(512 * 1024).spawn(move || reloader.work())?;
+    threads::watched("reloader", 512 * 1024, move |before| {
+        if before > 0 {
+            reloader.gave_up();
+        }
+        reloader.work(before == 0)
+    })?;
     Ok(())
 }
 
@@ -127,10 +145,18 @@ impl Reloader {
         }
     }
 
-    fn work(mut self) {
+    /// A policy may have been read when the thread died: it is not tried again by itself, or it might kill the thread again.
+    fn gave_up(&mut self) {
+        let text = format!("the policy's files were not read to the end, {} stays in force: SIGHUP tries again", self.current.hash);
+        tracing::error!("{text}");
+        self.counters.policy_refused(text);
+    }
+
+    /// `may_look`: files that could not be used are looked at without being told of a change.
+    fn work(&mut self, may_look: bool) -> Result<(), String> {
         let mut buffer = vec![0; BUFFER_BYTES];
         // Files may have become good before they were watched.
-        let mut first = !self.counters.is_last_policy_in_force();
+        let mut first = may_look && !self.counters.is_last_policy_in_force();
         let mut look_at = first.then(|| Instant::now() + GONE);
         loop {
             let mut fds =
@@ -139,8 +165,7 @@ impl Reloader {
                 if error == nix::errno::Errno::EINTR {
                     continue;
                 }
-                tracing::error!("the policy's files are not watched any more: {error}");
-                return;
+                return Err(format!("poll: {error}"));
             }
             // EAGAIN where only a file changed.
             let _ = self.mailbox.0.ask.read();
@@ -233,7 +258,8 @@ impl Reloader {
                     tracing::warn!("the new policy no longer excludes {removed}");
                 }
                 self.current = Arc::new(policy);
-                self.mailbox.put(Arc::clone(&self.current));
+                let rules = self.counters.for_policy(&self.current);
+                self.mailbox.put(Prepared { policy: Arc::clone(&self.current), rules });
             }
             Err(_) if quiet => {}
             Err(message) => {

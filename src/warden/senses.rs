@@ -28,6 +28,7 @@ use crate::record::groups::GroupReader;
 use crate::record::rules::RuleCounters;
 use crate::sense::clerk::{Clerk, Errand, Reply};
 use crate::sense::counters;
+use crate::sense::glance::Glances;
 use crate::sense::lms::Table;
 use crate::sense::node::Node;
 use crate::sense::poller::{Key, Poller, Token};
@@ -68,6 +69,8 @@ pub struct Senses {
     pub(super) samples: Vec<Sample>,
     pub(super) renewed: Vec<(GroupId, Psi)>,
     pub(super) troubled: Vec<GroupId>,
+    /// Quick looks below groups that are about to die.
+    pub(super) glances: Glances,
     /// Kills that the kernel makes itself by memory.oom.group.
     pub(super) kernels_turn: KernelsTurn,
     pub(super) timer_due: Option<Duration>,
@@ -154,6 +157,7 @@ impl Senses {
         let mut buffer = ReadBuf::new();
         // Without the right to lock, everything works but is slower when the node starves; the start says so.
         let _ = buffer.lock();
+        let glances = Glances::start(Arc::clone(&root), Arc::clone(&mail))?;
         let mut tree = Tree::scan(root, policy, descriptors)?;
         tree.send_scout(Arc::clone(&mail))?;
         let (root, deaf) =
@@ -173,6 +177,7 @@ impl Senses {
             samples: Vec::new(),
             renewed: Vec::new(),
             troubled: Vec::with_capacity(TROUBLED),
+            glances,
             kernels_turn: KernelsTurn::default(),
             timer_due: None,
             trend_due: None,

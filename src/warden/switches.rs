@@ -46,7 +46,6 @@ impl Switches {
     /// Nothing is paused, every breaker closed.
     #[must_use]
     pub fn new(board: Arc<Board>, policy: &Arc<Policy>) -> Switches {
-        board.set_policy(policy);
         Switches {
             board,
             breaker: Breaker::with_capacity(REMEMBERED),
@@ -100,7 +99,6 @@ impl Switches {
 
     /// Another policy took over.
     pub fn adopt(&mut self, policy: &Arc<Policy>, renumbered: impl Fn(u16) -> Option<u16> + Copy) {
-        self.board.set_policy(policy);
         self.limits = Limits::of(policy);
         self.breaker.renumber(renumbered);
         self.open.retain_mut(|open| open.rule == EVERY_RULE || renumbered(open.rule).map(|rule| open.rule = rule).is_some());

@@ -250,6 +250,12 @@ impl Machine {
         server.spawn(Arc::clone(&self.counters), Arc::clone(&self.pulse), Limits::default()).unwrap()
     }
 
+    /// Offers another policy, and waits for nothing.
+    pub fn offer(&self, text: &str) {
+        fs::write(&self.policy, text).unwrap();
+        self.mailbox.ask();
+    }
+
     /// Puts another policy in force.
     pub fn reload(&self, text: &str) {
         fs::write(&self.policy, text).unwrap();

@@ -44,7 +44,16 @@ pub enum PeerError {
     Outside(i32),
 }
 
-/// Finds the groups of peers.
+/// Who connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The user, when it connected.
+    pub uid: u32,
+    /// The group that the process is in, then those above it up to the top.
+    pub groups: Box<[GroupId]>,
+}
+
+/// Finds out about peers.
 #[derive(Debug)]
 pub struct Peers {
     proc: PathBuf,
@@ -68,12 +77,18 @@ impl Peers {
         Ok(Peers { proc: "/proc".into(), mount })
     }
 
-    /// The group of who connected `socket`, then those above it up to the top.
+    /// For a tree of files that stands in for the cgroup file system, and one for /proc.
+    #[cfg(test)]
+    pub(super) fn in_place_of(proc: PathBuf, mount: PathBuf) -> Peers {
+        Peers { proc, mount }
+    }
+
+    /// Who connected `socket`.
     ///
     /// # Errors
     /// Why it can't be told.
-    pub fn groups(&self, socket: impl AsFd) -> Result<Box<[GroupId]>, PeerError> {
-        let (pid, _) = peer_credentials(socket.as_fd())?;
+    pub fn peer(&self, socket: impl AsFd) -> Result<Peer, PeerError> {
+        let (pid, uid) = peer_credentials(socket.as_fd())?;
         let id = Pid::from_raw(pid).filter(|_| pid > 0).ok_or(PeerError::Hidden)?;
         let pidfd = match peer_pidfd(socket.as_fd()) {
             Ok(pidfd) => pidfd,
@@ -81,7 +96,7 @@ impl Peers {
             Err(_) => return Err(PeerError::Gone(pid)),
         };
         let groups = self.groups_of(pid)?;
-        if is_alive(&pidfd) { Ok(groups) } else { Err(PeerError::Gone(pid)) }
+        if is_alive(&pidfd) { Ok(Peer { uid, groups }) } else { Err(PeerError::Gone(pid)) }
     }
 
     fn groups_of(&self, pid: i32) -> Result<Box<[GroupId]>, PeerError> {

@@ -2,58 +2,6 @@ use std::io::Read as _;
 
 use super::*;
 
-fn listener(groups: &[u64]) -> (Listener, UnixStream) {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    ours.set_nonblocking(true).unwrap();
-    theirs.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    rustix::net::sockopt::set_socket_send_buffer_size(&ours, WAITING_BYTES).unwrap();
-    (Listener { socket: ours, groups: groups.iter().map(|id| GroupId(*id)).collect(), read: 0 }, theirs)
-}
-
-fn listeners(all: impl IntoIterator<Item = Listener>) -> Listeners {
-    Listeners { places: Mutex::new(all.into_iter().map(Some).collect()), path: PathBuf::new() }
-}
-
-fn hears(mut listener: &UnixStream) -> bool {
-    listener.set_nonblocking(true).unwrap();
-    let mut buffer = [0; 64];
-    listener.read(&mut buffer).is_ok_and(|read| buffer[..read].starts_with(NEWS))
-}
-
-#[test]
-fn a_warning_reaches_the_group_and_all_below_it_and_nobody_else() {
-    let (here, ear_here) = listener(&[3, 2, 1]);
-    let (below, ear_below) = listener(&[4, 3, 2, 1]);
-    let (above, ear_above) = listener(&[2, 1]);
-    let (beside, ear_beside) = listener(&[5, 2, 1]);
-    let listeners = listeners([here, below, above, beside]);
-    assert_eq!(listeners.tell(GroupId(3)), 2);
-    assert!(hears(&ear_here) && hears(&ear_below));
-    assert!(!hears(&ear_above) && !hears(&ear_beside));
-    assert_eq!(listeners.tell(GroupId(9)), 0);
-    assert_eq!(listeners.tell(GroupId(1)), 4);
-}
-
-#[test]
-fn who_never_reads_is_told_for_nothing_and_holds_nobody_up() {
-    let (deaf, _ear) = listener(&[1]);
-    let (other, ear) = listener(&[1]);
-    let listeners = listeners([deaf, other]);
-    let began = Instant::now();
-    for _ in 0..1000 {
-        assert_eq!(listeners.tell(GroupId(1)), 2);
-    }
-    assert!(began.elapsed() < Duration::from_secs(5));
-    assert!(hears(&ear));
-}
-
-#[test]
-fn who_left_is_not_told() {
-    let (gone, ear) = listener(&[1]);
-    drop(ear);
-    assert_eq!(listeners([gone]).tell(GroupId(1)), 0);
-}
-
 /// A socket in a directory of its own; the cgroup file system is the machine's, where that has v2 at all.
 fn door(directory: &Path) -> Door {
     Door::open(&directory.join("run/pressure.sock"), directory).unwrap()
@@ -85,7 +33,53 @@ fn who_is_in_no_group_that_can_be_seen_is_turned_away() {
     let mut socket = UnixStream::connect(&path).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert_eq!(socket.read(&mut [0; 8]).unwrap(), 0, "closed");
-    assert_eq!(listeners.lock().iter().flatten().count(), 0);
+    assert_eq!(listeners.tell(GroupId(1)), 0);
     listeners.close();
     assert!(!path.exists());
+}
+
+#[test]
+fn a_user_who_is_in_many_groups_leaves_places_for_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let pid = std::process::id().to_string();
+    let is_in = |group: &str| {
+        std::fs::create_dir_all(dir.path().join("cgroup").join(group)).unwrap();
+        std::fs::create_dir_all(dir.path().join("proc").join(&pid)).unwrap();
+        std::fs::write(dir.path().join("cgroup").join(group).join("cgroup.procs"), &pid).unwrap();
+        std::fs::write(dir.path().join("proc").join(&pid).join("cgroup"), format!("0::/{group}\n")).unwrap();
+        GroupId(std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(dir.path().join("cgroup").join(group)).unwrap()))
+    };
+    let mut door = door(dir.path());
+    door.peers = Peers::in_place_of(dir.path().join("proc"), dir.path().join("cgroup"));
+    let path = door.path.clone();
+    let (counted, counts) = std::sync::mpsc::channel();
+    let listeners = door.serve(16, move |count| counted.send(count).unwrap()).unwrap();
+    // A quarter, and root all but a quarter.
+    let most = if rustix::process::getuid().is_root() { 12 } else { 4 };
+    let connect = || {
+        let socket = UnixStream::connect(&path).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket
+    };
+    let mut inside = Vec::new();
+    for at in 0..most {
+        let group = is_in(&format!("g{at}"));
+        inside.push((connect(), group));
+        assert_eq!(counts.recv_timeout(Duration::from_secs(10)), Ok(at + 1));
+    }
+    is_in("one-more");
+    assert_eq!(connect().read(&mut [0; 8]).unwrap(), 0, "closed, from whatever group");
+    for (ear, group) in &mut inside {
+        assert_eq!(listeners.tell(*group), 1);
+        assert_eq!(ear.read(&mut [0; 8]).unwrap(), 5, "told, so it has its place");
+    }
+    // One leaves, and another has its place.
+    let (gone, group) = inside.remove(0);
+    drop(gone);
+    assert_eq!(counts.recv_timeout(Duration::from_secs(10)), Ok(most - 1));
+    assert_eq!(listeners.tell(group), 0);
+    let group = is_in("one-more");
+    let mut ear = connect();
+    assert_eq!(counts.recv_timeout(Duration::from_secs(10)), Ok(most));
+    assert_eq!((listeners.tell(group), ear.read(&mut [0; 8]).unwrap()), (1, 5));
 }

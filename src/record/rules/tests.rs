@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::super::counters::Counters;
 use super::super::model::RungRecord;
 use super::super::testing::{self, killed, policy};
@@ -35,7 +37,9 @@ fn an_attempt_fails_once_and_for_its_first_reason() {
 #[test]
 fn one_record_counts_once() {
     let counters = Counters::new().expect("sound names");
-    let rules = counters.for_policy(&policy());
+    let policy = Arc::new(policy());
+    let rules = counters.for_policy(&policy);
+    counters.in_force().set(&policy);
     let mut record = killed();
     rules[0].count(&record);
     record.outcome = Outcome::Failed;
@@ -67,15 +71,19 @@ fn one_record_counts_once() {
 #[test]
 fn counters_outlive_a_reload_and_info_series_do_not() {
     let counters = Counters::new().expect("sound names");
-    counters.for_policy(&policy())[0].killed(1, 1);
+    let first = Arc::new(policy());
+    counters.for_policy(&first)[0].killed(1, 1);
+    counters.in_force().set(&first);
+    assert!(counters.encode().expect("encodable").contains("0123abcd"));
     let mut next = policy();
     next.hash = "feed".into();
     next.rules.remove(1);
     let rules = counters.for_policy(&next);
+    counters.in_force().set(&Arc::new(next));
     rules[0].killed(1, 1);
     let text = counters.encode().expect("encodable");
     assert!(text.contains("oomwarden_kills_total{rule=\"tenant-thrashing\"} 2"), "{text}");
     assert!(text.contains("oomwarden_kills_total{rule=\"node-low\"} 0"), "{text}");
     assert!(!text.contains("oomwarden_rule_info{mode=\"enforce\",rule=\"node-low\"}") && !text.contains("0123abcd"), "{text}");
-    assert_eq!(counters.policy().map(|policy| policy.rules), Some(2));
+    assert_eq!(counters.in_force().get().map(|policy| policy.rules.len()), Some(2));
 }

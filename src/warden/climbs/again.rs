@@ -34,14 +34,22 @@ impl Climbs {
         if climb.stale && !self.stands_again(climb, now, with) {
             return Look::Over;
         }
-        let looked = std::mem::take(&mut climb.looked);
+        let (looked, overdue) = (std::mem::take(&mut climb.looked), std::mem::take(&mut climb.overdue));
         let Some(slot) = with.senses.tree.slot_of(climb.victim.id) else { return Look::MayDie };
         let Some(rule) = climb.policy.rules.get(usize::from(climb.rule)) else { return Look::MustLive };
         let strike = with.court.examine(rule, climb.one, slot, now, with.senses, self);
         let surprising = !with.senses.knows_all_below(slot, with.court.groups_below(slot));
         if !looked && (surprising || !with.court.unheld.is_empty()) {
-            with.senses.tree.inspect(climb.victim.id, surprising, &with.court.unheld);
+            let Senses { tree, glances, .. } = &mut *with.senses;
+            tree.inspect(climb.victim.id, surprising, &with.court.unheld);
+            if with.court.unheld.is_empty() {
+                glances.ask(now, tree, slot, rule.spare_unkillable);
+            }
             return Look::Wait;
+        }
+        if overdue && surprising && with.senses.glances.may_spare(&with.senses.tree, slot) {
+            with.senses.glances.doubt(now, climb.victim.id);
+            return Look::MustLive;
         }
         // A process that was shielded from every kill meanwhile is not taken.
         let shielded = climb.ladder.one().is_some_and(|pid| with.court.is_unkillable(slot, pid, with.senses));

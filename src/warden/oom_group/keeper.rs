@@ -25,6 +25,7 @@ use crate::cgroup::path::GroupPath;
 use crate::cgroup::root::Root;
 use crate::state::StateDir;
 use crate::state::oom_group::{Ledger, Unreadable};
+use crate::threads;
 use crate::unit_files;
 
 /// A group that is reset so often...
@@ -68,10 +69,18 @@ impl Keeper {
         let (errands, inbox) = channel();
         let (waiting, may_set) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(true)));
         let (its_waiting, its_may_set) = (Arc::clone(&waiting), Arc::clone(&may_set));
-        std::thread::Builder::new().name("oom-group".into()).stack_size(256 * 1024).spawn(move || {
+        let mut work = None;
+        threads::watched("oom-group", 256 * 1024, move |before| {
             // Opened here, since reading may block.
-            let work = Work::new(root, Ledger::open(state), resets, its_may_set);
+            let open = || Work::new(Arc::clone(&root), Ledger::open(state.clone()), resets.clone(), Arc::clone(&its_may_set));
+            let work = work.get_or_insert_with(open);
+            if before > 0 {
+                // What it was at is looked at again with all else.
+                its_waiting.fetch_sub(std::mem::take(&mut work.at_hand), Ordering::Relaxed);
+                work.failed = true;
+            }
             work.run(&inbox, &its_waiting);
+            Ok(())
         })?;
         Ok(Keeper { errands, waiting, may_set })
     }
@@ -118,6 +127,8 @@ struct Work {
     left: HashSet<GroupId>,
     /// Groups that could not be set, or not be taken back.
     failed: bool,
+    /// How many errands are being done.
+    at_hand: usize,
     told: Told,
 }
 
@@ -160,11 +171,12 @@ impl Work {
             reset: HashMap::new(),
             left: HashSet::new(),
             failed: false,
+            at_hand: 0,
             told: Told::default(),
         }
     }
 
-    fn run(mut self, inbox: &Receiver<Errand>, waiting: &AtomicUsize) {
+    fn run(&mut self, inbox: &Receiver<Errand>, waiting: &AtomicUsize) {
         loop {
             let first = if self.failed {
                 match inbox.recv_timeout(AGAIN) {
@@ -180,9 +192,9 @@ impl Work {
             };
             // All that waits is done together, so that the file is written once for it.
             let batch: Vec<Errand> = first.into_iter().chain(inbox.try_iter()).collect();
-            let number = batch.len();
+            self.at_hand = batch.len();
             let end = self.take(batch);
-            waiting.fetch_sub(number, Ordering::Relaxed);
+            waiting.fetch_sub(std::mem::take(&mut self.at_hand), Ordering::Relaxed);
             if let Some(end) = end {
                 // Whoever asked may have given up waiting.
                 let _ = end.send(());

@@ -194,6 +194,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             who_hears_and_does_nothing_is_killed_after_the_wait,
             two_hundred_listeners_are_told_though_one_never_reads,
             group_with_too_many_listeners_keeps_nobody_else_out,
+            user_in_many_groups_keeps_no_other_user_out,
             listener_that_floods_is_cut_off,
         }
         hook::{
@@ -206,6 +207,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         }
         storms::{
             storm_of_300_groups_hides_nothing,
+            groups_churned_below_the_victim_keep_no_kill_waiting,
             overflowing_queue_of_notices_loses_no_group,
             nine_thousand_groups_in_turn_leak_no_watch: 180,
             trigger_comes_with_the_first_process,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::MEASURED;
 use super::common::{THRASH, hog, narrow};
 use crate::guest::daemon::{Daemon, Setup};
 use crate::guest::facts;
@@ -10,7 +11,7 @@ use crate::guest::kernel_log::KernelLog;
 use crate::guest::system;
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
-use crate::outcome::Outcome;
+use crate::outcome::{Doing, Outcome};
 
 /// The policy of [`THRASH`] for more of the tree.
 fn thrash_everywhere() -> String {
@@ -35,6 +36,49 @@ pub fn storm_of_300_groups_hides_nothing() -> Outcome {
     storm.must_run("it only makes groups")?;
     drop(storm);
     ensure!(daemon.running()?, "oomwarden is gone");
+    daemon.stop()
+}
+
+/// Thousands of groups are made and removed below the victim itself, and the policy excludes groups by name there: that keeps neither the kill
+/// waiting nor an excluded group, made in the middle of it, from living.
+pub fn groups_churned_below_the_victim_keep_no_kill_waiting() -> Outcome {
+    let policy = "
+version: 1
+exclude:
+  - /t/*/*/keep
+rules:
+  - name: fat
+    watch: /t/*
+    when:
+      - usage: {above: 40MiB}
+";
+    let daemon = Daemon::start(policy)?;
+    let elsewhere = Group::new("u/storm")?;
+    // The storm in /t/b first: who is in /t/b/weather/keep was not there when it was found.
+    let mut storms = Vec::new();
+    for name in ["t/b", "t/a"] {
+        let weather = Group::new(name)?.named("weather");
+        std::fs::create_dir(weather.directory()).doing("create a group")?;
+        storms.push(Work::start(&elsewhere, &format!("storm groups=3000 at={}", weather.directory().display()))?);
+        wait::until("the storm is up", SOON, || Ok(weather.named("g1500").directory().exists()))?;
+    }
+    let spared = Group::at("/sys/fs/cgroup/t/b");
+    let keep = spared.named("weather/keep");
+    std::fs::create_dir(keep.directory()).doing("create a group")?;
+    let mut bystander = Work::start(&keep, "sleep")?;
+    let mut fat = Work::start(&spared.child("fat")?, "hog mib=64 then=hold")?;
+    let a = Group::at("/sys/fs/cgroup/t/a");
+    let mut hog = Work::start(&a.child("fat")?, "hog mib=64 then=hold")?;
+    hog.must_be_killed()?;
+    let line = daemon.killed(&a)?;
+    let took = line["latency_us"]["kill"].as_u64().ok_or_else(|| format!("no kill: {line}"))?;
+    println!("{MEASURED}kill_with_groups_churned_below_us={took}");
+    ensure!(took < 2_500_000, "the kill took {took} us");
+    bystander.must_run("it is excluded")?;
+    fat.must_run("it stands beside who is excluded, and its group is no subject")?;
+    for storm in &mut storms {
+        storm.must_run("it only makes groups")?;
+    }
     daemon.stop()
 }
 

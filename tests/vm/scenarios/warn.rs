@@ -172,6 +172,32 @@ pub fn group_with_too_many_listeners_keeps_nobody_else_out() -> Outcome {
     daemon.stop()
 }
 
+/// A user who connects from many groups gets a share, and another user is let in and told as before.
+pub fn user_in_many_groups_keeps_no_other_user_out() -> Outcome {
+    let daemon = Daemon::start(&warned("", "2500ms"))?;
+    // The listeners' marks are their own.
+    std::fs::set_permissions(places::FILES, std::os::unix::fs::PermissionsExt::from_mode(0o1777)).doing("chmod")?;
+    let mut all = Vec::new();
+    // Eight groups may have 512 connections, which is as many as there are where 4096 files may be open.
+    for at in 0..8 {
+        let group = Group::new(&format!("u/{at}"))?;
+        all.push(listener(&group, "uid=1000 deaf=64 of=0 mib=0", &format!("many{at}"))?);
+    }
+    let inside = || daemon.count("oomwarden_pressure_listeners", &[]);
+    let mut before = -1.0;
+    wait::until("as many are in as may be", SOON, || Ok(std::mem::replace(&mut before, inside()?) == before && before > 0.0))?;
+    ensure!(inside()? < 512.0, "one user has {} places", inside()?);
+    let a = narrow("t/a")?;
+    let mut cache = Work::start(
+        &a,
+        &format!("enter uid=2000 -- {} env MEMORY_PRESSURE_WATCH={} {} 64", places::BUSYBOX, places::PRESSURE_SOCKET, places::CACHE),
+    )?;
+    let warn = redeemed(&daemon, &mut cache)?;
+    ensure!(warn["listeners"] == 1, "the other user was not told: {warn}");
+    drop(all);
+    daemon.stop()
+}
+
 /// Whoever connects floods the socket: it is cut off, and the others are told as ever.
 pub fn listener_that_floods_is_cut_off() -> Outcome {
     use std::io::Write as _;
