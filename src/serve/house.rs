@@ -35,7 +35,7 @@ pub(super) fn details(status: &Status) -> String {
     for degraded in &status.degraded {
         let _ = writeln!(out, "<p><strong>Degraded ({}): {}</strong></p>", escape(&degraded.reason), escape(&degraded.text));
     }
-    if !status.policy.is_last {
+    if status.is_refused_without_reason() {
         out.push_str("<p><strong>The policy that was offered last is refused; an older one is in force.</strong></p>\n");
     }
     if !status.breakers.is_empty() {

@@ -269,6 +269,11 @@ impl Status {
         status
     }
 
+    /// The policy that was offered last is not in force, and what is degraded does not say why: so it is with daemons of former versions.
+    pub(super) fn is_refused_without_reason(&self) -> bool {
+        !self.policy.is_last && !self.degraded.iter().any(|degraded| degraded.reason == Reason::Policy.word())
+    }
+
     fn take_policy(&mut self, policy: &Policy, standing: &Standing, counters: &Counters, now: SystemTime) {
         let name = |rule: usize| policy.rules.get(rule).map(|rule| rule.name.to_string());
         self.policy =

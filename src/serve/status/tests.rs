@@ -113,6 +113,16 @@ fn what_keeps_it_from_acting_stands_out() {
 }
 
 #[test]
+fn a_refused_policy_is_told_once() {
+    let mut status = sample();
+    status.policy.is_last = false;
+    assert!(plain(&status, false).contains("is REFUSED"));
+    status.degraded = vec![DegradedStatus { reason: "policy".into(), text: "p.yaml:1:1: error: x; the built-in one is used".into() }];
+    let text = plain(&status, false);
+    assert!(text.contains("DEGRADED (policy): p.yaml:1:1: error: x; the built-in one is used\n") && !text.contains("REFUSED"), "{text}");
+}
+
+#[test]
 fn long_lists_are_cut_unless_all_are_asked_for() {
     let mut status = sample();
     let subject = |number: u64| SubjectStatus { group: format!("/t/{number}"), memory_bytes: Some(number), ..SubjectStatus::default() };

@@ -66,7 +66,7 @@ impl Status {
                 format!(", at most {} per {} for a rule and a subject", many(limit.kills as usize, "kill"), time(limit.per_seconds))
             })
         );
-        if !self.policy.is_last {
+        if self.is_refused_without_reason() {
             let text = "the policy that was offered last is REFUSED, an older one is in force";
             let _ = writeln!(out, "{}: `oomwarden check` says why", Styled(DEADLY, text));
         }
