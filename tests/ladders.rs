@@ -179,7 +179,7 @@ fn a_siblings_trouble_in_the_same_shortage_waits() {
     assert!(machine.metrics().contains(r#"oomwarden_judgements_total{outcome="put_off",rule="tenant"} 1"#), "counted");
     // An event is not told twice, so it must not be lost: it is judged when the ladder is over.
     empty(root, "t/a");
-    wait("the end of the first", || outcomes(&machine, "killed").len() == 1);
+    wait("the end of the first", || outcomes(&machine, "ended").len() == 1);
     machine.stop();
 }
 
@@ -447,5 +447,112 @@ rules:
     // The node's own shortage is served all the same.
     machine.reload(&policy.replace("mode: observe, ", ""));
     wait("a kill for the node", || killed() > 3);
+    machine.stop();
+}
+
+/// The key of a journal's line.
+fn key(line: &str, key: &str) -> serde_json::Value {
+    serde_json::from_str::<serde_json::Value>(line).unwrap()[key].clone()
+}
+
+fn count(machine: &Machine, sample: &str) -> Option<u64> {
+    machine.metrics().lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok())
+}
+
+/// Who leaves after SIGTERM was not killed, and the record says so. It was a deed all the same, so the breaker counts it.
+#[test]
+fn who_leaves_after_sigterm_has_ended_and_counts_for_the_breaker() {
+    let dir = tenants(&[("t/a", 3_000_000)]);
+    let root = dir.path();
+    let (machine, _stubborn) = waiting_in_grace(root, &TENANT.replace("defaults:", "limits: {kills: 1 per 1h}\ndefaults:"));
+    empty(root, "t/a");
+    wait("the end of the ladder", || outcomes(&machine, "ended").len() == 1);
+    let line = &outcomes(&machine, "ended")[0];
+    assert_eq!((key(line, "processes_killed"), key(line, "processes_ended")), (0.into(), 1.into()), "{line}");
+    let latency = key(line, "latency_us");
+    assert!(latency["kill"].is_null() && latency["empty"].is_u64(), "{line}");
+    assert!(line.contains(r#"{"name":"term","outcome":"empty""#) && !line.contains(r#""name":"kill""#), "{line}");
+    assert_eq!(count(&machine, r#"oomwarden_judgements_total{outcome="ended",rule="tenant"}"#), Some(1));
+    assert_eq!(count(&machine, r#"oomwarden_kills_total{rule="tenant"}"#), Some(0));
+    assert_eq!(count(&machine, r#"oomwarden_killed_processes_total{rule="tenant"}"#), Some(0));
+    change(&root.join("t/a/cgroup.events"), "populated 1\n");
+    let mut counted = 1;
+    wait("the breaker says so", || {
+        // What is noticed in the rest after a deed is let go.
+        counted += 1;
+        event(root, "t/a", "max", counted);
+        machine.turn();
+        !outcomes(&machine, "breaker").is_empty()
+    });
+    assert!(!machine.killed("t/a"));
+    machine.stop();
+}
+
+/// A policy whose hook has the group's end in its hands: `script`, with the group's cgroup.events as `$0`.
+fn with_hook(root: &Path, script: &str) -> String {
+    let events = root.join("t/a/cgroup.events");
+    format!(
+        "
+version: 1
+limits: {{kills: 1 per 1h}}
+defaults: {{cooldown: 20ms}}
+rules:
+  - name: tenant
+    watch: /t/*
+    when:
+      - event: max
+    then:
+      - hook: {{exec: [/bin/sh, -c, '{script}', '{}'], timeout: 60s}}
+      - kill: group
+",
+        events.display()
+    )
+}
+
+/// Who leaves while a hook runs, or by its doing, was touched by no signal that ends: that is no deed of the rule, and no
+/// breaker counts it.
+#[test]
+fn who_leaves_during_a_hook_has_ended_and_counts_for_no_breaker() {
+    for script in [r#"printf "populated 0\n" >"$0"; sleep 50"#, r#"printf "populated 0\n" >"$0""#] {
+        let dir = tenants(&[("t/a", 3_000_000)]);
+        let root = dir.path();
+        let machine = Machine::start(root, &with_hook(root, script), || {});
+        let mut counted = 0;
+        for round in 1..=2 {
+            wait("the end of the ladder", || {
+                // What is noticed in the rest after a deed is let go.
+                counted += 1;
+                event(root, "t/a", "max", counted);
+                machine.turn();
+                outcomes(&machine, "ended").len() == round
+            });
+            fs::write(root.join("t/a/cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        }
+        assert!(outcomes(&machine, "breaker").is_empty() && !machine.killed("t/a"), "{:?}", machine.lines());
+        let line = &outcomes(&machine, "ended")[0];
+        assert_eq!(key(line, "processes_killed"), 0, "{line}");
+        machine.stop();
+    }
+}
+
+/// Two of three leave after SIGTERM, the third is killed: each is counted as what it was.
+#[test]
+fn who_left_before_the_kill_is_not_counted_as_killed() {
+    let dir = tenants(&[("t/a", 3_000_000)]);
+    let root = dir.path();
+    let stubborn = Stubborn::in_group(root, "t/a", 3);
+    let machine = Machine::start(root, &TENANT.replace("600s", "1s"), || {});
+    event(root, "t/a", "max", 1);
+    wait("the ladder is under way", || {
+        machine.metrics().contains(r#"oomwarden_trigger_events_total{rule="tenant",trigger="event: max"} 1"#)
+    });
+    machine.turn();
+    fs::write(root.join("t/a/cgroup.procs"), format!("{}\n", stubborn.0[0].id())).unwrap();
+    wait("the kill", || machine.killed("t/a"));
+    empty(root, "t/a");
+    wait("the end of the ladder", || outcomes(&machine, "killed").len() == 1);
+    let line = &outcomes(&machine, "killed")[0];
+    assert_eq!((key(line, "processes_killed"), key(line, "processes_ended")), (1.into(), 2.into()), "{line}");
+    assert_eq!(count(&machine, r#"oomwarden_killed_processes_total{rule="tenant"}"#), Some(1));
     machine.stop();
 }

@@ -207,8 +207,10 @@ pub struct Deed {
     pub victim: Option<String>,
     /// Where the kernel killed.
     pub group: Option<String>,
-    /// Processes that died.
+    /// Processes that were killed.
     pub processes_killed: Option<u64>,
+    /// Processes that left by themselves before.
+    pub processes_ended: Option<u64>,
     /// What the victim gave back.
     pub freed_bytes: Option<u64>,
 }
