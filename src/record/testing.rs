@@ -133,6 +133,7 @@ pub fn kernel_kill() -> KernelKill {
         oom_memcg: None,
         group: Some(path(b"/a")),
         below: false,
+        thread: None,
         victim: None,
         whole: Some(false),
         whole_group: None,

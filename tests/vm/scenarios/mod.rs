@@ -109,6 +109,8 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         }
         kernel_kills::{
             one_process_at_its_groups_limit,
+            user_from_2_31_on,
+            process_without_its_main_thread,
             whole_group_by_memory_oom_group,
             machine_out_of_memory,
             forged_names_fool_nobody,
@@ -211,6 +213,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             node_without_limits_or_swap_is_relieved_before_the_kernel_kills,
             node_filled_at_full_speed_loses_the_greedy_group_only,
             group_whose_memory_sits_in_zram_dies,
+            kill_is_its_first_sigkill,
         }
         reload::{
             good_policy_takes_over,
