@@ -556,3 +556,66 @@ fn who_left_before_the_kill_is_not_counted_as_killed() {
     assert_eq!(count(&machine, r#"oomwarden_killed_processes_total{rule="tenant"}"#), Some(1));
     machine.stop();
 }
+
+fn dropped(machine: &Machine, reason: &str) -> u64 {
+    count(machine, &format!(r#"oomwarden_notices_dropped_total{{reason="{reason}"}}"#)).expect("it is there from the start")
+}
+
+/// A level at more groups than can wait, in one turn: what has no room is counted, and comes again.
+#[test]
+fn levels_that_find_no_room_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    group(root, "t", 0);
+    (0..300).for_each(|at| group(root, &format!("t/{at}"), 3_000_000));
+    let policy = "
+version: 1
+rules:
+  - {name: full, watch: /t/*, mode: observe, cooldown: 10m, when: [usage: {above: 1MiB}]}
+";
+    let machine = Machine::start(root, policy, || {});
+    for reason in ["queue_full", "troubled_full", "no_place", "too_late", "table_full"] {
+        assert!(machine.metrics().contains(&format!(r#"oomwarden_notices_dropped_total{{reason="{reason}"}} "#)), "{reason}");
+    }
+    wait("some are let go", || dropped(&machine, "queue_full") > 0);
+    // All of them: those that had room rest after their verdict.
+    let observed = r#"oomwarden_judgements_total{outcome="observed",rule="full"}"#;
+    wait("they come again", || count(&machine, observed) == Some(300));
+    machine.stop();
+}
+
+/// Nine groups in their grace times, and places for eight.
+#[test]
+fn a_level_without_a_place_for_its_ladder_is_counted() {
+    let names: Vec<String> = (0..9).map(|at| format!("t/{at}")).collect();
+    let groups: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 2_000_000)).collect();
+    let dir = tenants(&groups);
+    let root = dir.path();
+    names.iter().for_each(|name| fs::write(root.join(name).join("memory.max"), "2000000\n").unwrap());
+    let _stubborn: Vec<_> = names.iter().map(|name| Stubborn::in_group(root, name, 1)).collect();
+    let machine = Machine::start(root, &TENANT.replace("event: max", "usage: {above: 50%, of: max}"), || {});
+    wait("the ninth is counted", || dropped(&machine, "no_place") > 0);
+    assert!(names.iter().all(|name| !machine.killed(name)));
+    machine.stop();
+}
+
+/// The warden was away, and finds more groups in trouble than it gives triggers in one turn.
+#[test]
+fn groups_in_trouble_that_find_no_room_are_counted() {
+    let names: Vec<String> = (0..100).map(|at| format!("t/{at}")).collect();
+    let groups: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 2_000_000)).collect();
+    let dir = tenants(&groups);
+    let root = dir.path();
+    let policy = "
+version: 1
+rules:
+  - {name: thrash, watch: /t/*, mode: observe, when: [psi: full 100ms/500ms]}
+";
+    let machine = Machine::start(root, policy, || {});
+    machine.stall(|| {
+        names.iter().for_each(|name| event(root, name, "high", 1));
+        std::thread::sleep(oomwarden::warden::attention::GAP + std::time::Duration::from_millis(300));
+    });
+    wait("some are let go", || dropped(&machine, "troubled_full") > 0);
+    machine.stop();
+}

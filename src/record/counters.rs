@@ -54,6 +54,38 @@ impl Sensing {
     }
 }
 
+/// Why a notice was let go: the label of `oomwarden_notices_dropped_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// More came at once than can wait to be judged.
+    QueueFull,
+    /// More groups told of trouble in one turn than can be given triggers.
+    TroubledFull,
+    /// There was no place for one more ladder.
+    NoPlace,
+    /// It waited for a closer look for too long.
+    TooLate,
+    /// The table of cool-downs and kept events was full.
+    TableFull,
+}
+
+impl Dropped {
+    /// All reasons, in their order.
+    pub const ALL: [Dropped; 5] = [Dropped::QueueFull, Dropped::TroubledFull, Dropped::NoPlace, Dropped::TooLate, Dropped::TableFull];
+
+    /// The label.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Dropped::QueueFull => "queue_full",
+            Dropped::TroubledFull => "troubled_full",
+            Dropped::NoPlace => "no_place",
+            Dropped::TooLate => "too_late",
+            Dropped::TableFull => "table_full",
+        }
+    }
+}
+
 /// The policy that is in force, for the landing page.
 #[derive(Clone, Debug)]
 pub struct PolicySummary {
@@ -76,6 +108,7 @@ pub struct Counters {
     psi_triggers: IntGauge,
     listeners: IntGauge,
     trigger_events: IntCounterVec,
+    notices_dropped: [IntCounter; Dropped::ALL.len()],
     judgements: IntCounterVec,
     kills: IntCounterVec,
     processes: IntCounterVec,
@@ -130,7 +163,14 @@ impl Counters {
             "Processes that the kernel's own OOM killer ended: by a group's limit (memcg), or because the machine was out of memory (global).",
             &["scope"],
         )?;
+        let dropped = int_counters(
+            r,
+            "oomwarden_notices_dropped_total",
+            "Notices that were let go for want of room or time, by reason; what lasts is noticed again, an event is not.",
+            &["reason"],
+        )?;
         let counters = Counters {
+            notices_dropped: Dropped::ALL.map(|why| dropped.with_label_values(&[why.word()])),
             kernel_kills: Scope::ALL.map(|scope| kernel_kills.with_label_values(&[scope.word()])),
             kernel_counts: OnceLock::new(),
             policy_info: int_gauge_vec(r, "oomwarden_policy_info", "The policy in force, by its fingerprint; the value is 1.", &["hash"])?,
@@ -317,6 +357,12 @@ impl Counters {
     #[must_use]
     pub fn journal_dropped(&self) -> IntCounter {
         self.journal_dropped.clone()
+    }
+
+    /// The counters of notices that are let go, in the order of [`Dropped::ALL`].
+    #[must_use]
+    pub fn notices_dropped(&self) -> [IntCounter; Dropped::ALL.len()] {
+        self.notices_dropped.clone()
     }
 
     /// The groups whose memory a scrape shows.

@@ -42,6 +42,7 @@ use crate::decide::history::{DeedEnd, History, Subject, freed_little};
 use crate::decide::recovery::{ScopeFacts, recovered};
 use crate::decide::verdict::Notice;
 use crate::policy::model::{Policy, Rule, Rung, Trigger};
+use crate::record::counters::Dropped;
 use crate::record::model::{JudgementRecord, MAX_RUNGS, Outcome, RungRecord};
 use crate::record::pool::Pool as Records;
 use crate::sense::poller::{Key, Poller, Token};
@@ -441,6 +442,7 @@ impl Climbs {
         let victim = with.senses.tree.get(start.victim).map(|node| Arc::clone(&node.group));
         let means = place.zip(victim).and_then(|(place, victim)| Some((place, victim, self.spare.pop()?)));
         let Some((place, victim, mut climb)) = means else {
+            with.senses.let_go.count(Dropped::NoPlace, 1);
             // Nothing was begun, so the rule must not wait for an end.
             let cooldown = start.policy.rules.get(usize::from(start.rule)).map_or(Duration::ZERO, |rule| rule.cooldown);
             if let Some(node) = with.senses.tree.slot_of(start.subject).and_then(|slot| with.senses.tree.get(slot)) {

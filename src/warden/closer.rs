@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use super::climbs::Means;
 use super::court::Ruling;
-use super::{Pending, Warden, is_event, senses};
+use super::{Pending, Warden, is_event};
 use crate::cgroup::GroupId;
 use crate::decide::verdict::Notice;
 use crate::policy::model::{AmongGroups, Policy, Victim};
+use crate::record::counters::Dropped;
 use crate::sense::tree::{Slot, Tree};
 
 /// Stall and levels that were noticed longer ago than this are no fresh evidence: what lasts is noticed again.
@@ -135,15 +136,17 @@ impl Warden {
     pub(super) fn take_up(&mut self) {
         let now = self.clock.now();
         while let Some(group) = self.senses.tree.take_inspected() {
-            let pending = &mut self.pending;
+            let Warden { pending, senses, closer, .. } = self;
             let resumed = |one: Pending| {
                 let fresh = is_event(&one.notice) || now.saturating_sub(one.arrived) < STALE;
                 if fresh {
-                    senses::push(pending, one);
+                    senses.notice(pending, one);
+                } else {
+                    senses.let_go.count(Dropped::TooLate, 1);
                 }
                 fresh
             };
-            if self.closer.done(group, resumed) {
+            if closer.done(group, resumed) {
                 self.senses.signal.answer_again();
                 if let Some(root) = self.senses.tree.get(Tree::ROOT) {
                     self.closer.looked.push(root.group.id);

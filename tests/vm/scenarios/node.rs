@@ -87,7 +87,7 @@ pub fn kill_is_its_first_sigkill() -> Outcome {
     let pid = Pid::from_raw(small.pid().cast_signed()).ok_or("no pid")?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).doing("open a pidfd")?;
     let death = std::thread::spawn(move || poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).map(|_| SystemTime::now()));
-    let daemon = Daemon::start(&node_low("available: {below: 1GiB}"))?;
+    let daemon = Daemon::start(&node_low("available: {below: 256MiB}"))?;
     large.must_be_killed()?;
     let died = death.join().map_err(|_| "the observer panicked")?.doing("wait for the small one")?;
     let line = daemon.killed(&a)?;

@@ -51,7 +51,7 @@ pub fn zombies(words: &Words) -> Outcome<ExitCode> {
 /// Fills `mib=` in a thread, which holds it, and ends its main thread: the process lives on without. With `grow=` the thread, whose
 /// name is `holder`, then fills so much more.
 pub fn headless(words: &Words) -> Outcome<ExitCode> {
-    let (mib, grow) = (words.number("mib", 16)? as usize, words.number("grow", 0)? as usize);
+    let (mib, grow) = (words.number("mib", 16)? as usize, words.number("grow", 0)?);
     let (sender, filled) = std::sync::mpsc::channel();
     let hold = move || {
         let memory = vec![1_u8; mib << 20];
@@ -62,7 +62,7 @@ pub fn headless(words: &Words) -> Outcome<ExitCode> {
             while std::fs::read_to_string(&main).is_ok_and(|stat| !stat.contains(") Z ")) {
                 std::thread::sleep(std::time::Duration::from_millis(1));
             }
-            std::hint::black_box(&vec![1_u8; grow << 20]);
+            super::hog::fill(grow);
         }
         super::bystanders::sleep()
     };
