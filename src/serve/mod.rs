@@ -28,6 +28,7 @@ mod house;
 mod pages;
 pub mod socket;
 pub mod status;
+mod who;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

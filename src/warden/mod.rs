@@ -65,6 +65,7 @@ use crate::decide::history::{Admission, DeedEnd, History, Subject};
 use crate::decide::verdict::Notice;
 use crate::policy::model::{EventKind, Mode, Policy, Trigger};
 use crate::record::board::Board;
+use crate::record::by::By;
 use crate::record::counters::{Counters, Dropped};
 use crate::record::model::{JudgementRecord, Outcome};
 use crate::record::pool::Pool as Records;
@@ -157,7 +158,7 @@ pub struct Setup {
     /// Where it is remembered in which groups memory.oom.group was set.
     pub state: StateDir,
     /// What is left of a pause from before the start.
-    pub paused: Option<Duration>,
+    pub paused: Option<(Duration, Option<By>)>,
     /// Signals to the daemon, blocked in every thread.
     pub signals: SignalFd,
     /// The kernel module's file: [`crate::sense::lms::PATH`].
@@ -285,8 +286,8 @@ impl Warden {
         };
         warden.court.find_own(&warden.senses)?;
         // Before anything is asked of the kernel on behalf of deeds.
-        if let Some(time) = paused {
-            warden.pause(time);
+        if let Some((time, by)) = paused {
+            warden.pause(time, by);
         }
         let now = clock.now();
         warden.tree_changed(now);

@@ -50,7 +50,8 @@ impl Status {
         let head = format!("oomwarden {}", plain(&self.version));
         let _ = writeln!(out, "{}  process {}, up for {}, {ready}", Styled(STRONG, head), self.pid, time(self.uptime_seconds));
         if let Some(paused) = &self.paused {
-            let text = format!("deeds are PAUSED until {} ({} left)", plain(&paused.until), time(paused.remaining_seconds));
+            let by = paused.by.map_or_else(String::new, |by| format!(", by {by}"));
+            let text = format!("deeds are PAUSED until {} ({} left{by})", plain(&paused.until), time(paused.remaining_seconds));
             let _ = writeln!(out, "{}: `oomwarden resume` ends that", Styled(DEADLY, text));
         }
         let _ = writeln!(

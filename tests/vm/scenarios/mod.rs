@@ -231,6 +231,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         switches::{
             pause_in_the_middle_of_a_ladder,
             pause_survives_a_restart_and_ends_by_itself,
+            clock_that_jumps_ends_no_pause,
             paused_leaves_the_module_alone,
             started_paused_it_takes_a_dead_daemons_table_back,
             breaker_opens_for_one_subject_only,
