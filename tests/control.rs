@@ -262,7 +262,8 @@ fn log() -> &'static Log {
     })
 }
 
-/// By the kernel's word at the control socket: in the log, in the status, over a restart, and when it was refused.
+/// By the kernel's word at the control socket: in the log, in the status, over a restart, and when
+/// it was refused.
 #[test]
 fn who_gave_an_order_is_told() {
     let (log, fixture) = (log(), start(Limits::default(), false));
@@ -291,7 +292,8 @@ fn who_gave_an_order_is_told() {
     fixture.end();
 }
 
-/// The warden says that deeds are paused until it says that they are not: what is left by the clock of whoever asks is another matter.
+/// The warden says that deeds are paused until it says that they are not: what is left by the clock
+/// of whoever asks is another matter.
 #[test]
 fn a_pause_is_on_until_the_warden_ends_it() {
     let board = Board::new(Arc::new(nix::sys::eventfd::EventFd::new().unwrap()));

@@ -459,7 +459,8 @@ fn count(machine: &Machine, sample: &str) -> Option<u64> {
     machine.metrics().lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok())
 }
 
-/// Who leaves after SIGTERM was not killed, and the record says so. It was a deed all the same, so the breaker counts it.
+/// Who leaves after SIGTERM was not killed, and the record says so. It was a deed all the same, so
+/// the breaker counts it.
 #[test]
 fn who_leaves_after_sigterm_has_ended_and_counts_for_the_breaker() {
     let dir = tenants(&[("t/a", 3_000_000)]);
@@ -488,7 +489,8 @@ fn who_leaves_after_sigterm_has_ended_and_counts_for_the_breaker() {
     machine.stop();
 }
 
-/// A policy whose hook has the group's end in its hands: `script`, with the group's cgroup.events as `$0`.
+/// A policy whose hook has the group's end in its hands: `script`, with the group's cgroup.events
+/// as `$0`.
 fn with_hook(root: &Path, script: &str) -> String {
     let events = root.join("t/a/cgroup.events");
     format!(
@@ -509,8 +511,8 @@ rules:
     )
 }
 
-/// Who leaves while a hook runs, or by its doing, was touched by no signal that ends: that is no deed of the rule, and no
-/// breaker counts it.
+/// Who leaves while a hook runs, or by its doing, was touched by no signal that ends: that is no
+/// deed of the rule, and no breaker counts it.
 #[test]
 fn who_leaves_during_a_hook_has_ended_and_counts_for_no_breaker() {
     for script in [r#"printf "populated 0\n" >"$0"; sleep 50"#, r#"printf "populated 0\n" >"$0""#] {
@@ -557,8 +559,9 @@ fn who_left_before_the_kill_is_not_counted_as_killed() {
     machine.stop();
 }
 
+/// It is there from the start.
 fn dropped(machine: &Machine, reason: &str) -> u64 {
-    count(machine, &format!(r#"oomwarden_notices_dropped_total{{reason="{reason}"}}"#)).expect("it is there from the start")
+    count(machine, &format!(r#"oomwarden_notices_dropped_total{{reason="{reason}"}}"#)).unwrap()
 }
 
 /// A level at more groups than can wait, in one turn: what has no room is counted, and comes again.

@@ -68,7 +68,8 @@ pub struct Done {
     pub first: Option<Instant>,
     /// When the last signal was sent, or cgroup.kill was written.
     pub sent: Option<Instant>,
-    /// A kill that was carried out, though nobody was there any more: what it was meant for had left by itself.
+    /// A kill that was carried out, though nobody was there any more: what it was meant for had
+    /// left by itself.
     pub nobody: bool,
 }
 

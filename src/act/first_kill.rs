@@ -1,10 +1,11 @@
 //! When the first SIGKILL of a ladder went out, told by the actor at that moment.
 //!
-//! A deed's own report comes when all of it is done: memory is released, cgroup.kill is written, which may have waited behind a mkdir.
-//! The victim may be gone by then, and the warden has to know whether that was the kill's doing.
+//! A deed's own report comes when all of it is done: memory is released, cgroup.kill is written,
+//! which may have waited behind a mkdir. The victim may be gone by then, and the warden has to know
+//! whether that was the kill's doing.
 //!
-//! One word holds the number of the victim and the time, so that a late actor says nothing about the victim that came after
-//! its own.
+//! One word holds the number of the victim and the time, so that a late actor says nothing about
+//! the victim that came after its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -93,7 +93,8 @@ pub struct Ladder {
     signals_first: bool,
     one: Option<i32>,
     refused: Option<Errno>,
-    /// When the first SIGKILL went out to somebody, or cgroup.kill was written while somebody was there.
+    /// When the first SIGKILL went out to somebody, or cgroup.kill was written while somebody was
+    /// there.
     pub killed_at: Option<Duration>,
     termed: bool,
     signalled: u32,
@@ -283,7 +284,8 @@ impl Ladder {
         }
     }
 
-    /// SIGKILL is on its way: the victim's end is waited for from the first one on, for so long after the last.
+    /// SIGKILL is on its way: the victim's end is waited for from the first one on, for so long
+    /// after the last.
     fn verify(&mut self, outcome: RungOutcome, processes: u32, sent: impl Into<Sent>, records: &mut Vec<RungRecord>) -> Next {
         let sent: Sent = sent.into();
         self.signalled = processes;

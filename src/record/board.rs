@@ -119,7 +119,8 @@ impl Board {
         self.order_by(order, None)
     }
 
-    /// Leaves an order, with who gave it, and wakes the warden. One that was not taken yet is replaced: the last word counts.
+    /// Leaves an order, with who gave it, and wakes the warden. One that was not taken yet is
+    /// replaced: the last word counts.
     pub fn order_by(&self, order: Order, by: Option<By>) -> Ticket {
         let mut place = lock(&self.order);
         *place = Some((order, by));

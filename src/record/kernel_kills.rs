@@ -43,8 +43,8 @@ pub struct KernelKill {
     pub group: Option<GroupPath>,
     /// The victim was in a group below `group` that is gone.
     pub below: bool,
-    /// The victim, if the log tells of it; of a whole group the one that the kernel chose. Its pid is that of the process, if that
-    /// could be told.
+    /// The victim, if the log tells of it; of a whole group the one that the kernel chose. Its pid
+    /// is that of the process, if that could be told.
     pub victim: Option<Killed>,
     /// The thread that the log names instead of the process, whose main thread had exited.
     pub thread: Option<u32>,
@@ -166,7 +166,8 @@ impl Book {
         }
     }
 
-    /// A line of the log. `seen` is asked about a process whose kill the kernel gives no group for, or another pid.
+    /// A line of the log. `seen` is asked about a process whose kill the kernel gives no group for,
+    /// or another pid.
     pub fn line(&mut self, line: Line, now: Duration, time: SystemTime, seen: impl FnOnce(&Killed) -> Seen) {
         self.stir(now);
         match line {
@@ -199,9 +200,10 @@ impl Book {
         }
     }
 
-    /// Whether a kill that names another pid is the one that the summary before it announced: the kernel kills the process that
-    /// the summary names, and when its main thread has exited, its next line names a thread instead. It writes both under one
-    /// lock, so what follows the summary is that line, if none is missing in between. What can be told of the thread has to agree.
+    /// Whether a kill that names another pid is the one that the summary before it announced: the
+    /// kernel kills the process that the summary names, and when its main thread has exited, its
+    /// next line names a thread instead. It writes both under one lock, so what follows the summary
+    /// is that line, if none is missing in between. What can be told of the thread has to agree.
     fn is_of_a_thread(&self, summary: &Summary, killed: &Killed, process: Option<u32>) -> bool {
         let same_scope = (summary.constraint == Constraint::Memcg) == (killed.scope == Scope::Memcg);
         let same_process = match process {

@@ -20,7 +20,8 @@ use crate::policy::model::{Mode, Policy, Rule};
 pub enum Outcome {
     /// The victim is gone, verified, and SIGKILL went out to it before.
     Killed,
-    /// The victim is gone, verified, before SIGKILL reached anybody: it left by itself, after SIGTERM, a warning, or nothing at all.
+    /// The victim is gone, verified, before SIGKILL reached anybody: it left by itself, after
+    /// SIGTERM, a warning, or nothing at all.
     Ended,
     /// The trouble ended on a lower rung.
     Recovered,
@@ -156,10 +157,11 @@ pub struct JudgementRecord {
     pub rungs: Vec<RungRecord>,
     /// The end.
     pub outcome: Outcome,
-    /// Processes that were in the victim when SIGKILL went out and are gone; 0 where it reached nobody.
+    /// Processes that were in the victim when SIGKILL went out and are gone; 0 where it reached
+    /// nobody.
     pub processes_killed: Option<u32>,
-    /// Processes that were in the victim at the verdict and left by themselves before SIGKILL went out, as far as
-    /// the two counts tell.
+    /// Processes that were in the victim at the verdict and left by themselves before SIGKILL went
+    /// out, as far as the two counts tell.
     pub processes_ended: Option<u32>,
     /// What the node, or the scope of the trouble, got back: anon + swap of the victim before, less after.
     pub freed_bytes: Option<u64>,

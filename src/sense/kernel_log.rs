@@ -257,7 +257,8 @@ mod tests {
         assert_eq!((summary.pid, summary.uid, &summary.readings[0].task_memcg[..]), (2, u32::MAX - 1, &b"/a/b"[..]));
     }
 
-    /// What was begun before records were lost does not go on behind the gap, and whoever joins lines is told of it.
+    /// What was begun before records were lost does not go on behind the gap, and whoever joins
+    /// lines is told of it.
     #[test]
     fn a_gap_is_told_where_it_is() {
         use std::io::Write as _;

@@ -157,7 +157,8 @@ impl Site {
         }
     }
 
-    /// Somebody at an address wants deeds to stop, or to go on. Said once a minute: anybody may try.
+    /// Somebody at an address wants deeds to stop, or to go on. Said once a minute: anybody may
+    /// try.
     fn complain_of(&self, peer: Peer, path: &str) {
         let mut last = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() >= COMPLAINT_EVERY) {

@@ -1,4 +1,5 @@
-//! Who is at the other end of a connection, for the log: orders and their refusals are told with it.
+//! Who is at the other end of a connection, for the log: orders and their refusals are told with
+//! it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -25,7 +26,8 @@ impl Peer {
         peer_credentials(socket).map_or(Peer::Unknown, |(pid, uid)| Peer::Process(uid, pid))
     }
 
-    /// With the name that the process has now, if it still is there: it is told for people, nothing rests on it.
+    /// With the name that the process has now, if it still is there: it is told for people, nothing
+    /// rests on it.
     #[must_use]
     pub fn by(self) -> Option<By> {
         let Peer::Process(uid, pid) = self else { return None };

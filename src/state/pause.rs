@@ -45,8 +45,8 @@ pub struct Pause {
     until: Timestamp,
     /// How long it was asked for: a clock that was set back makes it no longer.
     seconds: u64,
-    /// Which start of the machine it began in, and when it ends since that, in milliseconds. While that lasts the wall clock is not
-    /// asked.
+    /// Which start of the machine it began in, and when it ends since that, in milliseconds. While
+    /// that lasts the wall clock is not asked.
     #[serde(default)]
     boot: String,
     #[serde(default)]

@@ -131,7 +131,8 @@ struct Climb {
     attempt: u32,
     before: Option<ScopeFacts>,
     usage: Option<u64>,
-    /// Processes in the victim at the verdict, at the last look at it, and when the kill was handed over.
+    /// Processes in the victim at the verdict, at the last look at it, and when the kill was handed
+    /// over.
     processes: Option<u32>,
     present: Option<u32>,
     at_kill: Option<u32>,
@@ -377,7 +378,9 @@ impl Climbs {
                 continue;
             }
             let Some(mut climb) = self.places[place].take() else { continue };
-            if climb.is_killing() {
+            // Of one that has just left by itself the memory is on its way back, too.
+            let gone = climb.is_gone(with.senses);
+            if climb.is_killing() || gone {
                 with.senses.signal.ack(hold);
             }
             // The kernel's word is fresh evidence.
@@ -388,7 +391,7 @@ impl Climbs {
             let next = climb.ladder.hurry(rungs, since, &mut climb.rungs);
             self.carry_on(place, climb, next, with);
             // It may have come to its end without a kill: the victim must live.
-            found |= self.places[place].is_some();
+            found |= gone || self.places[place].is_some();
         }
         found
     }
@@ -585,6 +588,10 @@ impl Climbs {
                 Next::End(End::Gone) => {
                     climb.note_first_kill(with.clock);
                     let outcome = if climb.ladder.killed_at.is_some() { Outcome::Killed } else { Outcome::Ended };
+                    if let (Outcome::Ended, Some(hold)) = (outcome, climb.hold) {
+                        // No actor will: what left gives its memory back as well.
+                        with.senses.signal.ack(hold);
+                    }
                     return self.end(place, climb, outcome, now, with);
                 }
             }
@@ -659,7 +666,8 @@ impl Climbs {
             let policy = Arc::clone(&climb.policy);
             let rungs = policy.rules.get(usize::from(climb.rule)).map(|rule| &rule.ladder[..]).unwrap_or_default();
             let since = climb.since(now);
-            // Gone while an actor is at it: whose doing that is the actor knows in a moment, unless it has not begun.
+            // Gone while an actor is at it: whose doing that is the actor knows in a moment, unless
+            // it has not begun.
             let gone = climb.is_gone(with.senses);
             let gone = gone && (!climb.is_undecided() || self.actors.recall(u32::try_from(place).unwrap_or(u32::MAX)));
             let next = if gone {
@@ -796,7 +804,8 @@ impl Climbs {
         if let Some(key) = climb.key {
             let subject = Subject { id: climb.subject, path: &climb.subject_path };
             with.history.deed_ended(now, key, &subject, cooldown, end);
-            // A group that our SIGTERM took counts like one that was killed; one that left before any signal that ends is no deed.
+            // A group that our SIGTERM took counts like one that was killed; one that left before
+            // any signal that ends is no deed.
             if climb.ladder.killed_at.is_some() || (outcome == Outcome::Ended && climb.ladder.was_termed()) {
                 with.switches.killed(now, key, &climb.subject_path);
             }

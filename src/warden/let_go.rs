@@ -1,5 +1,5 @@
-//! Notices that are let go because there is no room or no time for them. What lasts is noticed again; an event is not. Either way it is
-//! counted, and said now and then.
+//! Notices that are let go because there is no room or no time for them. What lasts is noticed
+//! again; an event is not. Either way it is counted, and said now and then.
 
 use std::time::Duration;
 

@@ -92,7 +92,8 @@ pub struct Census {
 }
 
 /// Adds a notice, unless the same rule and subject wait already or there is no room: what lasts comes again. An event
-/// does not, a kill by the kernel above all, so it takes the place of another kind of notice. Whether one was let go.
+/// does not, a kill by the kernel above all, so it takes the place of another kind of notice.
+/// Whether one was let go.
 #[must_use]
 pub fn push(pending: &mut Vec<Pending>, one: Pending) -> bool {
     let room = pending.len() < pending.capacity();

@@ -120,7 +120,8 @@ fn a_kill_of_an_empty_group_reached_nobody() {
     }
 }
 
-/// Under a shortage of the node: SIGKILL, the release of memory, then cgroup.kill. The moment is that of the first.
+/// Under a shortage of the node: SIGKILL, the release of memory, then cgroup.kill. The moment is
+/// that of the first.
 #[test]
 fn the_first_signal_is_told_apart_from_what_comes_after_it() {
     let mut children: Vec<_> = (0..100).map(|_| Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap()).collect();

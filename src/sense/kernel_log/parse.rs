@@ -1,4 +1,5 @@
-//! Lines of the kernel's log that tell of an OOM kill (mm/oom_kill.c, 5.2 to 6.17), read as hostile text.
+//! Lines of the kernel's log that tell of an OOM kill (mm/oom_kill.c, 5.2 to 6.17), read as hostile
+//! text.
 //!
 //! A comm may be any 15 bytes and a group's name nearly anything, so that both can hold what looks like the next field. What
 //! can't be forged is what the kernel writes behind them: numbers, and slashes, which no name holds. Where a line can still be
@@ -161,7 +162,8 @@ pub enum Line {
     Summary(Summary),
     /// Who was killed.
     Killed(Killed),
-    /// `...: OOM victim PID (COMM) is already exiting. Skip killing the task`: what a summary announced was not needed.
+    /// `...: OOM victim PID (COMM) is already exiting. Skip killing the task`: what a summary
+    /// announced was not needed.
     Skipped,
     /// Records were lost here: what follows need not belong to what was before.
     Gap,
@@ -188,8 +190,9 @@ pub fn kmsg(record: &[u8]) -> Option<Record<'_>> {
     })
 }
 
-/// A line as syslog(2) gives it: `<PRIORITY>[TIME] TEXT`, perhaps with `[CALLER]` behind the time. It does not tell what goes on with a
-/// former record; parts of a summary begin with a comma or a slash, and hardly anything else does.
+/// A line as syslog(2) gives it: `<PRIORITY>[TIME] TEXT`, perhaps with `[CALLER]` behind the time.
+/// It does not tell what goes on with a former record; parts of a summary begin with a comma or a
+/// slash, and hardly anything else does.
 #[must_use]
 pub fn syslog(line: &[u8]) -> Option<Record<'_>> {
     let (priority, mut text) = split_at(line.strip_prefix(b"<")?, b">")?;
@@ -295,8 +298,9 @@ struct Tail {
     oom_score_adj: Option<i32>,
 }
 
-/// Nothing before 5.4; `, UID:N` alone in some distributions' kernels; since 5.4 `, UID:N pgtables:NkB oom_score_adj:N`. More of
-/// the kind, as vendors' patches write it, is passed over; anything else is no such line.
+/// Nothing before 5.4; `, UID:N` alone in some distributions' kernels; since 5.4
+/// `, UID:N pgtables:NkB oom_score_adj:N`. More of the kind, as vendors' patches write it, is
+/// passed over; anything else is no such line.
 fn killed_tail(text: &[u8]) -> Option<Tail> {
     let mut tail = Tail::default();
     let mut rest = text;

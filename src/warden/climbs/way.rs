@@ -30,7 +30,8 @@ pub enum Way {
     Free,
     /// A ladder waits for the same victim, or one inside it: its kill is to come no later than this verdict's would.
     Hurry,
-    /// SIGKILL was sent along the line and memory is on its way back, or the same shortage is being dealt with.
+    /// SIGKILL was sent along the line and memory is on its way back, or the same shortage is being
+    /// dealt with.
     PutOff,
     /// There is no place for one more ladder.
     NoPlace,

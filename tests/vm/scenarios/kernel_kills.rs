@@ -128,8 +128,8 @@ pub fn user_from_2_31_on() -> Outcome {
     watch.stop()
 }
 
-/// Its main thread has exited: the kernel's log names the process first and then a thread. The record is the process's, by a limit and by
-/// the machine's shortage.
+/// Its main thread has exited: the kernel's log names the process first and then a thread. The
+/// record is the process's, by a limit and by the machine's shortage.
 pub fn process_without_its_main_thread() -> Outcome {
     let watch = Watch::start(Setup::default())?;
     let group = small("k/headless")?;

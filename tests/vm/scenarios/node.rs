@@ -77,8 +77,8 @@ pub fn group_whose_memory_sits_in_zram_dies() -> Outcome {
     daemon.stop()
 }
 
-/// Under a shortage of the node SIGKILL comes first, then the release of the memory, then cgroup.kill. What the record calls the kill is
-/// the first of these, so nobody dies before it.
+/// Under a shortage of the node SIGKILL comes first, then the release of the memory, then
+/// cgroup.kill. What the record calls the kill is the first of these, so nobody dies before it.
 pub fn kill_is_its_first_sigkill() -> Outcome {
     let a = Group::new("t/a")?;
     // The small one is gone at once; releasing what the large one holds takes its time.

@@ -68,7 +68,8 @@ pub fn pause_in_the_middle_of_a_ladder() -> Outcome {
     daemon.stop()
 }
 
-/// The wall clock is set days ahead and back: a pause is neither shown as over nor ended, nor made longer, also over a restart.
+/// The wall clock is set days ahead and back: a pause is neither shown as over nor ended, nor made
+/// longer, also over a restart.
 pub fn clock_that_jumps_ends_no_pause() -> Outcome {
     use nix::time::{ClockId, clock_gettime, clock_settime};
     const JUMPS: [i64; 2] = [3 * 86_400, -6 * 86_400];

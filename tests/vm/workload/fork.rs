@@ -48,8 +48,8 @@ pub fn zombies(words: &Words) -> Outcome<ExitCode> {
     Ok(super::bystanders::sleep())
 }
 
-/// Fills `mib=` in a thread, which holds it, and ends its main thread: the process lives on without. With `grow=` the thread, whose
-/// name is `holder`, then fills so much more.
+/// Fills `mib=` in a thread, which holds it, and ends its main thread: the process lives on
+/// without. With `grow=` the thread, whose name is `holder`, then fills so much more.
 pub fn headless(words: &Words) -> Outcome<ExitCode> {
     let (mib, grow) = (words.number("mib", 16)? as usize, words.number("grow", 0)?);
     let (sender, filled) = std::sync::mpsc::channel();
