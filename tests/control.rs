@@ -8,8 +8,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use assert_cmd::Command;
 use oomwarden::record::board::Board;
@@ -19,7 +19,7 @@ use oomwarden::record::pulse::Pulse;
 use oomwarden::record::recent::Recent;
 use oomwarden::serve::{ControlSocket, Desk, Limits, Server, ServerHandle};
 use oomwarden::state::StateDir;
-use oomwarden::state::pause::{self, Keeper};
+use oomwarden::state::pause::{self, Keeper, Now};
 use serde_json::Value;
 use stand_in::{Machine, change, group, wait};
 
@@ -198,7 +198,9 @@ fn with_listen_api_names_are_told_and_nothing_can_be_switched() {
         let answer = fixture.ask_address("GET", path);
         assert!(answer.status == 200 && answer.body.contains("/t/a"), "{path}: {}", answer.body);
     }
+    let log = log();
     assert_eq!(fixture.ask_address("POST", "/api/v1/pause").status, 405);
+    wait("the log says who tried", || log.says("refused: an order to pause deeds by 127.0.0.1:"));
     assert!(fixture.status()["paused"].is_null());
     fixture.end();
 }
@@ -206,7 +208,7 @@ fn with_listen_api_names_are_told_and_nothing_can_be_switched() {
 #[test]
 fn pause_and_resume_are_obeyed_before_they_are_answered_and_written_down() {
     let fixture = start(Limits::default(), false);
-    let left = || pause::left(&fixture.state, SystemTime::now()).unwrap();
+    let left = || pause::left(&fixture.state, &Now::read()).unwrap().map(|(left, _)| left);
     for (query, body, least) in [("", "", 590), ("?for=1h", "", 3590), ("", "{\"for\": \"2m\"}", 110), ("?for=90s", " \n", 80)] {
         let answer = fixture.ask("POST", &format!("/api/v1/pause{query}"), body);
         assert_eq!(answer.status, 200, "{}", answer.body);
@@ -229,6 +231,84 @@ fn pause_and_resume_are_obeyed_before_they_are_answered_and_written_down() {
     assert!(fixture.machine.metrics().contains("oomwarden_paused 0"));
     assert!(fixture.status()["paused"].is_null() && left().is_none());
     fixture.end();
+}
+
+/// What all daemons of this file's tests say.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn says(&self, what: &str) -> bool {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).contains(what)
+    }
+}
+
+fn log() -> &'static Log {
+    static LOG: OnceLock<Log> = OnceLock::new();
+    LOG.get_or_init(|| {
+        let log = Log::default();
+        let writer = log.clone();
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+        log
+    })
+}
+
+/// By the kernel's word at the control socket: in the log, in the status, over a restart, and when
+/// it was refused.
+#[test]
+fn who_gave_an_order_is_told() {
+    let (log, fixture) = (log(), start(Limits::default(), false));
+    let control = fixture.socket.to_str().unwrap();
+    let ask = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_oomwarden"));
+        let mut child = command.args(args).args(["--control", control]).stdout(std::process::Stdio::null()).spawn().unwrap();
+        assert!(child.wait().unwrap().success());
+        (rustix::process::getuid().as_raw(), child.id())
+    };
+    let (uid, pid) = ask(&["pause", "15m"]);
+    let by = fixture.status()["paused"]["by"].clone();
+    assert_eq!(by, serde_json::json!({"uid": uid, "pid": pid, "comm": "oomwarden"}));
+    assert!(log.says(&format!("deeds are paused for 900 s by uid {uid}, pid {pid} (oomwarden): ")));
+    let kept = pause::left(&fixture.state, &Now::read()).unwrap().and_then(|(_, by)| by).expect("kept for a restart");
+    assert_eq!((kept.uid, kept.pid.cast_unsigned()), (uid, pid));
+    let (_, out, _) = oomwarden(&["status", "--control", control]);
+    assert!(out.contains(&format!(" left, by uid {uid}, pid {pid} (oomwarden))")), "{out}");
+    assert!(fixture.ask("GET", "/", "").body.contains(&format!("by uid {uid}, pid {pid} (oomwarden)")));
+    let (uid, pid) = ask(&["resume"]);
+    assert!(log.says(&format!("resumed by uid {uid}, pid {pid} (oomwarden): ")));
+    assert!(fixture.status()["paused"].is_null());
+    assert_eq!(fixture.ask("POST", "/api/v1/pause?for=5", "").status, 400);
+    let own = format!("not done: an order to pause deeds by uid {uid}, pid {} (", std::process::id());
+    assert!(log.says(&own) && log.says("(400 Bad Request)"));
+    fixture.end();
+}
+
+/// The warden says that deeds are paused until it says that they are not: what is left by the clock
+/// of whoever asks is another matter.
+#[test]
+fn a_pause_is_on_until_the_warden_ends_it() {
+    let board = Board::new(Arc::new(nix::sys::eventfd::EventFd::new().unwrap()));
+    let desk = |board: &Arc<Board>| Desk { board: Some(Arc::clone(board)), ..Desk::default() };
+    let board = Arc::new(board);
+    let past = std::time::Instant::now();
+    board.show(|standing| standing.paused_until = Some(past));
+    let counters = Counters::new().unwrap();
+    let paused = || oomwarden::serve::status::Status::of(&desk(&board), &counters, true, Duration::ZERO).paused;
+    assert_eq!(paused().expect("still paused").remaining_seconds, 0);
+    board.show(|standing| standing.paused_until = Some(std::time::Instant::now() + Duration::from_secs(60)));
+    assert!((58..=60).contains(&paused().expect("paused").remaining_seconds));
+    board.show(|standing| standing.paused_until = None);
+    assert!(paused().is_none());
 }
 
 #[test]
@@ -357,7 +437,7 @@ fn a_warden_that_does_not_answer_is_told_of_and_nothing_hangs() {
     let server = server.spawn(counters, pulse, Limits::default()).unwrap();
     let answer = converse(UnixStream::connect(&socket).unwrap(), &request("POST", "/api/v1/pause", "")).expect("an answer");
     assert!(answer.status == 504 && answer.body.contains("has not obeyed yet"), "{}", answer.body);
-    assert!(pause::left(&state, SystemTime::now()).unwrap().is_some(), "kept all the same: a restart is the likely next step");
+    assert!(pause::left(&state, &Now::read()).unwrap().is_some(), "kept all the same: a restart is the likely next step");
     server.shutdown();
 }
 

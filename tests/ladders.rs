@@ -179,7 +179,7 @@ fn a_siblings_trouble_in_the_same_shortage_waits() {
     assert!(machine.metrics().contains(r#"oomwarden_judgements_total{outcome="put_off",rule="tenant"} 1"#), "counted");
     // An event is not told twice, so it must not be lost: it is judged when the ladder is over.
     empty(root, "t/a");
-    wait("the end of the first", || outcomes(&machine, "killed").len() == 1);
+    wait("the end of the first", || outcomes(&machine, "ended").len() == 1);
     machine.stop();
 }
 
@@ -447,5 +447,178 @@ rules:
     // The node's own shortage is served all the same.
     machine.reload(&policy.replace("mode: observe, ", ""));
     wait("a kill for the node", || killed() > 3);
+    machine.stop();
+}
+
+/// The key of a journal's line.
+fn key(line: &str, key: &str) -> serde_json::Value {
+    serde_json::from_str::<serde_json::Value>(line).unwrap()[key].clone()
+}
+
+fn count(machine: &Machine, sample: &str) -> Option<u64> {
+    machine.metrics().lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok())
+}
+
+/// Who leaves after SIGTERM was not killed, and the record says so. It was a deed all the same, so
+/// the breaker counts it.
+#[test]
+fn who_leaves_after_sigterm_has_ended_and_counts_for_the_breaker() {
+    let dir = tenants(&[("t/a", 3_000_000)]);
+    let root = dir.path();
+    let (machine, _stubborn) = waiting_in_grace(root, &TENANT.replace("defaults:", "limits: {kills: 1 per 1h}\ndefaults:"));
+    empty(root, "t/a");
+    wait("the end of the ladder", || outcomes(&machine, "ended").len() == 1);
+    let line = &outcomes(&machine, "ended")[0];
+    assert_eq!((key(line, "processes_killed"), key(line, "processes_ended")), (0.into(), 1.into()), "{line}");
+    let latency = key(line, "latency_us");
+    assert!(latency["kill"].is_null() && latency["empty"].is_u64(), "{line}");
+    assert!(line.contains(r#"{"name":"term","outcome":"empty""#) && !line.contains(r#""name":"kill""#), "{line}");
+    assert_eq!(count(&machine, r#"oomwarden_judgements_total{outcome="ended",rule="tenant"}"#), Some(1));
+    assert_eq!(count(&machine, r#"oomwarden_kills_total{rule="tenant"}"#), Some(0));
+    assert_eq!(count(&machine, r#"oomwarden_killed_processes_total{rule="tenant"}"#), Some(0));
+    change(&root.join("t/a/cgroup.events"), "populated 1\n");
+    let mut counted = 1;
+    wait("the breaker says so", || {
+        // What is noticed in the rest after a deed is let go.
+        counted += 1;
+        event(root, "t/a", "max", counted);
+        machine.turn();
+        !outcomes(&machine, "breaker").is_empty()
+    });
+    assert!(!machine.killed("t/a"));
+    machine.stop();
+}
+
+/// A policy whose hook has the group's end in its hands: `script`, with the group's cgroup.events
+/// as `$0`.
+fn with_hook(root: &Path, script: &str) -> String {
+    let events = root.join("t/a/cgroup.events");
+    format!(
+        "
+version: 1
+limits: {{kills: 1 per 1h}}
+defaults: {{cooldown: 20ms}}
+rules:
+  - name: tenant
+    watch: /t/*
+    when:
+      - event: max
+    then:
+      - hook: {{exec: [/bin/sh, -c, '{script}', '{}'], timeout: 60s}}
+      - kill: group
+",
+        events.display()
+    )
+}
+
+/// Who leaves while a hook runs, or by its doing, was touched by no signal that ends: that is no
+/// deed of the rule, and no breaker counts it.
+#[test]
+fn who_leaves_during_a_hook_has_ended_and_counts_for_no_breaker() {
+    for script in [r#"printf "populated 0\n" >"$0"; sleep 50"#, r#"printf "populated 0\n" >"$0""#] {
+        let dir = tenants(&[("t/a", 3_000_000)]);
+        let root = dir.path();
+        let machine = Machine::start(root, &with_hook(root, script), || {});
+        let mut counted = 0;
+        for round in 1..=2 {
+            wait("the end of the ladder", || {
+                // What is noticed in the rest after a deed is let go.
+                counted += 1;
+                event(root, "t/a", "max", counted);
+                machine.turn();
+                outcomes(&machine, "ended").len() == round
+            });
+            fs::write(root.join("t/a/cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        }
+        assert!(outcomes(&machine, "breaker").is_empty() && !machine.killed("t/a"), "{:?}", machine.lines());
+        let line = &outcomes(&machine, "ended")[0];
+        assert_eq!(key(line, "processes_killed"), 0, "{line}");
+        machine.stop();
+    }
+}
+
+/// Two of three leave after SIGTERM, the third is killed: each is counted as what it was.
+#[test]
+fn who_left_before_the_kill_is_not_counted_as_killed() {
+    let dir = tenants(&[("t/a", 3_000_000)]);
+    let root = dir.path();
+    let stubborn = Stubborn::in_group(root, "t/a", 3);
+    let machine = Machine::start(root, &TENANT.replace("600s", "1s"), || {});
+    event(root, "t/a", "max", 1);
+    wait("the ladder is under way", || {
+        machine.metrics().contains(r#"oomwarden_trigger_events_total{rule="tenant",trigger="event: max"} 1"#)
+    });
+    machine.turn();
+    fs::write(root.join("t/a/cgroup.procs"), format!("{}\n", stubborn.0[0].id())).unwrap();
+    wait("the kill", || machine.killed("t/a"));
+    empty(root, "t/a");
+    wait("the end of the ladder", || outcomes(&machine, "killed").len() == 1);
+    let line = &outcomes(&machine, "killed")[0];
+    assert_eq!((key(line, "processes_killed"), key(line, "processes_ended")), (1.into(), 2.into()), "{line}");
+    assert_eq!(count(&machine, r#"oomwarden_killed_processes_total{rule="tenant"}"#), Some(1));
+    machine.stop();
+}
+
+/// It is there from the start.
+fn dropped(machine: &Machine, reason: &str) -> u64 {
+    count(machine, &format!(r#"oomwarden_notices_dropped_total{{reason="{reason}"}}"#)).unwrap()
+}
+
+/// A level at more groups than can wait, in one turn: what has no room is counted, and comes again.
+#[test]
+fn levels_that_find_no_room_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    group(root, "t", 0);
+    (0..300).for_each(|at| group(root, &format!("t/{at}"), 3_000_000));
+    let policy = "
+version: 1
+rules:
+  - {name: full, watch: /t/*, mode: observe, cooldown: 10m, when: [usage: {above: 1MiB}]}
+";
+    let machine = Machine::start(root, policy, || {});
+    for reason in ["queue_full", "troubled_full", "no_place", "too_late", "table_full"] {
+        assert!(machine.metrics().contains(&format!(r#"oomwarden_notices_dropped_total{{reason="{reason}"}} "#)), "{reason}");
+    }
+    wait("some are let go", || dropped(&machine, "queue_full") > 0);
+    // All of them: those that had room rest after their verdict.
+    let observed = r#"oomwarden_judgements_total{outcome="observed",rule="full"}"#;
+    wait("they come again", || count(&machine, observed) == Some(300));
+    machine.stop();
+}
+
+/// Nine groups in their grace times, and places for eight.
+#[test]
+fn a_level_without_a_place_for_its_ladder_is_counted() {
+    let names: Vec<String> = (0..9).map(|at| format!("t/{at}")).collect();
+    let groups: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 2_000_000)).collect();
+    let dir = tenants(&groups);
+    let root = dir.path();
+    names.iter().for_each(|name| fs::write(root.join(name).join("memory.max"), "2000000\n").unwrap());
+    let _stubborn: Vec<_> = names.iter().map(|name| Stubborn::in_group(root, name, 1)).collect();
+    let machine = Machine::start(root, &TENANT.replace("event: max", "usage: {above: 50%, of: max}"), || {});
+    wait("the ninth is counted", || dropped(&machine, "no_place") > 0);
+    assert!(names.iter().all(|name| !machine.killed(name)));
+    machine.stop();
+}
+
+/// The warden was away, and finds more groups in trouble than it gives triggers in one turn.
+#[test]
+fn groups_in_trouble_that_find_no_room_are_counted() {
+    let names: Vec<String> = (0..100).map(|at| format!("t/{at}")).collect();
+    let groups: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 2_000_000)).collect();
+    let dir = tenants(&groups);
+    let root = dir.path();
+    let policy = "
+version: 1
+rules:
+  - {name: thrash, watch: /t/*, mode: observe, when: [psi: full 100ms/500ms]}
+";
+    let machine = Machine::start(root, policy, || {});
+    machine.stall(|| {
+        names.iter().for_each(|name| event(root, name, "high", 1));
+        std::thread::sleep(oomwarden::warden::attention::GAP + std::time::Duration::from_millis(300));
+    });
+    wait("some are let go", || dropped(&machine, "troubled_full") > 0);
     machine.stop();
 }

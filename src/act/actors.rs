@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use nix::sys::eventfd::EventFd;
 
-use super::deed::{Deed, Done, Workshop};
+use super::deed::{Deed, Done, Dying, Workshop};
+use super::first_kill::Ticket;
 use super::listeners::Listeners;
 use crate::cgroup::group::Group;
 use crate::sense::lms::Lms;
@@ -30,6 +31,8 @@ pub struct Job {
     pub deed: Deed,
     /// The kernel holds an OOM until it hears that somebody is dying: which hold, and where to say so.
     pub hold: Option<(Arc<Lms>, u64)>,
+    /// Where to say that SIGKILL went out, for a kill.
+    pub first_kill: Option<Ticket>,
     /// The victim and everything below it, the victim first.
     pub targets: Vec<Arc<Group>>,
     /// How it went.
@@ -83,6 +86,7 @@ impl Actors {
                 ladder: Key { slot: 0, generation: 0 },
                 deed: Deed::Term,
                 hold: None,
+                first_kill: None,
                 targets: Vec::with_capacity(targets),
                 done: Done::default(),
                 finished: None,
@@ -105,6 +109,7 @@ impl Actors {
         let mut job = self.spare.pop()?;
         job.targets.clear();
         (job.done, job.finished, job.pidfd, job.hold) = (Done::default(), None, None, None);
+        job.first_kill = None;
         Some(job)
     }
 
@@ -161,7 +166,11 @@ fn work(shared: &Shared, listeners: Option<Arc<Listeners>>) {
         };
         drop(waiting);
         let mut hold = job.hold.take();
-        let mut dying = || {
+        let first_kill = job.first_kill.take();
+        let mut dying = |dying| {
+            if let (Dying::Somebody, Some(first_kill)) = (dying, &first_kill) {
+                first_kill.sent();
+            }
             if let Some((device, seq)) = hold.take() {
                 // Over by now: nobody waits for the answer any more.
                 let _ = device.ack(seq);

@@ -64,8 +64,31 @@ pub struct Done {
     pub listeners: u32,
     /// The last refusal.
     pub errno: Option<Errno>,
-    /// When the last signal was sent, or cgroup.kill was written; releasing memory comes after.
+    /// When the first signal was sent, or, where none went before it, cgroup.kill was written.
+    pub first: Option<Instant>,
+    /// When the last signal was sent, or cgroup.kill was written.
     pub sent: Option<Instant>,
+    /// A kill that was carried out, though nobody was there any more: what it was meant for had
+    /// left by itself.
+    pub nobody: bool,
+}
+
+impl Done {
+    /// A signal was sent, or cgroup.kill written, at this moment.
+    fn sent_now(&mut self) {
+        let now = Instant::now();
+        self.first.get_or_insert(now);
+        self.sent = Some(now);
+    }
+}
+
+/// What a kill has come to, told while it is still going on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dying {
+    /// SIGKILL is on its way to somebody.
+    Somebody,
+    /// It was carried out, and nobody was there.
+    Nobody,
 }
 
 /// Buffers of one actor.
@@ -103,7 +126,7 @@ impl Workshop {
     /// Does it. `targets` are the victim and everything below it, the victim first; a pidfd that the caller wants to wait
     /// on is left in `kept`. `dying` is called once the first of them were sent SIGKILL, before their memory is released or
     /// anything else is done that takes its time.
-    pub fn perform(&mut self, deed: Deed, targets: &[Arc<Group>], kept: &mut Option<OwnedFd>, dying: &mut dyn FnMut()) -> Done {
+    pub fn perform(&mut self, deed: Deed, targets: &[Arc<Group>], kept: &mut Option<OwnedFd>, dying: &mut dyn FnMut(Dying)) -> Done {
         self.signalled.clear();
         match deed {
             Deed::Warn(signal) => self.warn(targets, signal),
@@ -120,7 +143,9 @@ impl Workshop {
         // Listeners first: they wait for nothing else, and looking at processes takes its time.
         if let (Some(listeners), Some(victim)) = (&self.listeners, targets.first()) {
             done.listeners = listeners.tell(victim.id);
-            done.sent = (done.listeners > 0).then(Instant::now);
+            if done.listeners > 0 {
+                done.sent_now();
+            }
         }
         let Some(signal) = signal else { return done };
         let mut left = PASS_CHUNKS;
@@ -158,7 +183,7 @@ impl Workshop {
         });
     }
 
-    fn kill_group(&mut self, targets: &[Arc<Group>], signals_first: bool, dying: &mut dyn FnMut()) -> Done {
+    fn kill_group(&mut self, targets: &[Arc<Group>], signals_first: bool, dying: &mut dyn FnMut(Dying)) -> Done {
         let Some(victim) = targets.first() else { return Done::default() };
         let mut done = Done::default();
         if signals_first {
@@ -169,11 +194,17 @@ impl Workshop {
         if !signals_first {
             self.open_chunk(victim);
         }
+        // Looked at before the write: who is gone by then was not killed by it.
+        let nobody = done.processes == 0 && self.is_empty(victim);
         match victim.kill() {
             Ok(()) => {
-                done.errno = None;
-                done.sent = Some(Instant::now());
-                dying();
+                (done.errno, done.nobody) = (None, nobody);
+                if nobody {
+                    dying(Dying::Nobody);
+                } else {
+                    done.sent_now();
+                    dying(Dying::Somebody);
+                }
                 self.release_chunk();
                 done
             }
@@ -181,14 +212,16 @@ impl Workshop {
             Err(errno) => {
                 let one_by_one = self.signal_all(targets, Signal::KILL, KILL_PASSES, PASS_CHUNKS, dying);
                 let errno = if errno == Errno::NOENT { one_by_one.errno } else { one_by_one.errno.or(Some(errno)) };
-                Done { processes: done.processes + one_by_one.processes, errno, ..one_by_one }
+                let processes = done.processes + one_by_one.processes;
+                let nobody = processes == 0 && errno.is_none();
+                Done { processes, errno, first: done.first.or(one_by_one.first), nobody, ..one_by_one }
             }
         }
     }
 
     /// Signals every process of the groups, reading the lists again until nobody is new: at most `passes` times, and at
     /// most `chunks` at a time.
-    fn signal_all(&mut self, targets: &[Arc<Group>], signal: Signal, passes: usize, chunks: usize, dying: &mut dyn FnMut()) -> Done {
+    fn signal_all(&mut self, targets: &[Arc<Group>], signal: Signal, passes: usize, chunks: usize, dying: &mut dyn FnMut(Dying)) -> Done {
         let mut done = Done::default();
         for pass in 0..passes {
             if signal == Signal::KILL && pass > 0 {
@@ -218,7 +251,7 @@ impl Workshop {
                     // Releasing memory takes its time and must not keep anybody from its signal.
                     if signal == Signal::KILL {
                         if done.processes > 0 {
-                            dying();
+                            dying(Dying::Somebody);
                         }
                         self.release_chunk();
                     }
@@ -231,6 +264,7 @@ impl Workshop {
                 break;
             }
         }
+        done.nobody = signal == Signal::KILL && done.processes == 0 && done.errno.is_none();
         done
     }
 
@@ -297,7 +331,7 @@ impl Workshop {
             match send_signal(fd.as_fd(), signal) {
                 Ok(()) => {
                     done.processes += 1;
-                    done.sent = Some(Instant::now());
+                    done.sent_now();
                 }
                 Err(Errno::SRCH) => {}
                 Err(errno) => done.errno = Some(errno),
@@ -319,7 +353,7 @@ impl Workshop {
         pid: i32,
         signal: Signal,
         kept: &mut Option<OwnedFd>,
-        dying: &mut dyn FnMut(),
+        dying: &mut dyn FnMut(Dying),
     ) -> Done {
         let gone = Done { errno: Some(Errno::SRCH), ..Done::default() };
         let Some(id) = Pid::from_raw(pid) else { return gone };
@@ -346,14 +380,15 @@ impl Workshop {
         }
         match pidfd_send_signal(&fd, signal) {
             Ok(()) => {
-                let sent = Some(Instant::now());
+                let mut done = Done { processes: 1, ..Done::default() };
+                done.sent_now();
                 if signal == Signal::KILL {
-                    dying();
+                    dying(Dying::Somebody);
                     // As in `release_chunk`.
                     let _ = process_mrelease(fd.as_fd());
                 }
                 *kept = Some(fd);
-                Done { processes: 1, sent, ..Done::default() }
+                done
             }
             Err(errno) => Done { errno: Some(errno), ..Done::default() },
         }

@@ -52,6 +52,21 @@ pub enum End {
     Lingers,
 }
 
+/// When a deed sent its signals, since the notice; where it sent none, when it was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The first.
+    pub first: Duration,
+    /// The last.
+    pub last: Duration,
+}
+
+impl From<Duration> for Sent {
+    fn from(at: Duration) -> Sent {
+        Sent { first: at, last: at }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Idle,
@@ -78,8 +93,10 @@ pub struct Ladder {
     signals_first: bool,
     one: Option<i32>,
     refused: Option<Errno>,
-    /// When the kill was written or signalled.
+    /// When the first SIGKILL went out to somebody, or cgroup.kill was written while somebody was
+    /// there.
     pub killed_at: Option<Duration>,
+    termed: bool,
     signalled: u32,
     listeners: u32,
     sent: Option<Duration>,
@@ -100,6 +117,7 @@ impl Ladder {
             one,
             refused: None,
             killed_at: None,
+            termed: false,
             signalled: 0,
             listeners: 0,
             sent: None,
@@ -123,6 +141,23 @@ impl Ladder {
     #[must_use]
     pub fn is_killing(&self) -> bool {
         matches!(self.state, State::Killing { .. } | State::Verifying)
+    }
+
+    /// Whether a kill was handed over and its deed has not been heard of.
+    #[must_use]
+    pub fn is_sending(&self) -> bool {
+        matches!(self.state, State::Killing { .. })
+    }
+
+    /// Whether SIGTERM reached somebody.
+    #[must_use]
+    pub fn was_termed(&self) -> bool {
+        self.termed
+    }
+
+    /// SIGKILL went out to somebody at this time, by a deed that may not have been heard of.
+    pub fn killed_by(&mut self, at: Duration) {
+        self.killed_at = Some(self.killed_at.map_or(at, |known| known.min(at)));
     }
 
     /// Begins with the first rung.
@@ -190,8 +225,10 @@ impl Ladder {
     }
 
     /// The deed of the present rung is done.
-    pub fn deed_done(&mut self, rungs: &[Rung], done: Done, at: Duration, now: Duration, records: &mut Vec<RungRecord>) -> Next {
-        self.sent = done.sent.map(|_| at);
+    pub fn deed_done(&mut self, rungs: &[Rung], done: Done, sent: impl Into<Sent>, now: Duration, records: &mut Vec<RungRecord>) -> Next {
+        let sent: Sent = sent.into();
+        let at = sent.last;
+        self.sent = done.sent.map(|_| if self.is_sending() { sent.first } else { sent.last });
         match (self.state, rungs.get(self.rung)) {
             (State::Warning, Some(Rung::Warn { wait, .. })) => {
                 (self.signalled, self.listeners) = (done.processes, done.listeners);
@@ -204,6 +241,7 @@ impl Ladder {
             }
             (State::Terminating, Some(Rung::Term { wait })) => {
                 self.signalled = done.processes;
+                self.termed |= done.processes > 0;
                 if let (0, Some(errno)) = (done.processes, done.errno) {
                     return self.go_on(rungs, RungOutcome::Errno(errno.raw_os_error()), now, records);
                 }
@@ -213,20 +251,25 @@ impl Ladder {
             (State::Killing { second }, Some(Rung::Kill(_))) => match done.errno {
                 // The single victim exited by itself.
                 Some(Errno::SRCH) if self.one.is_some() => self.gone(now, records),
-                Some(errno) if !second && self.one.is_none() => self.second_try(Some(errno), now, records),
+                Some(errno) if !second && self.one.is_none() => {
+                    self.note_killed(done, sent);
+                    self.second_try(Some(errno), now, records)
+                }
                 Some(errno) if done.processes > 0 || (second && self.refused.is_none()) => {
                     // Some were sent SIGKILL, or all by the first try, which was only slow: memory is on its way back.
                     self.refused = Some(errno);
-                    self.killed_at.get_or_insert(at);
-                    self.verify(RungOutcome::Errno(errno.raw_os_error()), done.processes, at, records)
+                    self.note_killed(done, sent);
+                    self.verify(RungOutcome::Errno(errno.raw_os_error()), done.processes, sent, records)
                 }
                 Some(errno) => {
                     self.note(records, RungOutcome::Errno(errno.raw_os_error()), now);
                     Next::End(End::Failed(Some(errno)))
                 }
                 None => {
-                    self.killed_at.get_or_insert(at);
-                    self.verify(RungOutcome::Done, done.processes, at, records)
+                    if !done.nobody {
+                        self.killed_by(sent.first);
+                    }
+                    self.verify(RungOutcome::Done, done.processes, sent, records)
                 }
             },
             // Late news of a rung that was given up.
@@ -234,11 +277,20 @@ impl Ladder {
         }
     }
 
-    /// SIGKILL is on its way: the victim's end is waited for.
-    fn verify(&mut self, outcome: RungOutcome, processes: u32, at: Duration, records: &mut Vec<RungRecord>) -> Next {
+    /// A kill that was refused may have reached some.
+    fn note_killed(&mut self, done: Done, sent: Sent) {
+        if done.processes > 0 {
+            self.killed_by(sent.first);
+        }
+    }
+
+    /// SIGKILL is on its way: the victim's end is waited for from the first one on, for so long
+    /// after the last.
+    fn verify(&mut self, outcome: RungOutcome, processes: u32, sent: impl Into<Sent>, records: &mut Vec<RungRecord>) -> Next {
+        let sent: Sent = sent.into();
         self.signalled = processes;
-        self.note(records, outcome, at);
-        (self.state, self.since, self.deadline) = (State::Verifying, at, at + VERIFY_DEADLINE);
+        self.note(records, outcome, sent.first);
+        (self.state, self.since, self.deadline) = (State::Verifying, sent.first, sent.last + VERIFY_DEADLINE);
         Next::Wait
     }
 

@@ -3,6 +3,7 @@
 //! - [`ladder`]: the rungs as a state machine with deadlines, pure; the warden feeds it and supervises it.
 //! - [`rung`]: how each rung went.
 //! - [`deed`]: what a rung does to the system; every call may block.
+//! - [`first_kill`]: when the first SIGKILL of a ladder went out.
 //! - [`handlers`]: which signals a process handles.
 //! - [`listeners`]: the pressure socket, at which processes wait to be warned.
 //! - [`hooks`]: the administrator's programs, and the helper process that runs them.
@@ -11,6 +12,7 @@
 
 pub mod actors;
 pub mod deed;
+pub mod first_kill;
 pub mod handlers;
 pub mod hooks;
 pub mod ladder;

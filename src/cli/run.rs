@@ -23,6 +23,7 @@ use crate::cgroup::root::Root;
 use crate::policy::model::{Policy, Psi, Trigger};
 use crate::policy::parse_bytes;
 use crate::record::board::Board;
+use crate::record::by::By;
 use crate::record::counters::Counters;
 use crate::record::file::{Destination, JournalTo, Rotation};
 use crate::record::journal::Context;
@@ -163,8 +164,8 @@ fn control_socket(asked: Option<&ControlAddr>) -> Result<Option<ControlSocket>, 
 }
 
 /// What is left of a pause from before the start.
-fn pause_left(state: &StateDir) -> Option<Duration> {
-    state::pause::left(state, SystemTime::now()).unwrap_or_else(|error| {
+fn pause_left(state: &StateDir) -> Option<(Duration, Option<By>)> {
+    state::pause::left(state, &state::pause::Now::read()).unwrap_or_else(|error| {
         tracing::error!("{}: {error}: deeds are not paused", state.path_of(state::pause::NAME).display());
         None
     })

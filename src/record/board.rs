@@ -6,10 +6,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
 
+use super::by::By;
 use crate::decide::breaker::Open;
 use crate::sense::lms::Report;
 
@@ -43,14 +44,16 @@ pub struct Module {
 /// How the warden stands.
 #[derive(Debug)]
 pub struct Standing {
-    /// Until when deeds are paused, if they are.
-    pub paused_until: Option<SystemTime>,
+    /// Until when deeds are paused, if they are: by a clock that nobody sets.
+    pub paused_until: Option<Instant>,
+    /// Who paused them, if that is known.
+    pub paused_by: Option<By>,
     /// Open breakers, at most [`MOST_BREAKERS`], with the time from `shown` until each closes in [`Open::until`].
     pub breakers: Vec<Open>,
     /// How many are open.
     pub breakers_open: usize,
     /// When this was shown.
-    pub shown: SystemTime,
+    pub shown: Instant,
     /// The kernel module, where it is loaded and understood.
     pub module: Option<Module>,
     /// Groups in the tree.
@@ -67,9 +70,10 @@ impl Default for Standing {
     fn default() -> Standing {
         Standing {
             paused_until: None,
+            paused_by: None,
             breakers: Vec::with_capacity(MOST_BREAKERS),
             breakers_open: 0,
-            shown: SystemTime::UNIX_EPOCH,
+            shown: Instant::now(),
             module: None,
             groups: 0,
             timed_groups: 0,
@@ -83,7 +87,7 @@ impl Default for Standing {
 #[derive(Debug)]
 pub struct Board {
     mail: Arc<EventFd>,
-    order: Mutex<Option<Order>>,
+    order: Mutex<Option<(Order, Option<By>)>>,
     asked: AtomicU64,
     done: AtomicU64,
     standing: Mutex<Standing>,
@@ -101,10 +105,16 @@ impl Board {
         Board { mail, order: Mutex::new(None), asked: AtomicU64::new(0), done: AtomicU64::new(0), standing: Mutex::default() }
     }
 
-    /// Leaves an order and wakes the warden. One that was not taken yet is replaced: the last word counts.
+    /// As [`Board::order_by`], by nobody in particular.
     pub fn order(&self, order: Order) -> Ticket {
+        self.order_by(order, None)
+    }
+
+    /// Leaves an order, with who gave it, and wakes the warden. One that was not taken yet is
+    /// replaced: the last word counts.
+    pub fn order_by(&self, order: Order, by: Option<By>) -> Ticket {
         let mut place = lock(&self.order);
-        *place = Some(order);
+        *place = Some((order, by));
         let ticket = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
         drop(place);
         // The only failure is a counter at its limit: then the warden is being woken already.
@@ -118,15 +128,15 @@ impl Board {
         self.done.load(Ordering::SeqCst) >= ticket.0
     }
 
-    /// For the warden: an order, with what to say when it is done.
+    /// For the warden: an order, who gave it, and what to say when it is done.
     #[must_use]
-    pub fn take_order(&self) -> Option<(Order, Ticket)> {
+    pub fn take_order(&self) -> Option<(Order, Option<By>, Ticket)> {
         if self.asked.load(Ordering::SeqCst) == self.done.load(Ordering::SeqCst) {
             return None;
         }
         let mut place = lock(&self.order);
         let ticket = Ticket(self.asked.load(Ordering::SeqCst));
-        place.take().map(|order| (order, ticket))
+        place.take().map(|(order, by)| (order, by, ticket))
     }
 
     /// For the warden: it is done.
@@ -147,11 +157,12 @@ impl Board {
         // Made outside of the lock, so that the warden never meets somebody who waits for memory in it.
         let mut copy = Standing::default();
         let standing = lock(&self.standing);
-        let Standing { paused_until, ref breakers, breakers_open, shown, module, groups, timed_groups, armed, timed_triggers } = *standing;
+        let Standing { paused_until, paused_by, ref breakers, breakers_open, shown, module, groups, timed_groups, armed, timed_triggers } =
+            *standing;
         copy.breakers.extend(breakers.iter().take(MOST_BREAKERS).cloned());
         let breakers = std::mem::take(&mut copy.breakers);
         drop(standing);
-        Standing { paused_until, breakers, breakers_open, shown, module, groups, timed_groups, armed, timed_triggers }
+        Standing { paused_until, paused_by, breakers, breakers_open, shown, module, groups, timed_groups, armed, timed_triggers }
     }
 }
 
@@ -170,11 +181,12 @@ mod tests {
     fn an_order_wakes_the_warden_and_the_last_word_counts() {
         let (board, mail) = board();
         assert_eq!(board.take_order(), None);
+        let by = Some(By::new(1, 2, b"x"));
         let first = board.order(Order::Pause(Duration::from_secs(1)));
-        let second = board.order(Order::Resume);
+        let second = board.order_by(Order::Resume, by);
         assert_eq!(mail.read().ok(), Some(2));
-        let (order, ticket) = board.take_order().expect("an order");
-        assert_eq!((order, board.take_order()), (Order::Resume, None));
+        let (order, whose, ticket) = board.take_order().expect("an order");
+        assert_eq!((order, whose, board.take_order()), (Order::Resume, by, None));
         assert!(!board.is_done(first) && !board.is_done(second));
         board.done(ticket);
         assert!(board.is_done(first) && board.is_done(second));

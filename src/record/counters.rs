@@ -58,6 +58,38 @@ impl Sensing {
     }
 }
 
+/// Why a notice was let go: the label of `oomwarden_notices_dropped_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// More came at once than can wait to be judged.
+    QueueFull,
+    /// More groups told of trouble in one turn than can be given triggers.
+    TroubledFull,
+    /// There was no place for one more ladder.
+    NoPlace,
+    /// It waited for a closer look for too long.
+    TooLate,
+    /// The table of cool-downs and kept events was full.
+    TableFull,
+}
+
+impl Dropped {
+    /// All reasons, in their order.
+    pub const ALL: [Dropped; 5] = [Dropped::QueueFull, Dropped::TroubledFull, Dropped::NoPlace, Dropped::TooLate, Dropped::TableFull];
+
+    /// The label.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Dropped::QueueFull => "queue_full",
+            Dropped::TroubledFull => "troubled_full",
+            Dropped::NoPlace => "no_place",
+            Dropped::TooLate => "too_late",
+            Dropped::TableFull => "table_full",
+        }
+    }
+}
+
 /// The registry and the handles.
 #[derive(Debug)]
 pub struct Counters {
@@ -69,6 +101,7 @@ pub struct Counters {
     psi_triggers: IntGauge,
     listeners: IntGauge,
     trigger_events: IntCounterVec,
+    notices_dropped: [IntCounter; Dropped::ALL.len()],
     judgements: IntCounterVec,
     kills: IntCounterVec,
     processes: IntCounterVec,
@@ -135,7 +168,14 @@ impl Counters {
         for name in crate::threads::WATCHED {
             thread_deaths.with_label_values(&[name]);
         }
+        let dropped = int_counters(
+            r,
+            "oomwarden_notices_dropped_total",
+            "Notices that were let go for want of room or time, by reason; what lasts is noticed again, an event is not.",
+            &["reason"],
+        )?;
         let counters = Counters {
+            notices_dropped: Dropped::ALL.map(|why| dropped.with_label_values(&[why.word()])),
             kernel_kills: Scope::ALL.map(|scope| kernel_kills.with_label_values(&[scope.word()])),
             kernel_counts: OnceLock::new(),
             in_force,
@@ -314,6 +354,12 @@ impl Counters {
     #[must_use]
     pub fn journal_dropped(&self) -> IntCounter {
         self.journal_dropped.clone()
+    }
+
+    /// The counters of notices that are let go, in the order of [`Dropped::ALL`].
+    #[must_use]
+    pub fn notices_dropped(&self) -> [IntCounter; Dropped::ALL.len()] {
+        self.notices_dropped.clone()
     }
 
     /// The groups whose memory a scrape shows.

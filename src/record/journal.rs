@@ -57,6 +57,7 @@ struct Line<'a> {
     rungs: Vec<RungLine>,
     outcome: &'static str,
     processes_killed: Option<u32>,
+    processes_ended: Option<u32>,
     freed_bytes: Option<u64>,
     latency_us: LatencyLine,
     facts: FactsLine,
@@ -196,6 +197,7 @@ pub fn line(record: &JudgementRecord, context: &Context) -> serde_json::Result<S
         rungs: record.rungs.iter().map(rung).collect(),
         outcome: record.outcome.word(),
         processes_killed: record.processes_killed,
+        processes_ended: record.processes_ended,
         freed_bytes: record.freed_bytes,
         latency_us: LatencyLine {
             notice: latency.notice.map(micros),

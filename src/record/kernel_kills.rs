@@ -43,8 +43,11 @@ pub struct KernelKill {
     pub group: Option<GroupPath>,
     /// The victim was in a group below `group` that is gone.
     pub below: bool,
-    /// The victim, if the log tells of it; of a whole group the one that the kernel chose.
+    /// The victim, if the log tells of it; of a whole group the one that the kernel chose. Its pid
+    /// is that of the process, if that could be told.
     pub victim: Option<Killed>,
+    /// The thread that the log names instead of the process, whose main thread had exited.
+    pub thread: Option<u32>,
     /// Whether everybody in a group was killed (memory.oom.group); `None` if neither log nor counters tell.
     pub whole: Option<bool>,
     /// The group that was killed as a whole.
@@ -70,6 +73,15 @@ impl Names {
     }
 }
 
+/// What /proc still tells of who was just killed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Its group.
+    pub group: Option<Vec<u8>>,
+    /// The process that a thread belongs to.
+    pub process: Option<u32>,
+}
+
 /// A kill that the log told of.
 #[derive(Debug)]
 struct Told {
@@ -77,6 +89,7 @@ struct Told {
     time: SystemTime,
     summary: Option<Summary>,
     killed: Killed,
+    thread: Option<u32>,
     whole: Option<Vec<u8>>,
     processes: u64,
     /// The last one that was killed with its group.
@@ -92,6 +105,8 @@ struct Told {
 struct Place {
     group: Option<GroupPath>,
     oom_memcg: Option<GroupPath>,
+    /// The process's comm, where the line about the kill has a thread's.
+    comm: Option<Vec<u8>>,
     /// It names groups of others only.
     foreign: bool,
 }
@@ -102,6 +117,8 @@ pub struct Book {
     names: Names,
     told: VecDeque<Told>,
     summary: Option<Summary>,
+    /// Lines may be missing between that summary and what comes next.
+    after_gap: bool,
     uncounted: u64,
     rises: Vec<Rise>,
     last: Option<Duration>,
@@ -117,7 +134,18 @@ impl Book {
     #[must_use]
     pub fn new(names: Names, has_log: bool) -> Book {
         let told = VecDeque::with_capacity(GATHERED);
-        Book { names, told, summary: None, uncounted: 0, rises: Vec::new(), last: None, first: None, stale: None, has_log }
+        Book {
+            names,
+            told,
+            summary: None,
+            after_gap: false,
+            uncounted: 0,
+            rises: Vec::new(),
+            last: None,
+            first: None,
+            stale: None,
+            has_log,
+        }
     }
 
     /// The log can't be read any more.
@@ -138,18 +166,26 @@ impl Book {
         }
     }
 
-    /// A line of the log. `seen_in` is asked for the group of a process whose kill the kernel gives no group for.
-    pub fn line(&mut self, line: Line, now: Duration, time: SystemTime, seen_in: impl FnOnce(&Killed) -> Option<Vec<u8>>) {
+    /// A line of the log. `seen` is asked about a process whose kill the kernel gives no group for,
+    /// or another pid.
+    pub fn line(&mut self, line: Line, now: Duration, time: SystemTime, seen: impl FnOnce(&Killed) -> Seen) {
         self.stir(now);
         match line {
             Line::Summary(summary) => {
                 self.close_last();
-                self.summary = Some(summary);
+                (self.summary, self.after_gap) = (Some(summary), false);
             }
+            Line::Skipped => self.summary = None,
+            Line::Gap => self.after_gap = true,
             Line::WholeGroup(path) => self.whole(path, now, time),
-            Line::Killed(killed) => {
-                let summary = self.summary.take().filter(|summary| summary.pid == killed.pid);
-                let seen_in = if summary.is_none() { seen_in(&killed) } else { None };
+            Line::Killed(mut killed) => {
+                let summary = self.summary.take();
+                let by_pid = summary.as_ref().is_some_and(|summary| summary.pid == killed.pid);
+                let seen = if by_pid { Seen::default() } else { seen(&killed) };
+                let summary = summary.filter(|summary| by_pid || self.is_of_a_thread(summary, &killed, seen.process));
+                let process = summary.as_ref().map(|summary| summary.pid).or(seen.process).filter(|process| *process != killed.pid);
+                let thread = process.map(|process| std::mem::replace(&mut killed.pid, process));
+                let seen_in = if summary.is_none() { seen.group } else { None };
                 if summary.is_none() && self.is_member(&killed, seen_in.as_deref(), now) {
                     if let Some(told) = self.told.back_mut() {
                         told.processes += 1;
@@ -158,9 +194,23 @@ impl Book {
                     }
                     return;
                 }
-                self.begin(Told { last: now, time, summary, killed, whole: None, processes: 1, member: None, seen_in, open: true });
+                let told = Told { last: now, time, summary, killed, thread, whole: None, processes: 1, member: None, seen_in, open: true };
+                self.begin(told);
             }
         }
+    }
+
+    /// Whether a kill that names another pid is the one that the summary before it announced: the
+    /// kernel kills the process that the summary names, and when its main thread has exited, its
+    /// next line names a thread instead. It writes both under one lock, so what follows the summary
+    /// is that line, if none is missing in between. What can be told of the thread has to agree.
+    fn is_of_a_thread(&self, summary: &Summary, killed: &Killed, process: Option<u32>) -> bool {
+        let same_scope = (summary.constraint == Constraint::Memcg) == (killed.scope == Scope::Memcg);
+        let same_process = match process {
+            Some(process) => process == summary.pid,
+            None => killed.uid.is_none_or(|uid| uid == summary.uid),
+        };
+        same_scope && same_process && !self.after_gap
     }
 
     fn begin(&mut self, told: Told) {
@@ -180,7 +230,9 @@ impl Book {
         if let Some(killed) = told.member.take() {
             told.processes -= 1;
             let whole = Some(path);
-            self.begin(Told { last: now, time, summary: None, killed, whole, processes: 1, member: None, seen_in: None, open: true });
+            let told =
+                Told { last: now, time, summary: None, killed, thread: None, whole, processes: 1, member: None, seen_in: None, open: true };
+            self.begin(told);
         }
     }
 
@@ -255,7 +307,9 @@ impl Book {
     /// The place of a kill that its summary names, or /proc, or at least its whole group. Takes its share of the counts.
     fn named(&mut self, told: &Told) -> Option<Place> {
         let all: &[Reading] = told.summary.as_ref().map_or(&[], |summary| &summary.readings);
-        let mut readings: Vec<&Reading> = all.iter().filter(|reading| reading.comm == told.killed.comm).collect();
+        // A thread's comm says nothing about the process's.
+        let fits = |reading: &&Reading| told.thread.is_none() && reading.comm == told.killed.comm;
+        let mut readings: Vec<&Reading> = all.iter().filter(fits).collect();
         if readings.is_empty() {
             // It took another name in between.
             readings = all.iter().collect();
@@ -266,9 +320,9 @@ impl Book {
             let sure: Vec<&Reading> = readings.iter().copied().filter(counted).collect();
             readings = if sure.len() == 1 { sure } else { Vec::new() };
         }
-        let (group, oom_memcg) = match (&readings[..], &told.seen_in) {
-            ([reading], _) => (&reading.task_memcg, reading.oom_memcg.as_ref()),
-            (_, Some(seen)) => (seen, None),
+        let (group, oom_memcg, comm) = match (&readings[..], &told.seen_in) {
+            ([reading], _) => (&reading.task_memcg, reading.oom_memcg.as_ref(), told.thread.map(|_| reading.comm.clone())),
+            (_, Some(seen)) => (seen, None, None),
             _ => {
                 let whole = told.whole.as_ref()?;
                 self.take_below(whole, told.processes);
@@ -282,7 +336,7 @@ impl Book {
             (None, Some(group)) => self.take(group),
             (None, None) => {}
         }
-        Some(Place { foreign: group.is_none(), group, oom_memcg })
+        Some(Place { foreign: group.is_none(), group, oom_memcg, comm })
     }
 
     /// The place of a kill that nothing names one for: the only group with counts left.
@@ -322,7 +376,7 @@ impl Book {
         }
     }
 
-    fn record(&mut self, told: Told, place: Place, give: &mut impl FnMut(KernelKill)) {
+    fn record(&mut self, mut told: Told, place: Place, give: &mut impl FnMut(KernelKill)) {
         // Below a subtree the log tells of others too; what nobody counted there is theirs.
         let is_ours = self.names.prefix.is_none() || (!place.foreign && (place.group.is_some() || self.uncounted > 0));
         if !is_ours {
@@ -330,6 +384,9 @@ impl Book {
         }
         let counted = self.uncounted.min(told.processes);
         self.uncounted -= counted;
+        if let Some(comm) = place.comm {
+            told.killed.comm = comm;
+        }
         give(KernelKill {
             time: told.time,
             scope: told.killed.scope,
@@ -338,6 +395,7 @@ impl Book {
             group: place.group,
             below: false,
             victim: Some(told.killed),
+            thread: told.thread,
             whole: Some(told.whole.is_some()),
             whole_group: told.whole.and_then(|path| self.names.below(&path)),
             processes: told.processes,
@@ -370,6 +428,7 @@ impl Book {
                 group: rise.map(|rise| rise.group.clone()),
                 below: rise.is_some_and(|rise| rise.below),
                 victim: None,
+                thread: None,
                 whole: rise.and_then(|rise| rise.whole),
                 whole_group: None,
                 processes: kills,

@@ -12,6 +12,7 @@
 //! Nothing here decides, and nothing here makes the rooms before it wait: a full disk costs lines, counted ones.
 
 pub mod board;
+pub mod by;
 pub mod counters;
 pub mod degraded;
 pub mod facts;

@@ -18,8 +18,11 @@ use crate::policy::model::{Mode, Policy, Rule};
 /// How a judgement ended, deeds included: the journal's `outcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// The victim is gone, verified.
+    /// The victim is gone, verified, and SIGKILL went out to it before.
     Killed,
+    /// The victim is gone, verified, before SIGKILL reached anybody: it left by itself, after
+    /// SIGTERM, a warning, or nothing at all.
+    Ended,
     /// The trouble ended on a lower rung.
     Recovered,
     /// The conditions did not hold on fresh facts.
@@ -44,8 +47,9 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, in the order of [`Outcome::index`].
-    pub const ALL: [Outcome; 10] = [
+    pub const ALL: [Outcome; 11] = [
         Outcome::Killed,
+        Outcome::Ended,
         Outcome::Recovered,
         Outcome::NotConfirmed,
         Outcome::NoVictim,
@@ -62,6 +66,7 @@ impl Outcome {
     pub const fn word(self) -> &'static str {
         match self {
             Outcome::Killed => "killed",
+            Outcome::Ended => "ended",
             Outcome::Recovered => "recovered",
             Outcome::NotConfirmed => "not_confirmed",
             Outcome::NoVictim => "no_victim",
@@ -152,8 +157,12 @@ pub struct JudgementRecord {
     pub rungs: Vec<RungRecord>,
     /// The end.
     pub outcome: Outcome,
-    /// Processes that were in the victim when the kill began and are gone; for a single process 1.
+    /// Processes that were in the victim when SIGKILL went out and are gone; 0 where it reached
+    /// nobody.
     pub processes_killed: Option<u32>,
+    /// Processes that were in the victim at the verdict and left by themselves before SIGKILL went
+    /// out, as far as the two counts tell.
+    pub processes_ended: Option<u32>,
     /// What the node, or the scope of the trouble, got back: anon + swap of the victim before, less after.
     pub freed_bytes: Option<u64>,
     /// Latencies.
@@ -207,6 +216,7 @@ impl Blank {
             rungs: Vec::with_capacity(MAX_RUNGS),
             outcome: Outcome::NotConfirmed,
             processes_killed: None,
+            processes_ended: None,
             freed_bytes: None,
             latency: Latency::default(),
         });
@@ -233,7 +243,7 @@ impl Blank {
         slot.victim = None;
         slot.rungs.clear();
         slot.outcome = Outcome::NotConfirmed;
-        slot.processes_killed = None;
+        (slot.processes_killed, slot.processes_ended) = (None, None);
         slot.freed_bytes = None;
         slot.latency = Latency::default();
     }
@@ -352,8 +362,8 @@ impl JudgementRecord {
         self.victim.clone_from(&other.victim);
         self.rungs.clear();
         other.rungs.iter().for_each(|rung| self.push_rung(*rung));
-        (self.outcome, self.processes_killed, self.freed_bytes, self.latency) =
-            (other.outcome, other.processes_killed, other.freed_bytes, other.latency);
+        (self.outcome, self.freed_bytes, self.latency) = (other.outcome, other.freed_bytes, other.latency);
+        (self.processes_killed, self.processes_ended) = (other.processes_killed, other.processes_ended);
     }
 
     /// Adds a rung; beyond [`MAX_RUNGS`] the last one is overwritten, because the end tells more than the middle.

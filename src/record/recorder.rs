@@ -145,7 +145,7 @@ impl Writer {
             Outcome::Observed | Outcome::Recovered | Outcome::Paused | Outcome::Breaker | Outcome::Hurried | Outcome::PutOff => {
                 tracing::info!(%id, "{}", Lazily(record))
             }
-            Outcome::Killed | Outcome::NoVictim => tracing::warn!(%id, "{}", Lazily(record)),
+            Outcome::Killed | Outcome::Ended | Outcome::NoVictim => tracing::warn!(%id, "{}", Lazily(record)),
             Outcome::Failed => tracing::error!(%id, "{}", Lazily(record)),
         }
     }

@@ -130,8 +130,8 @@ impl RuleCounters {
         let (processes, freed) = (u64::from(record.processes_killed.unwrap_or(0)), record.freed_bytes.unwrap_or(0));
         match record.outcome {
             Outcome::Killed => self.killed(processes, freed),
-            // No victim died whole, but what died, died.
-            Outcome::Recovered | Outcome::Failed | Outcome::Paused => {
+            // No victim was killed whole, but what died, died, and what left gave its memory back.
+            Outcome::Ended | Outcome::Recovered | Outcome::Failed | Outcome::Paused => {
                 self.processes.inc_by(processes);
                 self.freed.inc_by(freed);
             }

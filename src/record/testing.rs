@@ -117,7 +117,7 @@ pub fn killed() -> Box<JudgementRecord> {
     };
     record.push_rung(rung(RungName::Kill, RungOutcome::Done, 300, 150, Some(5)));
     record.push_rung(rung(RungName::Verify, RungOutcome::Empty, 450, 12_000, None));
-    record.processes_killed = Some(5);
+    (record.processes_killed, record.processes_ended) = (Some(5), Some(0));
     record.freed_bytes = Some(88 * MIB);
     let micros = |micros| Some(Duration::from_micros(micros));
     record.latency = Latency { notice: micros(20), decide: micros(200), kill: micros(450), empty: micros(12_450) };
@@ -133,6 +133,7 @@ pub fn kernel_kill() -> KernelKill {
         oom_memcg: None,
         group: Some(path(b"/a")),
         below: false,
+        thread: None,
         victim: None,
         whole: Some(false),
         whole_group: None,

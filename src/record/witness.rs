@@ -15,7 +15,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::counters::Counters;
-use super::kernel_kills::{Book, Names};
+use super::kernel_kills::{Book, Names, Seen};
 use super::pool::Pool;
 use crate::cgroup::group::{File, Group};
 use crate::cgroup::root::Root;
@@ -250,7 +250,7 @@ impl Look {
         let (now, time) = (self.now(), SystemTime::now());
         let Look { log, book, sees_processes, .. } = self;
         let Some(open) = log else { return false };
-        let read = open.read(|line| book.line(line, now, time, |killed| seen_in(killed).filter(|_| *sees_processes)));
+        let read = open.read(|line| book.line(line, now, time, |killed| if *sees_processes { seen(killed) } else { Seen::default() }));
         match read {
             Ok(reading) => reading.lines > 0 || reading.lost,
             Err(error) => {
@@ -311,15 +311,16 @@ impl Look {
     }
 }
 
-/// The group of a process that was just killed and is still dying, if it is still the one that the line names.
-fn seen_in(killed: &Killed) -> Option<Vec<u8>> {
+/// Who was just killed and is still dying, if it is still the one that the line names.
+fn seen(killed: &Killed) -> Seen {
     let read = |file: &str| std::fs::read(format!("/proc/{}/{file}", killed.pid)).ok();
-    let comm = read("comm")?;
-    if comm.strip_suffix(b"\n")? != killed.comm {
-        return None;
+    let is_it = || Some(read("comm")?.strip_suffix(b"\n")? == killed.comm);
+    if is_it() != Some(true) {
+        return Seen::default();
     }
-    let groups = read("cgroup")?;
-    let path = groups.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
-    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
-    path.starts_with(b"/").then(|| path.to_vec())
+    let line =
+        |file: &str, prefix: &[u8]| read(file)?.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(prefix)).map(<[u8]>::to_vec);
+    let group = line("cgroup", b"0::").map(|path| path.strip_suffix(b" (deleted)").map_or_else(|| path.clone(), <[u8]>::to_vec));
+    let process = line("status", b"Tgid:\t").and_then(|tgid| std::str::from_utf8(&tgid).ok()?.parse().ok());
+    Seen { group: group.filter(|path| path.starts_with(b"/")), process }
 }

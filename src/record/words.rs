@@ -434,6 +434,12 @@ pub fn log_line(record: &JudgementRecord) -> String {
             Since(record),
             chosen_reason(record)
         ),
+        Outcome::Ended => format!(
+            "{victim} left by itself before rule {rule} killed it: {}{} after {trigger} at {subject}: {}",
+            Toll(record),
+            Since(record),
+            Rungs(record)
+        ),
         Outcome::Paused if !record.rungs.is_empty() => {
             format!("deeds are paused: rule {rule} goes no further against {victim} after {trigger} at {subject}: {}", Rungs(record))
         }
@@ -535,8 +541,13 @@ struct Toll<'a>(&'a JudgementRecord);
 
 impl fmt::Display for Toll<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(processes) = self.0.processes_killed {
-            write!(f, "{processes} process{}, ", if processes == 1 { "" } else { "es" })?;
+        let many = |count: u32| if count == 1 { "" } else { "es" };
+        let ended = self.0.processes_ended.filter(|ended| *ended > 0);
+        match (self.0.outcome, self.0.processes_killed, ended) {
+            (Outcome::Ended, _, Some(ended)) => write!(f, "{ended} process{}, ", many(ended))?,
+            (Outcome::Ended, ..) | (_, None, _) => {}
+            (_, Some(killed), None) => write!(f, "{killed} process{}, ", many(killed))?,
+            (_, Some(killed), Some(ended)) => write!(f, "{killed} process{} killed, {ended} left before, ", many(killed))?,
         }
         if let Some(freed) = self.0.freed_bytes {
             write!(f, "{} freed, ", Bytes(freed))?;

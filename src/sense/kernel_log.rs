@@ -97,6 +97,10 @@ impl KernelLog {
         let mut reading = Reading::default();
         let parts = &mut self.parts;
         let mut take = |record: &Record<'_>| {
+            if record.after_gap {
+                parts.begun.clear();
+                each(Line::Gap);
+            }
             if let Some(line) = parts.take(record) {
                 reading.lines += 1;
                 each(line);
@@ -135,8 +139,9 @@ fn read_kmsg(file: &mut File, next: &mut Option<u64>, buffer: &mut [u8], take: &
             }
             Err(error) => return Err(error),
         };
-        let Some(record) = buffer.get(..length).and_then(parse::kmsg) else { continue };
-        lost |= next.is_some_and(|next| record.number.is_some_and(|number| number != next));
+        let Some(mut record) = buffer.get(..length).and_then(parse::kmsg) else { continue };
+        record.after_gap = next.is_some_and(|next| record.number.is_some_and(|number| number != next));
+        lost |= record.after_gap;
         *next = record.number.map(|number| number.wrapping_add(1));
         take(&record);
     }
@@ -147,7 +152,9 @@ fn read_ring(ring: &mut [u8], tail: &mut Vec<u8>, take: &mut impl FnMut(&Record<
     let length = sys::read_kernel_log(ring)?;
     let text = ring.get(..length).unwrap_or_default();
     let (new, lost) = news(text, tail);
-    for record in new.split(|byte| *byte == b'\n').filter_map(parse::syslog) {
+    let mut gap = lost;
+    for mut record in new.split(|byte| *byte == b'\n').filter_map(parse::syslog) {
+        record.after_gap = std::mem::take(&mut gap);
         take(&record);
     }
     tail.clear();
@@ -213,7 +220,7 @@ mod tests {
     use super::*;
 
     fn record(text: &str, by_kernel: bool, continues: bool) -> Record<'_> {
-        Record { by_kernel, number: None, continues, text: text.as_bytes().into() }
+        Record { by_kernel, number: None, continues, after_gap: false, text: text.as_bytes().into() }
     }
 
     const KILLED: &str = "Out of memory: Killed process 4 (x) total-vm:1kB, anon-rss:1kB, file-rss:1kB, shmem-rss:1kB";
@@ -236,6 +243,40 @@ mod tests {
         let Some(Line::Summary(summary)) = parts.take(&record(",task=x,pid=2,uid=0", true, true)) else { panic!("no summary") };
         assert_eq!((summary.pid, &summary.readings[0].task_memcg[..]), (2, &b"/a/b"[..]));
         assert_eq!(parts.take(&record(",task=x,pid=2,uid=0", true, true)), None);
+    }
+
+    /// syslog(2) does not mark what goes on with a former record.
+    #[test]
+    fn a_line_in_parts_is_put_together_from_the_ring_too() {
+        let mut parts = Parts::default();
+        let ring = "<6>[    1.0][  T7] oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null)\n<6>[    1.0][  T7] ,cpuset=/,mems_allowed=0\n\
+            <4>[    1.0][   C1] net_ratelimit: 3 callbacks suppressed\n<6>[    1.0][  T7] ,oom_memcg=\n<6>[    1.0][  T7] /a\n\
+            <6>[    1.0][  T7] ,task_memcg=/a/b\n<6>[    1.0][  T7] ,task=x,pid=2,uid=-2\n";
+        let lines: Vec<Line> = ring.lines().filter_map(|line| parts.take(&parse::syslog(line.as_bytes())?)).collect();
+        let [Line::Summary(summary)] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!((summary.pid, summary.uid, &summary.readings[0].task_memcg[..]), (2, u32::MAX - 1, &b"/a/b"[..]));
+    }
+
+    /// What was begun before records were lost does not go on behind the gap, and whoever joins
+    /// lines is told of it.
+    #[test]
+    fn a_gap_is_told_where_it_is() {
+        use std::io::Write as _;
+        let mut file = tempfile::tempfile().unwrap();
+        let mut log = KernelLog {
+            source: Source::Kmsg { file: file.try_clone().unwrap(), next: None, record: vec![0; 4096].into() },
+            parts: Parts::default(),
+        };
+        let mut seen = Vec::new();
+        for record in ["6,7,1,-;oom-kill:constraint=CONSTRAINT_NONE", &format!("3,9,1,-;{KILLED}"), &format!("3,10,1,-;{KILLED}")] {
+            // One read of an ordinary file gives one record, as from the device.
+            file.set_len(0).unwrap();
+            file.seek(SeekFrom::Start(0)).unwrap();
+            file.write_all(record.as_bytes()).unwrap();
+            file.seek(SeekFrom::Start(0)).unwrap();
+            log.read(|line| seen.push(line)).unwrap();
+        }
+        assert!(matches!(&seen[..], [Line::Gap, Line::Killed(_), Line::Killed(_)]), "{seen:?}");
     }
 
     #[test]

@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::TcpListener as StdTcpListener;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Limits;
 use super::pages::{Door, Site};
+use super::who::Peer;
 
 /// After a connection could not be taken (no descriptor left), and between complaints about that.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
@@ -39,14 +41,14 @@ enum Listener {
 
 /// A connection that was taken.
 enum Stream {
-    Tcp(TcpStream),
+    Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
 }
 
 impl Listener {
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         match self {
-            Listener::Tcp(listener) => listener.poll_accept(context).map_ok(|(stream, _)| Stream::Tcp(stream)),
+            Listener::Tcp(listener) => listener.poll_accept(context).map_ok(|(stream, peer)| Stream::Tcp(stream, peer)),
             Listener::Unix(listener) => listener.poll_accept(context).map_ok(|(stream, _)| Stream::Unix(stream)),
         }
     }
@@ -120,8 +122,11 @@ impl Acceptor {
                 Ok(stream) => {
                     let (site, door) = (Arc::clone(&site), self.door);
                     let task = match stream {
-                        Stream::Tcp(stream) => self.open.spawn(converse(stream, door, site)),
-                        Stream::Unix(stream) => self.open.spawn(converse(stream, door, site)),
+                        Stream::Tcp(stream, peer) => self.open.spawn(converse(stream, door, Peer::Address(peer), site)),
+                        Stream::Unix(stream) => {
+                            let peer = Peer::at(stream.as_fd());
+                            self.open.spawn(converse(stream, door, peer, site))
+                        }
                     };
                     self.by_age.push_back((Instant::now(), task));
                 }
@@ -172,9 +177,9 @@ impl Acceptor {
 
 /// One connection from begin to end. How it ends is the client's business: errors (resets, nonsense, too slow) are
 /// not worth a log line, which anybody could write then.
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, door: Door, site: Arc<Site>) {
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, door: Door, peer: Peer, site: Arc<Site>) {
     let limits = site.limits;
-    let service = service_fn(move |request| Arc::clone(&site).answer(door, request));
+    let service = service_fn(move |request| Arc::clone(&site).answer(door, peer, request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header)

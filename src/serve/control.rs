@@ -3,7 +3,7 @@
 //! The warden acts first, then the pause is written down for a restart: a slow disk must not keep deeds going.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -14,7 +14,8 @@ use tokio::time::{sleep, timeout};
 use super::Desk;
 use crate::policy::parse_time;
 use crate::record::board::{Board, LONGEST_PAUSE, Order, Ticket};
-use crate::state::pause::{Keeper, Pause};
+use crate::record::by::By;
+use crate::state::pause::{Keeper, Now, Pause};
 use crate::state::time_text;
 
 /// How long a pause lasts if nothing is said.
@@ -78,7 +79,7 @@ pub fn pause_time(text: &str) -> Result<Duration, String> {
 pub(super) type Turn = tokio::sync::Mutex<()>;
 
 /// Reads the body of a pause, and pauses.
-pub(super) async fn pause(desk: &Desk, turn: &Turn, request: Request<Incoming>) -> Result<Done, Refusal> {
+pub(super) async fn pause(desk: &Desk, turn: &Turn, by: Option<By>, request: Request<Incoming>) -> Result<Done, Refusal> {
     let by_query = parameter(request.uri().query(), "for").map_err(bad)?.map(pause_time).transpose().map_err(bad)?;
     let body = body(request).await?;
     let by_body = if body.trim_ascii().is_empty() {
@@ -94,18 +95,19 @@ pub(super) async fn pause(desk: &Desk, turn: &Turn, request: Request<Incoming>) 
         (query, body) => query.or(body).unwrap_or(DEFAULT_PAUSE),
     };
     let _turn = turn.lock().await;
-    let pause = Pause::begin(SystemTime::now(), time);
-    let note = carry_out(desk, Order::Pause(time), Some(pause)).await?;
-    Ok(Done { paused_until: Some(time_text(pause.until())), note })
+    let pause = Pause::begin(&Now::read(), time, by);
+    let until = time_text(pause.until());
+    let note = carry_out(desk, Order::Pause(time), by, Some(pause)).await?;
+    Ok(Done { paused_until: Some(until), note })
 }
 
 /// Ends a pause.
-pub(super) async fn resume(desk: &Desk, turn: &Turn, request: Request<Incoming>) -> Result<Done, Refusal> {
+pub(super) async fn resume(desk: &Desk, turn: &Turn, by: Option<By>, request: Request<Incoming>) -> Result<Done, Refusal> {
     if request.uri().query().is_some_and(|query| !query.is_empty()) || !body(request).await?.trim_ascii().is_empty() {
         return Err(bad("resume takes neither parameters nor a body"));
     }
     let _turn = turn.lock().await;
-    let note = carry_out(desk, Order::Resume, None).await?;
+    let note = carry_out(desk, Order::Resume, by, None).await?;
     Ok(Done { paused_until: None, note })
 }
 
@@ -118,15 +120,16 @@ async fn body(request: Request<Incoming>) -> Result<Bytes, Refusal> {
 }
 
 /// Has the warden obey, then writes the pause down, or takes it away. What the caller should know of the second.
-async fn carry_out(desk: &Desk, order: Order, pause: Option<Pause>) -> Result<Option<String>, Refusal> {
+async fn carry_out(desk: &Desk, order: Order, by: Option<By>, pause: Option<Pause>) -> Result<Option<String>, Refusal> {
     let (Some(board), Some(keeper)) = (&desk.board, &desk.pauses) else {
         return Err((StatusCode::SERVICE_UNAVAILABLE, "there is no warden to be told\n".to_owned()));
     };
     // The last order given is the last one kept: both are set without a pause in between.
-    let ticket = board.order(order);
+    let ticket = board.order_by(order, by);
+    let paused = pause.is_some();
     keeper.want(pause);
     let obeyed = obeyed(board, ticket).await;
-    let note = written(keeper, pause.is_some()).await;
+    let note = written(keeper, paused).await;
     if !obeyed {
         let why = "the warden has not obeyed yet: it is told, and will when it turns again; /-/healthy says how it is\n";
         return Err((StatusCode::GATEWAY_TIMEOUT, why.to_owned()));

@@ -30,7 +30,8 @@ pub(super) fn details(status: &Status) -> String {
     out.push_str("<ul>\n<li><a href=\"/api/v1/status\">/api/v1/status</a>, <a href=\"/api/v1/kills\">/api/v1/kills</a>: the same as JSON</li>\n</ul>\n");
     if let Some(paused) = &status.paused {
         let left = time(paused.remaining_seconds);
-        let _ = writeln!(out, "<p><strong>Deeds are paused until {} ({left} left).</strong></p>", escape(&paused.until));
+        let by = paused.by.map_or_else(String::new, |by| format!(", by {by}"));
+        let _ = writeln!(out, "<p><strong>Deeds are paused until {} ({left} left{}).</strong></p>", escape(&paused.until), escape(&by));
     }
     for degraded in &status.degraded {
         let _ = writeln!(out, "<p><strong>Degraded ({}): {}</strong></p>", escape(&degraded.reason), escape(&degraded.text));

@@ -29,6 +29,7 @@ mod late;
 mod pages;
 pub mod socket;
 pub mod status;
+mod who;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -12,7 +12,9 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::health::Health;
 use super::status::Status;
+use super::who::Peer;
 use super::{Desk, Limits, control, gzip, house};
+use crate::record::by::By;
 use crate::record::counters::Counters;
 use crate::record::pulse::Pulse;
 use crate::record::recent::LINES;
@@ -53,6 +55,8 @@ pub struct Site {
     /// Names of groups are told at addresses too.
     api: bool,
     turn: control::Turn,
+    /// When an order at an address was last complained about.
+    complaint: Mutex<Option<Instant>>,
     /// The last status, kept for a moment: it costs reading the watched groups' files.
     status: Mutex<Option<(Instant, Arc<Status>)>>,
     /// The last scrape, kept for a moment: a crowd of scrapers costs one.
@@ -68,24 +72,59 @@ struct Scrape {
 
 type Answer = Response<Full<Bytes>>;
 
+/// Between two complaints about orders at an address.
+const COMPLAINT_EVERY: Duration = Duration::from_secs(60);
+
+fn order_word(path: &str) -> &'static str {
+    if path == PAUSE { "an order to pause deeds" } else { "an order to resume them" }
+}
+
+/// Who gave an order: by the name that it had then, which may be gone by now.
+struct Named(Option<By>, Peer);
+
+impl std::fmt::Display for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(by) => write!(f, "{by}"),
+            None => write!(f, "{}", self.1),
+        }
+    }
+}
+
 impl Site {
     pub(super) fn new(counters: Arc<Counters>, pulse: Arc<Pulse>, limits: Limits, started: Instant, desk: Desk, api: bool) -> Site {
         let health = Health::new(pulse, limits.pulse, limits.ask_every);
         let turn = control::Turn::new(());
-        Site { counters, health, limits, started, desk, api, turn, status: Mutex::new(None), scrape: Mutex::new(None) }
+        Site {
+            counters,
+            health,
+            limits,
+            started,
+            desk,
+            api,
+            turn,
+            complaint: Mutex::new(None),
+            status: Mutex::new(None),
+            scrape: Mutex::new(None),
+        }
     }
 
     /// Answers one request. A body is read only of an order.
-    pub(super) async fn answer(self: Arc<Site>, door: Door, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    pub(super) async fn answer(self: Arc<Site>, door: Door, peer: Peer, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let is_order = matches!(request.uri().path(), PAUSE | RESUME);
         let mut answer = match *request.method() {
-            Method::POST if is_order && door == Door::Control => self.order(request).await,
+            Method::POST if is_order && door == Door::Control => self.order(peer, request).await,
             Method::GET | Method::HEAD if is_order && door == Door::Control => refuse_method("POST", "this is done by POST\n"),
             Method::GET | Method::HEAD => self.page_at(door, &request).await,
             _ if door == Door::Control => {
                 refuse_method("GET, HEAD", "only GET and HEAD are answered here, and POST to /api/v1/pause and /api/v1/resume\n")
             }
-            _ => refuse_method("GET, HEAD", "only GET and HEAD are answered here\n"),
+            _ => {
+                if is_order {
+                    self.complain_of(peer, request.uri().path());
+                }
+                refuse_method("GET, HEAD", "only GET and HEAD are answered here\n")
+            }
         };
         for (name, value) in SECURITY {
             answer.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -118,11 +157,26 @@ impl Site {
         }
     }
 
-    async fn order(&self, request: Request<Incoming>) -> Answer {
+    /// Somebody at an address wants deeds to stop, or to go on. Said once a minute: anybody may
+    /// try.
+    fn complain_of(&self, peer: Peer, path: &str) {
+        let mut last = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= COMPLAINT_EVERY) {
+            *last = Some(Instant::now());
+            tracing::warn!("refused: {} by {peer} at a listen address; only the control socket takes orders", order_word(path));
+        }
+    }
+
+    async fn order(&self, peer: Peer, request: Request<Incoming>) -> Answer {
+        let (by, what) = (peer.by(), order_word(request.uri().path()));
         let done = match request.uri().path() {
-            PAUSE => control::pause(&self.desk, &self.turn, request).await,
-            _ => control::resume(&self.desk, &self.turn, request).await,
+            PAUSE => control::pause(&self.desk, &self.turn, by, request).await,
+            _ => control::resume(&self.desk, &self.turn, by, request).await,
         };
+        if let Err((status, why)) = &done {
+            // Whoever may connect is trusted with the switch, so this is no flood.
+            tracing::warn!("not done: {what} by {}: {} ({status})", Named(by, peer), why.trim_end());
+        }
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = None;
         match done.map(|done| serde_json::to_vec(&done)) {
             Ok(Ok(json)) => reply(StatusCode::OK, JSON, json.into()),

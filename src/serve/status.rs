@@ -8,7 +8,7 @@ mod text;
 pub use text::time;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,7 @@ use super::Desk;
 use crate::decide::breaker::EVERY_RULE;
 use crate::policy::model::{KillLimit, Mode, Policy};
 use crate::record::board::{Module, Standing};
+use crate::record::by::By;
 use crate::record::counters::Counters;
 use crate::record::degraded::Reason;
 use crate::record::words;
@@ -100,6 +101,8 @@ pub struct Paused {
     pub until: String,
     /// From now.
     pub remaining_seconds: u64,
+    /// Who asked for it, as it was at the control socket.
+    pub by: Option<By>,
 }
 
 /// Numbers of groups.
@@ -221,8 +224,10 @@ pub struct Deed {
     pub victim: Option<String>,
     /// Where the kernel killed.
     pub group: Option<String>,
-    /// Processes that died.
+    /// Processes that were killed.
     pub processes_killed: Option<u64>,
+    /// Processes that left by themselves before.
+    pub processes_ended: Option<u64>,
     /// What the victim gave back.
     pub freed_bytes: Option<u64>,
 }
@@ -239,7 +244,7 @@ impl Status {
     /// As it is now. Reads files of the watched groups.
     #[must_use]
     pub fn of(desk: &Desk, counters: &Counters, ready: bool, uptime: Duration) -> Status {
-        let now = SystemTime::now();
+        let now = Instant::now();
         let board = desk.board.as_deref();
         let policy = counters.in_force().get();
         let standing = board.map(|board| board.standing()).unwrap_or_default();
@@ -254,9 +259,10 @@ impl Status {
             degraded: counters.degraded().list().into_iter().map(degraded).collect(),
             groups: Groups { total: standing.groups, by_timer: standing.timed_groups },
             psi_triggers: Triggers { armed: standing.armed, by_timer: standing.timed_triggers },
-            paused: standing.paused_until.and_then(|until| {
-                let left = until.duration_since(now).ok()?;
-                Some(Paused { until: time_text(until), remaining_seconds: left.as_secs() })
+            // It is on for as long as the warden says so, whatever any clock shows.
+            paused: standing.paused_until.map(|until| {
+                let left = until.saturating_duration_since(now);
+                Paused { until: time_text(SystemTime::now() + left), remaining_seconds: left.as_secs(), by: standing.paused_by }
             }),
             module: standing.module.as_ref().map(module),
             // Whatever is in a line that was not written by this version is left out.
@@ -274,13 +280,13 @@ impl Status {
         !self.policy.is_last && !self.degraded.iter().any(|degraded| degraded.reason == Reason::Policy.word())
     }
 
-    fn take_policy(&mut self, policy: &Policy, standing: &Standing, counters: &Counters, now: SystemTime) {
+    fn take_policy(&mut self, policy: &Policy, standing: &Standing, counters: &Counters, now: Instant) {
         let name = |rule: usize| policy.rules.get(rule).map(|rule| rule.name.to_string());
         self.policy =
             PolicyStatus { hash: policy.hash.to_string(), mode: mode_word(policy.mode), is_last: counters.is_last_policy_in_force() };
         let limit = |limit: KillLimit| Limit { kills: limit.kills, per_seconds: limit.per.as_secs() };
         (self.limit, self.node_limit) = (policy.limit.map(limit), policy.node_limit.map(limit));
-        let since_shown = now.duration_since(standing.shown).unwrap_or_default();
+        let since_shown = now.saturating_duration_since(standing.shown);
         let breaker = |open: &crate::decide::breaker::Open| {
             let left = open.until.checked_sub(since_shown)?;
             let rule = if open.rule == EVERY_RULE { EVERY_RULE_WORDS.to_owned() } else { name(usize::from(open.rule))? };

@@ -17,6 +17,14 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 
+/// Where the kernel says which boot this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Which start of the machine this is; empty where that can't be read.
+fn boot_id() -> String {
+    fs::read_to_string(BOOT_ID).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
 /// The directory.
 #[derive(Clone, Debug)]
 pub struct StateDir(PathBuf);

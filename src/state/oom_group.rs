@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::StateDir;
+use super::{StateDir, boot_id};
 use crate::cgroup::GroupId;
 use crate::cgroup::path::GroupPath;
 
@@ -19,8 +19,6 @@ use crate::cgroup::path::GroupPath;
 pub const NAME: &str = "oom-group.json";
 /// The most that is read of it: tens of thousands of groups.
 const MOST_BYTES: u64 = 64 << 20;
-/// Where the kernel says which boot this is.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 #[derive(Serialize, Deserialize)]
 struct Kept {
@@ -97,7 +95,7 @@ impl Ledger {
     /// Reads what an earlier oomwarden of this boot has left. A file that can't be read is renamed
     /// and is an error, which comes with an empty ledger: what was set before then stays set.
     pub fn open(state: StateDir) -> (Ledger, Result<(), Unreadable>) {
-        let boot = std::fs::read_to_string(BOOT_ID).map(|text| text.trim().to_owned()).unwrap_or_default();
+        let boot = boot_id();
         Ledger::of_boot(state, boot)
     }
 

@@ -13,7 +13,7 @@ mod way;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -31,7 +31,8 @@ use super::senses::{Senses, below};
 use super::switches::Switches;
 use crate::act::actors::{Actors, Job};
 use crate::act::deed::Deed;
-use crate::act::ladder::{End, Ladder, Next};
+use crate::act::first_kill::FirstKill;
+use crate::act::ladder::{End, Ladder, Next, Sent};
 use crate::act::rung::RungOutcome;
 use crate::cgroup::GroupId;
 use crate::cgroup::group::{File, Group};
@@ -41,6 +42,7 @@ use crate::decide::history::{DeedEnd, History, Subject, freed_little};
 use crate::decide::recovery::{ScopeFacts, recovered};
 use crate::decide::verdict::Notice;
 use crate::policy::model::{Policy, Rule, Rung, Trigger};
+use crate::record::counters::Dropped;
 use crate::record::model::{JudgementRecord, MAX_RUNGS, Outcome, RungRecord};
 use crate::record::pool::Pool as Records;
 use crate::sense::glance::LOOK_LIMIT;
@@ -128,7 +130,14 @@ struct Climb {
     attempt: u32,
     before: Option<ScopeFacts>,
     usage: Option<u64>,
+    /// Processes in the victim at the verdict, at the last look at it, and when the kill was handed
+    /// over.
     processes: Option<u32>,
+    present: Option<u32>,
+    at_kill: Option<u32>,
+    first_kill: FirstKill,
+    /// An actor has the kill and has not reported.
+    in_flight: bool,
     one: bool,
     pidfd: Option<OwnedFd>,
     failed: [Option<GroupId>; TRIES],
@@ -176,6 +185,19 @@ impl Climb {
         // The rung's time begins with it.
         self.ladder.begin_rung(now.saturating_sub(self.arrived));
         self.looking.take().map_or(Next::Wait, |(next, _)| next)
+    }
+
+    /// Takes over when the first SIGKILL went out, whether or not its deed has reported.
+    fn note_first_kill(&mut self, clock: &Clock) {
+        if let Some(moment) = self.first_kill.sent() {
+            let at = self.since(clock.at(moment));
+            self.ladder.killed_by(at);
+        }
+    }
+
+    /// Whether an actor is about to kill and nobody can say yet whether it reached somebody.
+    fn is_undecided(&self) -> bool {
+        self.in_flight && self.ladder.is_sending() && self.first_kill.sent().is_none()
     }
 
     /// Whether the victim is gone: the single process has ended, or nobody is in the group any more.
@@ -244,6 +266,10 @@ impl Climbs {
                 before: None,
                 usage: None,
                 processes: None,
+                present: None,
+                at_kill: None,
+                first_kill: FirstKill::default(),
+                in_flight: false,
                 one: false,
                 pidfd: None,
                 failed: [None; TRIES],
@@ -354,7 +380,9 @@ impl Climbs {
                 continue;
             }
             let Some(mut climb) = self.places[place].take() else { continue };
-            if climb.is_killing() {
+            // Of one that has just left by itself the memory is on its way back, too.
+            let gone = climb.is_gone(with.senses);
+            if climb.is_killing() || gone {
                 with.senses.signal.ack(hold);
             }
             // The kernel's word is fresh evidence.
@@ -365,7 +393,7 @@ impl Climbs {
             let next = climb.ladder.hurry(rungs, since, &mut climb.rungs);
             self.carry_on(place, climb, next, with);
             // It may have come to its end without a kill: the victim must live.
-            found |= self.places[place].is_some();
+            found |= gone || self.places[place].is_some();
         }
         found
     }
@@ -419,6 +447,7 @@ impl Climbs {
         let victim = with.senses.tree.get(start.victim).map(|node| Arc::clone(&node.group));
         let means = place.zip(victim).and_then(|(place, victim)| Some((place, victim, self.spare.pop()?)));
         let Some((place, victim, mut climb)) = means else {
+            with.senses.let_go.count(Dropped::NoPlace, 1);
             // Nothing was begun, so the rule must not wait for an end.
             let cooldown = start.policy.rules.get(usize::from(start.rule)).map_or(Duration::ZERO, |rule| rule.cooldown);
             if let Some(node) = with.senses.tree.slot_of(start.subject).and_then(|slot| with.senses.tree.get(slot)) {
@@ -457,6 +486,8 @@ impl Climbs {
         let Some(rule) = policy.rules.get(usize::from(climb.rule)) else { return Next::End(End::Failed(None)) };
         climb.usage = with.court.facts_of(victim).and_then(|facts| facts.memory.usage());
         climb.processes = with.court.processes_below(victim);
+        (climb.present, climb.at_kill, climb.in_flight) = (climb.processes, None, false);
+        climb.first_kill.turn_to_next();
         climb.one = with.senses.tree.get(victim).is_some_and(|node| rule.kills_one(&node.class));
         // What was gathered for the verdict, in this turn.
         climb.fresh = true;
@@ -489,6 +520,10 @@ impl Climbs {
                 Next::Wait => break,
                 // No further rung is begun.
                 Next::Do(_) | Next::Run(_) if with.switches.is_paused() => return self.end(place, climb, Outcome::Paused, now, with),
+                // It left between two rungs: nothing more is to be done to it.
+                Next::Do(_) | Next::Run(_) if !climb.fresh && climb.is_gone(with.senses) => {
+                    next = climb.ladder.gone(climb.since(now), &mut climb.rungs);
+                }
                 Next::Do(_) | Next::Run(_) if !climb.fresh => match self.look_again(&mut climb, now, with) {
                     Look::MayDie => climb.fresh = true,
                     Look::Wait => {
@@ -535,6 +570,7 @@ impl Climbs {
                     }
                     None => next = climb.ladder.hook_done(RungOutcome::NoHelper, climb.since(now), &mut climb.rungs),
                 },
+                Next::AskRecovered if climb.is_gone(with.senses) => next = climb.ladder.gone(climb.since(now), &mut climb.rungs),
                 Next::AskRecovered => {
                     let over = self.is_over(&climb, now, with);
                     let since = climb.since(now);
@@ -554,7 +590,15 @@ impl Climbs {
                     return self.end(place, climb, Outcome::Failed, now, with);
                 }
                 Next::End(End::Recovered) => return self.end(place, climb, Outcome::Recovered, now, with),
-                Next::End(End::Gone) => return self.end(place, climb, Outcome::Killed, now, with),
+                Next::End(End::Gone) => {
+                    climb.note_first_kill(with.clock);
+                    let outcome = if climb.ladder.killed_at.is_some() { Outcome::Killed } else { Outcome::Ended };
+                    if let (Outcome::Ended, Some(hold)) = (outcome, climb.hold) {
+                        // No actor will: what left gives its memory back as well.
+                        with.senses.signal.ack(hold);
+                    }
+                    return self.end(place, climb, outcome, now, with);
+                }
             }
         }
         climb.look_at = climb.is_killing().then(|| with.clock.now() + LOOK);
@@ -566,7 +610,12 @@ impl Climbs {
         self.actors.recall(u32::try_from(place).unwrap_or(u32::MAX));
         // All jobs stuck: the deadline of the rung goes on to the next, and by then one may be free.
         let Some(mut job) = self.actors.take() else { return };
-        climb.begun |= matches!(deed, Deed::KillGroup { .. } | Deed::KillProcesses | Deed::KillOne(_));
+        climb.in_flight = matches!(deed, Deed::KillGroup { .. } | Deed::KillProcesses | Deed::KillOne(_));
+        if climb.in_flight {
+            climb.begun = true;
+            climb.at_kill = climb.at_kill.or(climb.present);
+            job.first_kill = Some(climb.first_kill.ticket());
+        }
         job.ladder = self.attempt_key(place, climb);
         job.deed = deed;
         job.hold = senses.signal.device().cloned().zip(climb.hold);
@@ -622,7 +671,11 @@ impl Climbs {
             let policy = Arc::clone(&climb.policy);
             let rungs = policy.rules.get(usize::from(climb.rule)).map(|rule| &rule.ladder[..]).unwrap_or_default();
             let since = climb.since(now);
-            let next = if climb.is_gone(with.senses) {
+            // Gone while an actor is at it: whose doing that is the actor knows in a moment, unless
+            // it has not begun.
+            let gone = climb.is_gone(with.senses);
+            let gone = gone && (!climb.is_undecided() || self.actors.recall(u32::try_from(place).unwrap_or(u32::MAX)));
+            let next = if gone {
                 climb.looking = None;
                 climb.ladder.gone(since, &mut climb.rungs)
             } else if climb.looking.is_some() {
@@ -655,9 +708,12 @@ impl Climbs {
         }
         let policy = Arc::clone(&climb.policy);
         let rungs = policy.rules.get(usize::from(climb.rule)).map(|rule| &rule.ladder[..]).unwrap_or_default();
-        let at = climb.since(job.done.sent.or(job.finished).map_or_else(|| with.clock.now(), |moment| with.clock.at(moment)));
+        climb.in_flight = false;
+        let at =
+            |sent: Option<Instant>| climb.since(sent.or(job.finished).map_or_else(|| with.clock.now(), |moment| with.clock.at(moment)));
+        let sent = Sent { first: at(job.done.first), last: at(job.done.sent) };
         let now = climb.since(with.clock.now());
-        let mut next = climb.ladder.deed_done(rungs, job.done, at, now, &mut climb.rungs);
+        let mut next = climb.ladder.deed_done(rungs, job.done, sent, now, &mut climb.rungs);
         if matches!(next, Next::Wait | Next::End(End::Failed(_))) && climb.is_gone(with.senses) {
             next = climb.ladder.gone(climb.since(with.clock.now()), &mut climb.rungs);
         }
@@ -736,7 +792,8 @@ impl Climbs {
         }
     }
 
-    fn end(&mut self, place: usize, climb: Box<Climb>, outcome: Outcome, now: Duration, with: &mut Means<'_>) {
+    fn end(&mut self, place: usize, mut climb: Box<Climb>, outcome: Outcome, now: Duration, with: &mut Means<'_>) {
+        climb.note_first_kill(with.clock);
         self.actors.recall(u32::try_from(place).unwrap_or(u32::MAX));
         self.unwatch(&climb, with.poller);
         let left = usage_left(&climb.victim, with.senses);
@@ -744,7 +801,7 @@ impl Climbs {
         let cooldown = climb.rule().map_or(Duration::ZERO, |rule| rule.cooldown);
         let lingers = outcome == Outcome::Failed && self.lingering.iter().any(|(group, _)| *group == climb.victim.id);
         let end = match outcome {
-            Outcome::Killed => DeedEnd::Gone { freed_little: freed_little(&climb.notice, climb.usage, freed) },
+            Outcome::Killed | Outcome::Ended => DeedEnd::Gone { freed_little: freed_little(&climb.notice, climb.usage, freed) },
             // What was noticed up to now was noticed of this victim's trouble.
             Outcome::Failed if lingers => DeedEnd::Gone { freed_little: freed_little(&climb.notice, climb.usage, freed) },
             Outcome::Recovered => DeedEnd::Recovered,
@@ -753,12 +810,14 @@ impl Climbs {
         if let Some(key) = climb.key {
             let subject = Subject { id: climb.subject, path: &climb.subject_path };
             with.history.deed_ended(now, key, &subject, cooldown, end);
-            if outcome == Outcome::Killed || climb.ladder.killed_at.is_some() {
+            // A group that our SIGTERM took counts like one that was killed; one that left before
+            // any signal that ends is no deed.
+            if climb.ladder.killed_at.is_some() || (outcome == Outcome::Ended && climb.ladder.was_termed()) {
                 with.switches.killed(now, key, &climb.subject_path);
             }
         }
         if self.relieved.len() < self.relieved.capacity() {
-            let gone = (outcome == Outcome::Killed && !climb.one).then_some(climb.victim.id);
+            let gone = (matches!(outcome, Outcome::Killed | Outcome::Ended) && !climb.one).then_some(climb.victim.id);
             self.relieved.push(Relieved { scope: climb.scope, gone });
         }
         self.submit(climb, outcome, freed, now, with.records);
@@ -782,11 +841,18 @@ impl Climbs {
             for rung in &climb.rungs {
                 record.push_rung(*rung);
             }
-            if outcome == Outcome::Killed {
-                record.processes_killed = if climb.one { Some(1) } else { climb.processes };
-                record.latency.empty = Some(climb.since(now));
+            let were_there = if climb.one { Some(1) } else { climb.processes };
+            match outcome {
+                Outcome::Killed => {
+                    record.processes_killed = if climb.one { Some(1) } else { climb.at_kill.or(climb.processes) };
+                    record.processes_ended = were_there.zip(record.processes_killed).map(|(before, killed)| before.saturating_sub(killed));
+                }
+                Outcome::Ended => (record.processes_killed, record.processes_ended) = (Some(0), were_there),
+                _ => {}
             }
-            if climb.ladder.killed_at.is_some() || outcome == Outcome::Killed {
+            let is_gone = matches!(outcome, Outcome::Killed | Outcome::Ended);
+            record.latency.empty = is_gone.then(|| climb.since(now));
+            if climb.ladder.killed_at.is_some() || is_gone {
                 record.freed_bytes = freed;
             }
             record.latency.kill = climb.ladder.killed_at;

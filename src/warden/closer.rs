@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use super::climbs::Means;
 use super::court::Ruling;
-use super::{Pending, Warden, is_event, senses};
+use super::{Pending, Warden, is_event};
 use crate::cgroup::GroupId;
 use crate::decide::verdict::Notice;
 use crate::policy::model::{AmongGroups, Policy, Victim};
+use crate::record::counters::Dropped;
 use crate::sense::glance::LOOK_LIMIT;
 use crate::sense::tree::{Slot, Tree};
 
@@ -227,15 +228,17 @@ impl Warden {
 
     /// What waited for a look at this group is judged in this turn, unless it is about what was noticed too long ago.
     fn take_up_after(&mut self, group: GroupId, now: Duration, stale: Duration) {
-        let pending = &mut self.pending;
+        let Warden { pending, senses, closer, .. } = self;
         let resumed = |one: Pending| {
             let fresh = is_event(&one.notice) || now.saturating_sub(one.arrived) < stale;
             if fresh {
-                senses::push(pending, one);
+                senses.notice(pending, one);
+            } else {
+                senses.let_go.count(Dropped::TooLate, 1);
             }
             fresh
         };
-        if self.closer.done(group, resumed) {
+        if closer.done(group, resumed) {
             self.senses.signal.answer_again();
             if let Some(root) = self.senses.tree.get(Tree::ROOT) {
                 self.closer.looked.push(root.group.id);

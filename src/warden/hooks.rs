@@ -32,7 +32,7 @@ const ROOM: usize = 32;
 /// How much later than its time limit a reply may come before the helper counts as hung.
 const OVERDUE: Duration = Duration::from_secs(1);
 /// What can only be known when the ladder has ended.
-const UNKNOWN_YET: [&str; 3] = ["outcome", "processes_killed", "freed_bytes"];
+const UNKNOWN_YET: [&str; 4] = ["outcome", "processes_killed", "processes_ended", "freed_bytes"];
 
 /// A hook to be run for a ladder.
 #[derive(Debug)]

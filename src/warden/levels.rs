@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Pending;
-use super::senses::{Senses, push, rule_index};
+use super::senses::{Senses, rule_index};
 use crate::cgroup::GroupId;
 use crate::cgroup::group::File;
 use crate::cgroup::parse;
@@ -109,7 +109,10 @@ impl Senses {
             if let Some(counters) = rules.get(usize::from(sample.rule)) {
                 counters.trigger_event(sample.trigger);
             }
-            push(pending, Pending { rule: sample.rule, subject: sample.subject, notice, arrived: now, weight: (0, 0) });
+            if self.notice(pending, Pending { rule: sample.rule, subject: sample.subject, notice, arrived: now, weight: (0, 0) }) {
+                // In the next turn, before all that had room in this one come again.
+                sample.due = Some(now);
+            }
         }
         self.samples = samples;
     }

@@ -21,6 +21,7 @@
 //! - [`switches`]: pause and circuit breakers, which keep it from deeds.
 //! - [`vain`]: levels that no kill could lift.
 //! - [`deaf`]: rules that wait for stall where there is none to read.
+//! - [`let_go`]: notices for which there was no room or time.
 //! - [`published`]: the groups that a scrape shows.
 //! - [`unmatched`]: exclusions that protect nothing here.
 
@@ -32,6 +33,7 @@ mod deaf;
 pub mod holds;
 pub mod hooks;
 mod kernels_turn;
+mod let_go;
 pub mod levels;
 pub mod oom_group;
 mod order;
@@ -65,7 +67,8 @@ use crate::decide::history::{Admission, DeedEnd, History, Subject};
 use crate::decide::verdict::Notice;
 use crate::policy::model::{EventKind, Mode, Policy, Trigger};
 use crate::record::board::Board;
-use crate::record::counters::Counters;
+use crate::record::by::By;
+use crate::record::counters::{Counters, Dropped};
 use crate::record::model::{JudgementRecord, Outcome};
 use crate::record::pool::Pool as Records;
 use crate::record::pulse::Pulse;
@@ -78,6 +81,7 @@ use attention::{Attention, Sign};
 use climbs::{Climbs, Means, Relieved, Wanted, Way};
 use closer::{Closer, Word};
 use court::{Court, Ruling};
+use let_go::LetGo;
 use oom_group::OomGroups;
 use reach::Reach;
 use reload::{Mailbox, Prepared};
@@ -156,7 +160,7 @@ pub struct Setup {
     /// Where it is remembered in which groups memory.oom.group was set.
     pub state: StateDir,
     /// What is left of a pause from before the start.
-    pub paused: Option<Duration>,
+    pub paused: Option<(Duration, Option<By>)>,
     /// Signals to the daemon, blocked in every thread.
     pub signals: SignalFd,
     /// The kernel module's file: [`crate::sense::lms::PATH`].
@@ -197,7 +201,8 @@ pub struct Warden {
     ready: Vec<Ready>,
     announce: Option<fn()>,
     stopping: Option<Duration>,
-    overflowed: bool,
+    /// What [`History::lost`] said last.
+    forgotten: u64,
     /// A ladder in the node's own trouble has ended.
     relieved_node: bool,
     /// This thread runs before ordinary ones.
@@ -238,7 +243,8 @@ impl Warden {
             let _ = poller.add_notice(device.as_ref(), Token::Signal);
         }
         let oom_groups = OomGroups::start(Arc::clone(&root), state, counters.oom_group_resets())?;
-        let senses = Senses::open(Arc::clone(&root), &policy, psi_groups, descriptors, low_memory, Arc::clone(&mail), oom_groups)?;
+        let let_go = LetGo::new(counters.notices_dropped());
+        let senses = Senses::open(Arc::clone(&root), &policy, psi_groups, descriptors, low_memory, Arc::clone(&mail), oom_groups, let_go)?;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
         poller.add_readable(senses.tree.watches(), Token::Watches)?;
         poller.add_readable(timer.as_fd(), Token::Timer)?;
@@ -275,7 +281,7 @@ impl Warden {
             ready: Vec::with_capacity(64),
             announce: Some(ready),
             stopping: None,
-            overflowed: false,
+            forgotten: 0,
             relieved_node: false,
             runs_first: false,
             told_rank: false,
@@ -283,8 +289,8 @@ impl Warden {
         };
         warden.court.find_own(&warden.senses)?;
         // Before anything is asked of the kernel on behalf of deeds.
-        if let Some(time) = paused {
-            warden.pause(time);
+        if let Some((time, by)) = paused {
+            warden.pause(time, by);
         }
         let now = clock.now();
         warden.tree_changed(now);
@@ -551,10 +557,7 @@ impl Warden {
         let now = self.clock.now();
         self.climbs.forget_lingering(now, &mut self.senses);
         while let Some((rule, subject, notice)) = self.history.take_due(now) {
-            senses::push(&mut self.pending, Pending { rule, subject, notice, arrived: now, weight: (0, 0) });
-        }
-        if self.pending.len() == PENDING && !std::mem::replace(&mut self.overflowed, true) {
-            tracing::warn!("more than {PENDING} notices at once: those that come again were let go");
+            self.senses.notice(&mut self.pending, Pending { rule, subject, notice, arrived: now, weight: (0, 0) });
         }
         if self.stopping.is_some() {
             self.pending.clear();
@@ -570,6 +573,9 @@ impl Warden {
             self.judge(pending);
         }
         self.batch.clear();
+        let lost = self.history.lost();
+        self.senses.let_go.count(Dropped::TableFull, lost - std::mem::replace(&mut self.forgotten, lost));
+        self.senses.let_go.tell(now);
     }
 
     fn judge(&mut self, pending: Pending) {
@@ -633,6 +639,9 @@ impl Warden {
             let wanted = Wanted { policy: &policy, rule, subject, scope, victim: victim_id, notice };
             let way = self.climbs.way(&self.senses.tree, &wanted, decided);
             if way != Way::Free {
+                if way == Way::NoPlace && !is_event(&notice) {
+                    self.senses.let_go.count(Dropped::NoPlace, 1);
+                }
                 if way == Way::Hurry {
                     let Warden { clock, court, senses, history, records, poller, climbs, switches, .. } = self;
                     climbs.bring_forward(&wanted, &mut Means { clock, court, senses, history, records, poller, switches });

@@ -11,6 +11,7 @@ use super::Pending;
 use super::court::Sight;
 use super::deaf::Deaf;
 use super::kernels_turn::KernelsTurn;
+use super::let_go::LetGo;
 use super::levels::Sample;
 use super::oom_group::{News, OomGroups};
 use super::published::Subject;
@@ -23,7 +24,7 @@ use crate::cgroup::root::Root;
 use crate::decide::facts::NodeFacts;
 use crate::decide::verdict::Notice;
 use crate::policy::model::{EventKind, LmsLevel, Policy, Psi, PsiKind, Trigger};
-use crate::record::counters::{Counters, Sensing as Gauge};
+use crate::record::counters::{Counters, Dropped, Sensing as Gauge};
 use crate::record::groups::GroupReader;
 use crate::record::rules::RuleCounters;
 use crate::sense::clerk::{Clerk, Errand, Reply};
@@ -71,6 +72,8 @@ pub struct Senses {
     pub(super) troubled: Vec<GroupId>,
     /// Quick looks below groups that are about to die.
     pub(super) glances: Glances,
+    /// Notices that there was no room or time for.
+    pub(super) let_go: LetGo,
     /// Kills that the kernel makes itself by memory.oom.group.
     pub(super) kernels_turn: KernelsTurn,
     pub(super) timer_due: Option<Duration>,
@@ -96,9 +99,12 @@ pub struct Census {
 
 /// Adds a notice, unless the same rule and subject wait already or there is no room: what lasts comes again. An event
 /// does not, a kill by the kernel above all, so it takes the place of another kind of notice.
-pub fn push(pending: &mut Vec<Pending>, one: Pending) {
+/// Whether one was let go.
+#[must_use]
+pub fn push(pending: &mut Vec<Pending>, one: Pending) -> bool {
     let room = pending.len() < pending.capacity();
     let known = pending.iter_mut().find(|other| other.rule == one.rule && other.subject == one.subject);
+    let is_new = known.is_none();
     match known {
         Some(other) if is_weightier(&one.notice, &other.notice) => *other = one,
         Some(_) => {}
@@ -115,6 +121,7 @@ pub fn push(pending: &mut Vec<Pending>, one: Pending) {
         }
         None => {}
     }
+    is_new && !room
 }
 
 /// Whether of two notices for the same rule and subject the new one is to be judged: kills by the kernel before other
@@ -145,6 +152,7 @@ impl Senses {
     ///
     /// # Errors
     /// What could not be opened.
+    #[expect(clippy::too_many_arguments, reason = "what it is made of; a struct of them would only rename them")]
     pub fn open(
         root: Arc<Root>,
         policy: &Arc<Policy>,
@@ -153,6 +161,7 @@ impl Senses {
         signal: Signal,
         mail: Arc<EventFd>,
         oom_groups: OomGroups,
+        let_go: LetGo,
     ) -> io::Result<Senses> {
         let mut buffer = ReadBuf::new();
         // Without the right to lock, everything works but is slower when the node starves; the start says so.
@@ -178,6 +187,7 @@ impl Senses {
             renewed: Vec::new(),
             troubled: Vec::with_capacity(TROUBLED),
             glances,
+            let_go,
             kernels_turn: KernelsTurn::default(),
             timer_due: None,
             trend_due: None,
@@ -397,6 +407,15 @@ impl Senses {
         }
     }
 
+    /// Adds a notice. Whether it, or another one for its sake, was let go: that is counted.
+    pub fn notice(&mut self, pending: &mut Vec<Pending>, one: Pending) -> bool {
+        let let_go = push(pending, one);
+        if let_go {
+            self.let_go.count(Dropped::QueueFull, 1);
+        }
+        let_go
+    }
+
     /// A counter rose at `place`: who is the subject?
     #[expect(clippy::too_many_arguments, reason = "what a notice concerns; a struct of borrows would only rename them")]
     fn risen(
@@ -423,15 +442,19 @@ impl Senses {
             };
             let Some(subject) = subject else { continue };
             let tells_trouble = matches!(kind, EventKind::High | EventKind::Max | EventKind::Oom);
-            if tells_trouble && self.troubled.len() < TROUBLED && !self.troubled.contains(&subject) {
-                self.troubled.push(subject);
+            if tells_trouble && !self.troubled.contains(&subject) {
+                if self.troubled.len() < TROUBLED {
+                    self.troubled.push(subject);
+                } else {
+                    self.let_go.count(Dropped::TroubledFull, 1);
+                }
             }
             for (index, when) in the_rule.when.iter().enumerate() {
                 if *when == Trigger::Event(kind) {
                     if let Some(counters) = rules.get(rule) {
                         counters.trigger_event(index);
                     }
-                    push(pending, Pending { rule: rule_index(rule), subject, notice, arrived: now, weight: (0, 0) });
+                    self.notice(pending, Pending { rule: rule_index(rule), subject, notice, arrived: now, weight: (0, 0) });
                 }
             }
         }

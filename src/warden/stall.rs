@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Pending;
-use super::senses::{Senses, below, push, rule_index};
+use super::senses::{Senses, below, rule_index};
 use crate::cgroup::GroupId;
 use crate::cgroup::group::File;
 use crate::cgroup::parse;
@@ -209,15 +209,17 @@ impl Senses {
         rules: &[RuleCounters],
         pending: &mut Vec<Pending>,
     ) {
-        let Some(node) = self.tree.slot_of(group).and_then(|slot| self.tree.get(slot)) else { return };
-        for rule in node.class.subject_of.iter() {
+        let Some(subject_of) = self.tree.slot_of(group).and_then(|slot| self.tree.get(slot)).map(|node| node.class.subject_of) else {
+            return;
+        };
+        for rule in subject_of.iter() {
             let Some(the_rule) = policy.rules.get(rule) else { continue };
             for (index, when) in the_rule.when.iter().enumerate() {
                 if *when == Trigger::Psi(psi) {
                     if let Some(counters) = rules.get(rule) {
                         counters.trigger_event(index);
                     }
-                    push(
+                    self.notice(
                         pending,
                         Pending { rule: rule_index(rule), subject: group, notice: Notice::Psi(psi), arrived: now, weight: (0, 0) },
                     );

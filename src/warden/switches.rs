@@ -5,7 +5,7 @@
 //! taken back, and its end is waited for and recorded. An open breaker lets a ladder under way go to its end.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::Warden;
 use super::climbs::Means;
@@ -15,6 +15,7 @@ use crate::cgroup::path::GroupPath;
 use crate::decide::breaker::{Breaker, EVERY_RULE, Limits, Open};
 use crate::policy::model::Policy;
 use crate::record::board::{Board, LONGEST_PAUSE, MOST_BREAKERS, Module, Order};
+use crate::record::by::By;
 use crate::record::model::Outcome;
 
 /// Kills that are remembered for the breaker.
@@ -31,6 +32,7 @@ pub struct Switches {
     /// The name of the node, which the module's rules are about.
     root: GroupPath,
     paused_until: Option<Duration>,
+    paused_by: Option<By>,
     /// Breakers that are known to be open, and a place for the next look at them.
     open: Vec<Open>,
     seen: Vec<Open>,
@@ -52,6 +54,7 @@ impl Switches {
             limits: Limits::of(policy),
             root: GroupPath::root(),
             paused_until: None,
+            paused_by: None,
             open: Vec::with_capacity(MOST_BREAKERS),
             seen: Vec::with_capacity(MOST_BREAKERS),
             number: 0,
@@ -126,6 +129,15 @@ impl Switches {
     }
 }
 
+/// Whose order it was, as a log line goes on.
+struct Whose(Option<By>);
+
+impl std::fmt::Display for Whose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |by| write!(f, " by {by}"))
+    }
+}
+
 /// Whether two are about the same rule and subject.
 fn same(one: &Open, other: &Open) -> bool {
     one.rule == other.rule && one.subject == other.subject
@@ -134,19 +146,19 @@ fn same(one: &Open, other: &Open) -> bool {
 impl Warden {
     /// Does as the on-call said.
     pub(super) fn take_order(&mut self) {
-        let Some((order, ticket)) = self.switches.board.take_order() else { return };
+        let Some((order, by, ticket)) = self.switches.board.take_order() else { return };
         match order {
-            Order::Pause(time) => self.pause(time),
-            Order::Resume => self.resume("resumed"),
+            Order::Pause(time) => self.pause(time, by),
+            Order::Resume => self.resume(format_args!("resumed{}", Whose(by))),
         }
         self.show();
         self.switches.board.done(ticket);
     }
 
     /// No deed from now on for so long.
-    pub(super) fn pause(&mut self, time: Duration) {
+    pub(super) fn pause(&mut self, time: Duration, by: Option<By>) {
         let (time, now) = (time.min(LONGEST_PAUSE), self.clock.now());
-        self.switches.paused_until = Some(now + time);
+        (self.switches.paused_until, self.switches.paused_by) = (Some(now + time), by);
         self.switches.changed();
         self.senses.hands_off = true;
         self.senses.oom_groups.allow(false);
@@ -154,13 +166,14 @@ impl Warden {
         self.leave_module();
         let Warden { clock, court, senses, history, records, poller, climbs, switches, .. } = self;
         climbs.halt(&mut Means { clock, court, senses, history, records, poller, switches });
-        tracing::warn!("deeds are paused for {} s: nobody is killed, sensing and recording go on", time.as_secs());
+        tracing::warn!("deeds are paused for {} s{}: nobody is killed, sensing and recording go on", time.as_secs(), Whose(by));
     }
 
-    fn resume(&mut self, why: &str) {
+    fn resume(&mut self, why: std::fmt::Arguments<'_>) {
         if self.switches.paused_until.take().is_none() {
             return;
         }
+        self.switches.paused_by = None;
         self.switches.changed();
         self.senses.hands_off = false;
         self.senses.oom_groups.allow(true);
@@ -183,7 +196,7 @@ impl Warden {
     pub(super) fn mind_switches(&mut self) {
         let now = self.clock.now();
         if self.switches.paused_until.is_some_and(|until| until <= now) {
-            self.resume("the pause is over");
+            self.resume(format_args!("the pause is over"));
         }
         if self.switches.breakers_due.is_some_and(|due| due <= now) {
             self.breakers_changed(now);
@@ -243,11 +256,12 @@ impl Warden {
     fn show(&mut self) {
         let now = self.clock.now();
         let Warden { switches, senses, .. } = self;
-        let Switches { board, open, number, paused_until, .. } = &*switches;
+        let Switches { board, open, number, paused_until, paused_by, .. } = &*switches;
         let module = senses.signal.report().map(|report| Module { report: *report, handler: senses.signal.is_enlisted() });
         let Census { groups, timed_groups, armed, timed_triggers } = senses.census();
         let shown = board.show(|standing| {
-            standing.shown = SystemTime::now();
+            standing.shown = Instant::now();
+            standing.paused_by = *paused_by;
             standing.paused_until = paused_until.map(|until| standing.shown + until.saturating_sub(now));
             standing.breakers_open = *number;
             standing.breakers.clear();

@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use super::*;
 use crate::policy::model::{KillWhat, WarnSignal};
 
@@ -90,6 +92,41 @@ fn a_stuck_kill_is_tried_another_way_and_turns_to_nobody_else() {
     assert_eq!(ladder.deadline_passed(&[KILL], at(7000), &mut records), Next::End(End::Lingers));
     let deadline = |name| (name, RungOutcome::Deadline);
     assert_eq!(outcomes(&records), [deadline(RungName::Kill), deadline(RungName::Kill), deadline(RungName::Verify)]);
+}
+
+/// Under a shortage of the node the first are signalled long before cgroup.kill can be written.
+#[test]
+fn the_first_sigkill_is_the_moment_of_the_kill_and_the_last_one_begins_the_wait() {
+    let (mut ladder, _, mut records) = start(&[KILL]);
+    let done = Done { sent: Some(Instant::now()), ..ok(3) };
+    assert_eq!(ladder.deed_done(&[KILL], done, Sent { first: at(2), last: at(700) }, at(900), &mut records), Next::Wait);
+    assert_eq!((ladder.killed_at, ladder.deadline()), (Some(at(2)), at(5700)));
+    ladder.gone(at(710), &mut records);
+    let times: Vec<_> = records.iter().map(|rung| (rung.at, rung.took, rung.sent)).collect();
+    assert_eq!(times, [(at(0), at(2), Some(at(2))), (at(2), at(708), None)]);
+}
+
+/// The first try was given up for being slow, and its actor tells in the end that it was the first.
+#[test]
+fn the_earliest_sigkill_counts_whichever_try_it_was_of() {
+    let (mut ladder, _, mut records) = start(&[KILL]);
+    assert_eq!(ladder.deadline_passed(&[KILL], at(1000), &mut records), Next::Do(Deed::KillProcesses));
+    ladder.deed_done(&[KILL], ok(2), at(1010), at(1010), &mut records);
+    assert_eq!(ladder.killed_at, Some(at(1010)));
+    ladder.killed_by(at(3));
+    ladder.killed_by(at(2000));
+    assert_eq!(ladder.killed_at, Some(at(3)));
+}
+
+#[test]
+fn a_kill_that_met_nobody_killed_nobody() {
+    let (mut ladder, _, mut records) = start(&[TERM, KILL]);
+    ladder.deed_done(&[TERM, KILL], ok(0), at(1), at(1), &mut records);
+    assert!(!ladder.was_termed());
+    let (mut late, _, mut its_records) = start(&[KILL]);
+    assert_eq!(late.deed_done(&[KILL], Done { nobody: true, ..ok(0) }, at(2), at(2), &mut its_records), Next::Wait);
+    assert_eq!(late.killed_at, None);
+    assert_eq!(late.gone(at(3), &mut its_records), Next::End(End::Gone));
 }
 
 #[test]

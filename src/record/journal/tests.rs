@@ -29,7 +29,7 @@ fn a_kill_as_it_stands_in_the_journal() {
         r#""identity":{"namespace":null,"pod":null,"pod_uid":null,"container":null},"#,
         r#""rungs":[{"name":"kill","outcome":"done","at_us":300,"took_us":150,"processes":5},"#,
         r#"{"name":"verify","outcome":"empty","at_us":450,"took_us":12000}],"outcome":"killed","processes_killed":5,"#,
-        r#""freed_bytes":92274688,"latency_us":{"notice":20,"decide":200,"kill":450,"empty":12450},"#,
+        r#""processes_ended":0,"freed_bytes":92274688,"latency_us":{"notice":20,"decide":200,"kill":450,"empty":12450},"#,
         r#""facts":{"groups":[]}}"#,
     );
     assert_eq!(line(&killed(), &context()).expect("a line"), expected);

@@ -46,7 +46,7 @@ impl Told {
 
     fn lines(&mut self, ms: u64, lines: impl IntoIterator<Item = Line>) {
         for line in lines {
-            self.book.line(line, at(ms), ZERO, |_| None);
+            self.book.line(line, at(ms), ZERO, |_| Seen::default());
         }
     }
 
@@ -163,11 +163,82 @@ fn a_forged_comm_is_told_by_the_line_that_cannot_be_forged() {
     }
 }
 
+/// The line about a thread: another pid, and the thread's own comm and user.
+fn killed_thread(scope: Scope, comm: &str, pid: u32, uid: u32) -> Line {
+    let Line::Killed(killed) = killed(scope, comm, pid) else { panic!("no kill") };
+    Line::Killed(Killed { uid: Some(uid), ..killed })
+}
+
+#[test]
+fn a_kill_that_names_a_thread_has_the_record_of_its_process() {
+    // By the order of the lines, and by what /proc still tells of the thread.
+    for (process, uid) in [(None, 0), (Some(4), 0), (Some(4), 77)] {
+        let mut told = Told::new(true);
+        told.lines(10, [summary(Some("/a"), "/a/b", "main", 4)]);
+        told.book.line(killed_thread(Scope::Memcg, "worker", 9, uid), at(10), ZERO, |_| Seen { group: None, process });
+        told.book.counted(1, at(10));
+        let kills = told.settle(700, vec![rise("/a/b", 1)]);
+        let [kill] = &kills[..] else { panic!("{kills:?}") };
+        let victim = kill.victim.as_ref().unwrap();
+        assert_eq!((victim.pid, &victim.comm[..], kill.thread), (4, &b"main"[..], Some(9)));
+        assert_eq!((kill.constraint, &kill.oom_memcg, &kill.group), (Some(Constraint::Memcg), &Some(path("/a")), &Some(path("/a/b"))));
+        assert_eq!((kill.counted, victim.uid), (1, Some(uid)));
+    }
+}
+
+#[test]
+fn a_kill_of_somebody_else_takes_no_summary_that_is_not_its_own() {
+    let thread = |scope, uid| killed_thread(scope, "worker", 9, uid);
+    let of = |process| Seen { group: None, process };
+    let announced = || vec![summary(Some("/a"), "/a/b", "main", 4)];
+    for (why, before, line, seen) in [
+        ("another shortage", announced(), thread(Scope::Global, 0), of(Some(4))),
+        ("another user", announced(), thread(Scope::Memcg, 77), of(None)),
+        ("another process", announced(), thread(Scope::Memcg, 0), of(Some(5))),
+        ("lines are missing", [announced(), vec![Line::Gap]].concat(), thread(Scope::Memcg, 0), of(None)),
+        ("it was not needed", [announced(), vec![Line::Skipped]].concat(), thread(Scope::Memcg, 0), of(Some(4))),
+        ("it was another's", [announced(), vec![killed(Scope::Memcg, "main", 4)]].concat(), thread(Scope::Memcg, 0), of(None)),
+    ] {
+        let mut told = Told::new(true);
+        told.lines(10, before);
+        told.book.line(line, at(10), ZERO, |_| seen);
+        told.book.counted(2, at(10));
+        let kills = told.settle(700, Vec::new());
+        let last = kills.iter().rfind(|kill| kill.victim.as_ref().is_some_and(|victim| victim.comm == b"worker")).unwrap();
+        assert_eq!((last.constraint, &last.oom_memcg, &last.group), (None, &None, &None), "{why}");
+    }
+}
+
+#[test]
+fn a_thread_without_a_summary_is_told_by_its_process() {
+    let mut told = Told::new(true);
+    told.book.line(killed_thread(Scope::Memcg, "worker", 9, 0), at(10), ZERO, |_| Seen { group: Some(b"/b".to_vec()), process: Some(4) });
+    told.book.counted(1, at(10));
+    let kills = told.settle(700, vec![rise("/b", 1)]);
+    let [kill] = &kills[..] else { panic!("{kills:?}") };
+    assert_eq!((kill.victim.as_ref().unwrap().pid, kill.thread, &kill.group), (4, Some(9), &Some(path("/b"))));
+}
+
+/// A thread may take any comm, so that it chooses no reading of the names.
+#[test]
+fn a_threads_comm_settles_no_names() {
+    let (limit, group) = ("/a", "/a/b,task=x");
+    let line = summary(Some(limit), group, "hog", 4);
+    let Line::Summary(read) = &line else { panic!("no summary") };
+    let forged = read.readings.iter().find(|reading| reading.task_memcg != group.as_bytes());
+    let comm = forged.map_or("x".to_owned(), |reading| String::from_utf8_lossy(&reading.comm).into_owned());
+    let mut told = Told::new(true);
+    told.lines(10, [line.clone(), killed_thread(Scope::Memcg, &comm, 9, 0)]);
+    told.book.counted(1, at(10));
+    let kills = told.settle(700, vec![rise(group, 1)]);
+    assert_eq!(kills.iter().map(|kill| kill.group.clone()).collect::<Vec<_>>(), [Some(path(group))]);
+}
+
 #[test]
 fn kills_without_a_summary_are_placed_by_proc_or_by_the_only_group_that_counted() {
     let mut told = Told::new(true);
     told.lines(10, [killed(Scope::Memcg, "x", 4), killed(Scope::Memcg, "x", 5)]);
-    told.book.line(killed(Scope::Memcg, "y", 6), at(10), ZERO, |_| Some(b"/b".to_vec()));
+    told.book.line(killed(Scope::Memcg, "y", 6), at(10), ZERO, |_| Seen { group: Some(b"/b".to_vec()), process: None });
     told.book.counted(3, at(10));
     let kills = told.settle(700, vec![rise("/a", 2), rise("/b", 1)]);
     let groups: Vec<_> = kills.iter().map(|kill| kill.group.clone()).collect();
@@ -206,10 +277,10 @@ fn below_a_subtree_others_kills_are_not_ours() {
     let mut book = Book::new(names, true);
     for (pid, group) in [(1, "/tenant/a"), (2, "/other/a"), (3, "/tenants")] {
         for line in [summary(Some(group), group, "x", pid), killed(Scope::Memcg, "x", pid)] {
-            book.line(line, at(1), ZERO, |_| None);
+            book.line(line, at(1), ZERO, |_| Seen::default());
         }
     }
-    book.line(killed(Scope::Memcg, "x", 4), at(1), ZERO, |_| None);
+    book.line(killed(Scope::Memcg, "x", 4), at(1), ZERO, |_| Seen::default());
     book.counted(1, at(1));
     let mut kills = Vec::new();
     book.settle(at(700), ZERO, false, vec![rise("/a", 1)], |kill| kills.push(kill));
@@ -227,6 +298,7 @@ proptest::proptest! {
             match kind {
                 0 => told.lines(now, [killed(Scope::Memcg, "x", 4)]),
                 1 => told.lines(now, [killed(Scope::Global, "y", 5)]),
+                2 if number == 0 => told.lines(now, [Line::Gap, Line::Skipped, killed_thread(Scope::Memcg, "t", 9, 0)]),
                 2 => told.lines(now, [whole("/a")]),
                 3 => told.lines(now, [summary(Some("/a"), "/a", "x", 4)]),
                 _ => {

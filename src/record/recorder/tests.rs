@@ -35,7 +35,7 @@ fn what_is_submitted_is_written_before_the_end() {
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["outcome"].as_str().expect("text").to_owned())
         .collect();
-    assert_eq!(outcomes, ["killed", "recovered", "no_victim", "failed", "observed", "paused", "breaker", "hurried", "put_off"]);
+    assert_eq!(outcomes, ["killed", "ended", "recovered", "no_victim", "failed", "observed", "paused", "breaker", "hurried", "put_off"]);
     assert_eq!(counters.journal_dropped().get(), 0);
 }
 

@@ -1,4 +1,4 @@
-use super::super::model::{Outcome, RungOutcome};
+use super::super::model::{Outcome, RungName, RungOutcome};
 use super::super::testing::{MIB, PSI, candidate, killed, path, policy, record};
 use super::*;
 use crate::decide::facts::LmsFacts;
@@ -16,6 +16,21 @@ fn a_kill_in_one_line() {
     kill.freed_bytes = None;
     kill.latency.empty = None;
     assert!(log_line(&kill).contains(": 1 process, empty after psi"), "{}", log_line(&kill));
+}
+
+#[test]
+fn who_left_by_himself_is_not_said_to_be_killed() {
+    let mut record = killed();
+    (record.processes_killed, record.processes_ended) = (Some(2), Some(3));
+    assert!(log_line(&record).contains(": 2 processes killed, 3 left before, 88MiB freed, empty"), "{}", log_line(&record));
+    (record.outcome, record.processes_killed, record.processes_ended) = (Outcome::Ended, Some(0), Some(5));
+    record.rungs.truncate(1);
+    (record.rungs[0].name, record.rungs[0].outcome) = (RungName::Term, RungOutcome::Empty);
+    assert_eq!(
+        log_line(&record),
+        "/tenants.slice/a left by itself before rule tenant-thrashing killed it: 5 processes, 88MiB freed, empty 12.4ms after psi: full \
+         100ms/500ms at /tenants.slice/a: term empty in 150us"
+    );
 }
 
 #[test]

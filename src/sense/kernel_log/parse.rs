@@ -1,4 +1,5 @@
-//! Lines of the kernel's log that tell of an OOM kill (mm/oom_kill.c, 5.4 to 6.12), read as hostile text.
+//! Lines of the kernel's log that tell of an OOM kill (mm/oom_kill.c, 5.2 to 6.17), read as hostile
+//! text.
 //!
 //! A comm may be any 15 bytes and a group's name nearly anything, so that both can hold what looks like the next field. What
 //! can't be forged is what the kernel writes behind them: numbers, and slashes, which no name holds. Where a line can still be
@@ -13,6 +14,15 @@ const READINGS: usize = 16;
 /// Printk cuts what it is given in one piece off at some 1000 bytes: a longer path is not known to its end.
 const PATH_BYTES: usize = 900;
 
+/// What a kill is introduced by.
+const MESSAGES: [(&[u8], Scope); 3] = [
+    (b"Memory cgroup out of memory: ", Scope::Memcg),
+    (b"Out of memory: ", Scope::Global),
+    (b"Out of memory (oom_kill_allocating_task): ", Scope::Global),
+];
+/// In the place of a path that the kernel has no room for (beyond 4096 bytes), or can't make.
+const NO_PATHS: [&[u8]; 2] = [b"(name too long)", b"(error)"];
+
 /// One record of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
@@ -22,6 +32,8 @@ pub struct Record<'a> {
     pub number: Option<u64>,
     /// It goes on with a former record that was not ended.
     pub continues: bool,
+    /// Records between the last one and this were lost.
+    pub after_gap: bool,
     /// The text, its bytes as the kernel had them.
     pub text: Cow<'a, [u8]>,
 }
@@ -103,9 +115,9 @@ pub struct Reading {
 pub struct Summary {
     /// What the allocation was bound to.
     pub constraint: Constraint,
-    /// The victim.
+    /// The victim: always a process.
     pub pid: u32,
-    /// Its real user.
+    /// Its real user. The kernel writes it as a signed number, those from 2^31 on as negative ones.
     pub uid: u32,
     /// Every way to read the names; empty where they are cut off.
     pub readings: Vec<Reading>,
@@ -116,7 +128,7 @@ pub struct Summary {
 pub struct Killed {
     /// Whose memory was short.
     pub scope: Scope,
-    /// The process.
+    /// The process; of one whose main thread has exited, the thread that holds its memory.
     pub pid: u32,
     /// Its comm.
     pub comm: Vec<u8>,
@@ -150,6 +162,11 @@ pub enum Line {
     Summary(Summary),
     /// Who was killed.
     Killed(Killed),
+    /// `...: OOM victim PID (COMM) is already exiting. Skip killing the task`: what a summary
+    /// announced was not needed.
+    Skipped,
+    /// Records were lost here: what follows need not belong to what was before.
+    Gap,
     /// `Tasks in PATH are going to be killed due to memory.oom.group set`: everybody below that group goes as well.
     WholeGroup(Vec<u8>),
 }
@@ -164,10 +181,18 @@ pub fn kmsg(record: &[u8]) -> Option<Record<'_>> {
     let number = number(fields.next()?)?;
     let flags = fields.nth(1)?;
     let text = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    Some(Record { by_kernel: priority >> 3 == 0, number: Some(number), continues: flags.contains(&b'c'), text: unescaped(text) })
+    Some(Record {
+        by_kernel: priority >> 3 == 0,
+        number: Some(number),
+        continues: flags.contains(&b'c'),
+        after_gap: false,
+        text: unescaped(text),
+    })
 }
 
 /// A line as syslog(2) gives it: `<PRIORITY>[TIME] TEXT`, perhaps with `[CALLER]` behind the time.
+/// It does not tell what goes on with a former record; parts of a summary begin with a comma or a
+/// slash, and hardly anything else does.
 #[must_use]
 pub fn syslog(line: &[u8]) -> Option<Record<'_>> {
     let (priority, mut text) = split_at(line.strip_prefix(b"<")?, b">")?;
@@ -181,7 +206,13 @@ pub fn syslog(line: &[u8]) -> Option<Record<'_>> {
         }
     }
     let text = text.strip_prefix(b" ").unwrap_or(text);
-    Some(Record { by_kernel: priority >> 3 == 0, number: None, continues: false, text: Cow::Borrowed(text) })
+    Some(Record {
+        by_kernel: priority >> 3 == 0,
+        number: None,
+        continues: text.starts_with(b",") || text.starts_with(b"/"),
+        after_gap: false,
+        text: Cow::Borrowed(text),
+    })
 }
 
 /// Takes `\xNN` back. Nothing else is escaped, a backslash itself is.
@@ -221,6 +252,9 @@ pub fn line(text: &[u8]) -> Option<Line> {
         let path = rest.strip_suffix(b" are going to be killed due to memory.oom.group set")?;
         return is_path(path).then(|| Line::WholeGroup(path.to_vec()));
     }
+    if is_skipped(text) {
+        return Some(Line::Skipped);
+    }
     killed(text).map(Line::Killed)
 }
 
@@ -231,12 +265,8 @@ pub fn is_begun(text: &[u8]) -> bool {
 }
 
 fn killed(text: &[u8]) -> Option<Killed> {
-    const MESSAGES: [(&[u8], Scope); 3] = [
-        (b"Memory cgroup out of memory: Killed process ", Scope::Memcg),
-        (b"Out of memory: Killed process ", Scope::Global),
-        (b"Out of memory (oom_kill_allocating_task): Killed process ", Scope::Global),
-    ];
     let (rest, scope) = MESSAGES.iter().find_map(|(message, scope)| Some((text.strip_prefix(*message)?, *scope)))?;
+    let rest = rest.strip_prefix(b"Killed process ")?;
     let (pid, rest) = split_at(rest, b" (")?;
     // The last one: behind the true one stand numbers and fixed words only.
     let at = rfind(rest, b") total-vm:")?;
@@ -244,17 +274,11 @@ fn killed(text: &[u8]) -> Option<Killed> {
     let (total_vm, tail) = field(tail, b"total-vm:", b"kB, ")?;
     let (anon_rss, tail) = field(tail, b"anon-rss:", b"kB, ")?;
     let (file_rss, tail) = field(tail, b"file-rss:", b"kB, ")?;
-    let (shmem_rss, mut tail) = field(tail, b"shmem-rss:", b"kB")?;
-    let (mut uid, mut page_tables, mut oom_score_adj) = (None, None, None);
-    if let Some((user, rest)) = field(tail, b", UID:", b" ") {
-        let (tables, rest) = field(rest, b"pgtables:", b"kB ")?;
-        let adj = std::str::from_utf8(rest.strip_prefix(b"oom_score_adj:")?).ok()?;
-        (uid, page_tables, oom_score_adj) = (Some(u32::try_from(user).ok()?), Some(tables.checked_mul(1024)?), Some(adj.parse().ok()?));
-        tail = b"";
-    }
-    if !tail.is_empty() || comm.len() > COMM_BYTES {
+    let (shmem_rss, tail) = field(tail, b"shmem-rss:", b"kB")?;
+    if comm.len() > COMM_BYTES {
         return None;
     }
+    let Tail { uid, page_tables, oom_score_adj } = killed_tail(tail)?;
     let bytes = |kib: u64| kib.checked_mul(1024);
     let sizes = Sizes {
         total_vm: bytes(total_vm)?,
@@ -266,19 +290,64 @@ fn killed(text: &[u8]) -> Option<Killed> {
     Some(Killed { scope, pid: small(pid)?, comm: comm.to_vec(), uid, sizes, oom_score_adj })
 }
 
+/// What some kernels write behind the sizes.
+#[derive(Default)]
+struct Tail {
+    uid: Option<u32>,
+    page_tables: Option<u64>,
+    oom_score_adj: Option<i32>,
+}
+
+/// Nothing before 5.4; `, UID:N` alone in some distributions' kernels; since 5.4
+/// `, UID:N pgtables:NkB oom_score_adj:N`. More of the kind, as vendors' patches write it, is
+/// passed over; anything else is no such line.
+fn killed_tail(text: &[u8]) -> Option<Tail> {
+    let mut tail = Tail::default();
+    let mut rest = text;
+    while !rest.is_empty() {
+        rest = rest.strip_prefix(b", ").or_else(|| rest.strip_prefix(b" "))?;
+        let end = rest.iter().position(|byte| matches!(byte, b',' | b' ')).unwrap_or(rest.len());
+        let (name, value) = split_at(rest.get(..end)?, b":")?;
+        rest = rest.get(end..)?;
+        let number = value.strip_suffix(b"kB").unwrap_or(value);
+        match name {
+            b"UID" => tail.uid = Some(user(number)?),
+            b"pgtables" => tail.page_tables = Some(self::number(number)?.checked_mul(1024)?),
+            b"oom_score_adj" => tail.oom_score_adj = Some(i32::try_from(signed(number)?).ok()?),
+            _ => {
+                signed(number)?;
+            }
+        }
+    }
+    Some(tail)
+}
+
+/// Whether a `Killed process` line says that there was nobody to kill any more.
+fn is_skipped(text: &[u8]) -> bool {
+    MESSAGES.iter().any(|(message, _)| {
+        let rest = text.strip_prefix(*message).and_then(|rest| rest.strip_prefix(b"OOM victim "));
+        rest.is_some_and(|rest| {
+            rest.first().is_some_and(u8::is_ascii_digit) && rest.ends_with(b") is already exiting. Skip killing the task")
+        })
+    })
+}
+
 fn summary(text: &[u8]) -> Option<Summary> {
     let rest = text.strip_prefix(b"oom-kill:constraint=")?;
     let (word, rest) = split_at(rest, b",")?;
     let constraint = Constraint::ALL.into_iter().find(|constraint| constraint.text() == word)?;
     // From the right: these are numbers, whatever stands before them.
     let at = rfind(rest, b",uid=")?;
-    let (rest, uid) = (rest.get(..at)?, small(rest.get(at + b",uid=".len()..)?)?);
+    let (rest, uid) = (rest.get(..at)?, user(rest.get(at + b",uid=".len()..)?)?);
     let at = rfind(rest, b",pid=")?;
     let (rest, pid) = (rest.get(..at)?, small(rest.get(at + b",pid=".len()..)?)?);
     // Before them stands the name of a cpuset's group, which has no slash in it: the first of these with a slash is the kernel's.
     let memcg = find(rest, b",oom_memcg=/").map(|at| (at, b",oom_memcg=".len(), true));
     let global = find(rest, b",global_oom,task_memcg=/").map(|at| (at, b",global_oom,task_memcg=".len(), false));
-    let (at, length, limited) = [memcg, global].into_iter().flatten().min_by_key(|(at, ..)| *at)?;
+    let unnamed = NO_PATHS.iter().any(|path| find(rest, &[b"memcg=", *path].concat()).is_some());
+    let Some((at, length, limited)) = [memcg, global].into_iter().flatten().min_by_key(|(at, ..)| *at) else {
+        return unnamed.then(|| Summary { constraint, pid, uid, readings: Vec::new() });
+    };
     let names = rest.get(at + length..)?;
     let mut readings = Vec::new();
     let mut is_cut = false;
@@ -304,7 +373,7 @@ fn summary(text: &[u8]) -> Option<Summary> {
     }
     if is_cut {
         readings.clear();
-    } else if readings.is_empty() {
+    } else if readings.is_empty() && !unnamed {
         return None;
     }
     Some(Summary { constraint, pid, uid, readings })
@@ -329,6 +398,19 @@ fn field<'a>(text: &'a [u8], name: &[u8], end: &[u8]) -> Option<(u64, &'a [u8])>
 fn number(digits: &[u8]) -> Option<u64> {
     let are_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     are_digits.then(|| std::str::from_utf8(digits).ok()?.parse().ok()).flatten()
+}
+
+/// A number that may be negative.
+fn signed(text: &[u8]) -> Option<i64> {
+    let digits = text.strip_prefix(b"-");
+    let number = i64::try_from(number(digits.unwrap_or(text))?).ok()?;
+    Some(if digits.is_some() { -number } else { number })
+}
+
+/// A user id, which is unsigned whatever the kernel makes of it.
+fn user(text: &[u8]) -> Option<u32> {
+    let number = signed(text)?;
+    u32::try_from(number).ok().or_else(|| i32::try_from(number).ok().map(i32::cast_unsigned))
 }
 
 fn small(digits: &[u8]) -> Option<u32> {

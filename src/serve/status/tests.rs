@@ -88,7 +88,7 @@ last                  what    group   rule    after                  processes  
 #[test]
 fn what_keeps_it_from_acting_stands_out() {
     let mut status = sample();
-    status.paused = Some(Paused { until: "2023-11-14T22:23:20Z".into(), remaining_seconds: 570 });
+    status.paused = Some(Paused { until: "2023-11-14T22:23:20Z".into(), remaining_seconds: 570, by: None });
     status.policy.is_last = false;
     status.degraded = vec![DegradedStatus { reason: "psi".into(), text: "the kernel has no PSI\nat all".into() }];
     status.ready = false;

@@ -53,7 +53,8 @@ impl Status {
             let _ = writeln!(out, "{}: {}", Styled(DEADLY, format!("DEGRADED ({})", plain(&degraded.reason))), plain(&degraded.text));
         }
         if let Some(paused) = &self.paused {
-            let text = format!("deeds are PAUSED until {} ({} left)", plain(&paused.until), time(paused.remaining_seconds));
+            let by = paused.by.map_or_else(String::new, |by| format!(", by {by}"));
+            let text = format!("deeds are PAUSED until {} ({} left{by})", plain(&paused.until), time(paused.remaining_seconds));
             let _ = writeln!(out, "{}: `oomwarden resume` ends that", Styled(DEADLY, text));
         }
         let _ = writeln!(
@@ -188,7 +189,7 @@ impl Status {
 impl Deed {
     fn style(&self) -> Style {
         match self.outcome.as_deref() {
-            Some("killed" | "failed") => DEADLY,
+            Some("killed" | "ended" | "failed") => DEADLY,
             Some("no_victim" | "breaker" | "paused") => HOLDS,
             _ if self.kind == "kernel_oom" => DEADLY,
             _ => Style::new(),
@@ -204,7 +205,8 @@ impl Deed {
         };
         let or_dash = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), plain);
         let group = if self.victim.is_some() { &self.victim } else { &self.group };
-        let processes = self.processes_killed.map_or_else(|| "-".to_owned(), |count| count.to_string());
+        let gone = if self.outcome.as_deref() == Some("ended") { self.processes_ended } else { self.processes_killed };
+        let processes = gone.map_or_else(|| "-".to_owned(), |count| count.to_string());
         // To the second: `2023-11-14T22:13:20Z`.
         let time = self.time.split_once('.').map_or_else(|| self.time.clone(), |(whole, _)| format!("{whole}Z"));
         [plain(&time), what, or_dash(group), or_dash(&self.rule), or_dash(&self.trigger), processes, bytes(self.freed_bytes, "-")]

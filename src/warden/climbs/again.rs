@@ -38,6 +38,7 @@ impl Climbs {
         let Some(slot) = with.senses.tree.slot_of(climb.victim.id) else { return Look::MayDie };
         let Some(rule) = climb.policy.rules.get(usize::from(climb.rule)) else { return Look::MustLive };
         let strike = with.court.examine(rule, climb.one, slot, now, with.senses, self);
+        climb.present = with.court.processes_below(slot);
         let surprising = !with.senses.knows_all_below(slot, with.court.groups_below(slot));
         if !looked && (surprising || !with.court.unheld.is_empty()) {
             let Senses { tree, glances, .. } = &mut *with.senses;

@@ -30,9 +30,11 @@ pub enum Way {
     Free,
     /// A ladder waits for the same victim, or one inside it: its kill is to come no later than this verdict's would.
     Hurry,
-    /// SIGKILL was sent along the line and memory is on its way back, the same shortage is being dealt with, or there is no
-    /// place for one more ladder.
+    /// SIGKILL was sent along the line and memory is on its way back, or the same shortage is being
+    /// dealt with.
     PutOff,
+    /// There is no place for one more ladder.
+    NoPlace,
 }
 
 /// A verdict to kill, as far as other ladders are concerned.
@@ -103,7 +105,7 @@ impl Climbs {
             }
         }
         if way == Way::Free && self.place(tree, wanted.subject).is_none() {
-            return Way::PutOff;
+            return Way::NoPlace;
         }
         way
     }

@@ -111,6 +111,49 @@ pub fn one_process_at_its_groups_limit() -> Outcome {
     watch.stop()
 }
 
+/// A user that the kernel's log shows as a negative number, as directory services give them out.
+pub fn user_from_2_31_on() -> Outcome {
+    let watch = Watch::start(Setup::default())?;
+    let group = small("k/far")?;
+    for (kills, uid) in [(1, 1_u32 << 31), (2, u32::MAX - 1)] {
+        let mut hog = Work::start(&group, &format!("hog mib=64 uid={uid}"))?;
+        let pid = hog.pid();
+        hog.must_be_killed()?;
+        let lines = watch.all_on_record(kills, 0)?;
+        let line = lines.last().ok_or("no line")?;
+        ensure!(line["uid"] == uid && line["pid"] == pid && line["evidence"]["source"] == "log", "{line}");
+        ensure!(line["constraint"] == "memcg" && line["oom_memcg"] == "/k/far" && line["group"] == "/k/far", "{line}");
+        group.wait_empty()?;
+    }
+    watch.stop()
+}
+
+/// Its main thread has exited: the kernel's log names the process first and then a thread. The
+/// record is the process's, by a limit and by the machine's shortage.
+pub fn process_without_its_main_thread() -> Outcome {
+    let watch = Watch::start(Setup::default())?;
+    let group = small("k/headless")?;
+    let mut work = Work::start(&group, "headless mib=8 grow=64 comm=main-is-gone uid=2147483649")?;
+    let pid = work.pid();
+    work.must_be_killed()?;
+    let lines = watch.all_on_record(1, 0)?;
+    let [line] = &lines[..] else { return Err(format!("{lines:?}")) };
+    ensure!(line["pid"] == pid && line["comm"] == "main-is-gone" && line["uid"] == 2_147_483_649_u32, "{line}");
+    ensure!(line["thread"].as_u64().is_some_and(|thread| thread != u64::from(pid)), "the kernel named no thread: {line}");
+    ensure!(line["constraint"] == "memcg" && line["oom_memcg"] == "/k/headless" && line["group"] == "/k/headless", "{line}");
+    ensure!(line["confirmed"] == true && line["evidence"]["source"] == "log", "{line}");
+    let _ballast = leave_available(85)?;
+    let greedy = Group::new("k/greedy")?;
+    let mut work = Work::start(&greedy, "headless mib=8 grow=1000 comm=greedy")?;
+    let pid = work.pid();
+    work.must_be_killed()?;
+    let lines = watch.all_on_record(1, 1)?;
+    let line = lines.last().ok_or("no line")?;
+    ensure!(line["scope"] == "global" && line["constraint"] == "none" && line["group"] == "/k/greedy", "{line}");
+    ensure!(line["pid"] == pid && line["comm"] == "greedy" && line["thread"].is_u64(), "{line}");
+    watch.stop()
+}
+
 /// memory.oom.group: one line with everybody.
 pub fn whole_group_by_memory_oom_group() -> Outcome {
     let watch = Watch::start(Setup::default())?;

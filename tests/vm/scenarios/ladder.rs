@@ -33,7 +33,9 @@ pub fn sigterm_honoured_in_the_grace_time_is_the_end_of_it() -> Outcome {
     let line = daemon.journalled("the end of the ladder", |line| line["subject"] == "/t/a" && line["rungs"].is_array())?;
     ensure!(rung(&line, "term").is_some(), "no term rung: {line}");
     ensure!(rung(&line, "kill").is_none(), "SIGKILL was sent to who went by itself: {line}");
-    ensure!(line["outcome"] == "killed" || line["outcome"] == "recovered", "the outcome is {}", line["outcome"]);
+    ensure!(line["outcome"] == "ended", "who went by itself has ended, not {}: {line}", line["outcome"]);
+    ensure!(line["processes_killed"] == 0 && line["processes_ended"] == 1 && line["latency_us"]["kill"].is_null(), "{line}");
+    ensure!(daemon.kills("thrash")? == 0.0, "a kill was counted");
     daemon.stop()
 }
 

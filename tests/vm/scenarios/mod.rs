@@ -114,6 +114,8 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         }
         kernel_kills::{
             one_process_at_its_groups_limit,
+            user_from_2_31_on,
+            process_without_its_main_thread,
             whole_group_by_memory_oom_group,
             machine_out_of_memory,
             forged_names_fool_nobody,
@@ -219,6 +221,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             node_without_limits_or_swap_is_relieved_before_the_kernel_kills,
             node_filled_at_full_speed_loses_the_greedy_group_only,
             group_whose_memory_sits_in_zram_dies,
+            kill_is_its_first_sigkill,
         }
         reload::{
             good_policy_takes_over,
@@ -236,6 +239,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         switches::{
             pause_in_the_middle_of_a_ladder,
             pause_survives_a_restart_and_ends_by_itself,
+            clock_that_jumps_ends_no_pause,
             paused_leaves_the_module_alone,
             started_paused_it_takes_a_dead_daemons_table_back,
             breaker_opens_for_one_subject_only,

@@ -1,14 +1,17 @@
 //! The whole node runs low, and no limit of any group says so.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use crate::guest::daemon::{Daemon, candidate};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::guest::daemon::{Daemon, candidate, rung};
 use crate::guest::facts;
 use crate::guest::group::{Group, MIB};
 use crate::guest::system;
 use crate::guest::wait;
 use crate::guest::work::Work;
-use crate::outcome::Outcome;
+use crate::outcome::{Doing, Outcome};
 
 fn node_low(when: &str) -> String {
     format!(
@@ -71,5 +74,30 @@ pub fn group_whose_memory_sits_in_zram_dies() -> Outcome {
     ensure!(usage.is_some_and(|usage| usage > 110 * MIB), "usage leaves swap out: {line}");
     ensure!(line["freed_bytes"].as_u64().is_some_and(|freed| freed > 100 * MIB), "freed_bytes leaves swap out: {line}");
     wait::stays("the resident group lives", Duration::from_millis(500), || resident.running())?;
+    daemon.stop()
+}
+
+/// Under a shortage of the node SIGKILL comes first, then the release of the memory, then
+/// cgroup.kill. What the record calls the kill is the first of these, so nobody dies before it.
+pub fn kill_is_its_first_sigkill() -> Outcome {
+    let a = Group::new("t/a")?;
+    // The small one is gone at once; releasing what the large one holds takes its time.
+    let small = Work::start(&a, "sleep")?;
+    let mut large = Work::holding(&a, 240)?;
+    let pid = Pid::from_raw(small.pid().cast_signed()).ok_or("no pid")?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).doing("open a pidfd")?;
+    let death = std::thread::spawn(move || poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).map(|_| SystemTime::now()));
+    let daemon = Daemon::start(&node_low("available: {below: 256MiB}"))?;
+    large.must_be_killed()?;
+    let died = death.join().map_err(|_| "the observer panicked")?.doing("wait for the small one")?;
+    let line = daemon.killed(&a)?;
+    let (kill, verify) = rung(&line, "kill").zip(rung(&line, "verify")).ok_or_else(|| format!("a rung is missing: {line}"))?;
+    let at = line["latency_us"]["kill"].as_u64().ok_or_else(|| format!("no time of the kill: {line}"))?;
+    let noticed: jiff::Timestamp = line["time"].as_str().unwrap_or_default().parse().doing("understand the time")?;
+    let killed = SystemTime::from(noticed) + Duration::from_micros(at);
+    // A microsecond for the record's, and one for the clock's.
+    ensure!(killed <= died + Duration::from_micros(2), "killed {:?} after its first victim had died: {line}", killed.duration_since(died));
+    ensure!(kill["sent_us"] == at && verify["at_us"] == at, "the rungs tell another moment: {line}");
+    ensure!(line["processes_killed"] == 2 && line["processes_ended"] == 0, "{line}");
     daemon.stop()
 }

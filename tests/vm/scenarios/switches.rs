@@ -69,6 +69,45 @@ pub fn pause_in_the_middle_of_a_ladder() -> Outcome {
     daemon.stop()
 }
 
+/// The wall clock is set days ahead and back: a pause is neither shown as over nor ended, nor made
+/// longer, also over a restart.
+pub fn clock_that_jumps_ends_no_pause() -> Outcome {
+    use nix::time::{ClockId, clock_gettime, clock_settime};
+    const JUMPS: [i64; 2] = [3 * 86_400, -6 * 86_400];
+    let jump = |by: i64| -> Outcome {
+        let now = clock_gettime(ClockId::CLOCK_REALTIME).doing("read the clock")?;
+        let then = nix::sys::time::TimeSpec::new(now.tv_sec() + by, now.tv_nsec());
+        clock_settime(ClockId::CLOCK_REALTIME, then).doing("set the clock")
+    };
+    let mut daemon = Some(Daemon::start(THRASH)?);
+    ask(&["pause", "10m"])?;
+    let check = |daemon: &Daemon| -> Outcome {
+        let status = status()?;
+        let left = status["paused"]["remaining_seconds"].as_u64();
+        ensure!(left.is_some_and(|left| (400..=600).contains(&left)), "the pause is shown as {}", status["paused"]);
+        ensure!(status["paused"]["by"]["uid"] == 0 && status["paused"]["by"]["comm"] == "oomwarden", "by whom? {}", status["paused"]);
+        ensure!(paused(daemon)?, "deeds go on");
+        Ok(())
+    };
+    let mut all = || -> Outcome {
+        for by in JUMPS {
+            jump(by)?;
+            let old = daemon.take().ok_or("no daemon")?;
+            check(&old)?;
+            old.signal(Signal::SIGKILL)?;
+            drop(old);
+            let new = Daemon::start(THRASH)?;
+            check(&new)?;
+            daemon = Some(new);
+        }
+        Ok(())
+    };
+    let went = all();
+    jump(-JUMPS.iter().sum::<i64>())?;
+    went?;
+    daemon.take().ok_or("no daemon")?.stop()
+}
+
 /// A pause survives SIGKILL and a new start with what is left of it, and ends by itself.
 pub fn pause_survives_a_restart_and_ends_by_itself() -> Outcome {
     let daemon = Daemon::start(THRASH)?;

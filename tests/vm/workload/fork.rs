@@ -48,16 +48,25 @@ pub fn zombies(words: &Words) -> Outcome<ExitCode> {
     Ok(super::bystanders::sleep())
 }
 
-/// Fills `mib=` in a thread, which holds it, and ends its main thread: the process lives on without.
+/// Fills `mib=` in a thread, which holds it, and ends its main thread: the process lives on
+/// without. With `grow=` the thread, whose name is `holder`, then fills so much more.
 pub fn headless(words: &Words) -> Outcome<ExitCode> {
-    let mib = words.number("mib", 16)? as usize;
+    let (mib, grow) = (words.number("mib", 16)? as usize, words.number("grow", 0)?);
     let (sender, filled) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
+    let hold = move || {
         let memory = vec![1_u8; mib << 20];
         std::hint::black_box(&memory);
         let _ = sender.send(());
+        if grow > 0 {
+            let main = format!("/proc/self/task/{}/stat", std::process::id());
+            while std::fs::read_to_string(&main).is_ok_and(|stat| !stat.contains(") Z ")) {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            super::hog::fill(grow);
+        }
         super::bystanders::sleep()
-    });
+    };
+    std::thread::Builder::new().name("holder".into()).spawn(hold).doing("start a thread")?;
     filled.recv().doing("start a thread")?;
     // SAFETY: ends this thread alone, which holds no lock; what it owns is leaked.
     unsafe { libc::syscall(libc::SYS_exit, 0) };
