@@ -135,8 +135,7 @@ impl ReadError {
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let slash = if self.group.is_root() { "" } else { "/" };
-        write!(f, "{}{slash}{}: ", self.group, self.file.name().to_string_lossy())?;
+        write!(f, "{}: ", self.group.file(&self.file.name().to_string_lossy()))?;
         match self.cause {
             Cause::Errno(errno) => write!(f, "{errno}"),
             Cause::Parse(error) => write!(f, "{error}"),
