@@ -372,7 +372,7 @@ fn the_commands_say_what_the_daemon_does() {
     assert_eq!(oomwarden(&["resume", "--control", control]), (Some(0), "verdicts are carried out again\n".to_owned(), String::new()));
     let (_, out, _) = oomwarden(&["pause", "--json", "--control", control]);
     assert!(serde_json::from_str::<Value>(&out).unwrap()["paused_until"].is_string());
-    for (time, why) in [("10", "no unit"), ("25h", "24h"), ("soon", "not an amount")] {
+    for (time, why) in [("10", "no unit"), ("25h", "24h"), ("2d", "a pause is 1s to 24h"), ("soon", "not an amount")] {
         let (code, out, messages) = oomwarden(&["pause", time, "--control", control]);
         assert_eq!((code, out.as_str()), (Some(2), ""), "{messages}");
         assert!(messages.contains(why), "{messages}");

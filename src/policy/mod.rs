@@ -93,6 +93,14 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
     values::duration(text).map_err(|bad| format!("{}: {}", bad.message, bad.hint))
 }
 
+/// As [`parse_time`], however long: for callers with a limit of their own.
+///
+/// # Errors
+/// What is wrong, and what to write instead.
+pub fn parse_any_time(text: &str) -> Result<Duration, String> {
+    values::any_duration(text).map_err(|bad| format!("{}: {}", bad.message, bad.hint))
+}
+
 /// Reads an amount of memory as a policy writes it: `64MiB`.
 ///
 /// # Errors

@@ -189,7 +189,7 @@ fn defined_takes(name: &str, value: &str) -> bool {
 proptest! {
     #[test]
     fn no_value_that_the_reader_takes_is_refused(
-        number in "0{0,3}[0-9]{0,4}(\\.[0-9]{0,3})?", unit in "%|B|[KMGT]i?B|kB|ms|s|m|h|x|",
+        number in "0{0,3}[0-9]{0,4}(\\.[0-9]{0,3})?", unit in "%|B|[KMGT]i?B|kB|ms|s|m|h|d|w|x|",
         word in "some|full|usage|age|swap", between in " |  |", tail in "( within )?",
     ) {
         let value = format!("{number}{unit}");
