@@ -20,6 +20,7 @@ use super::{DONE, FAILED, UNSUPPORTED, USAGE};
 use crate::act::listeners;
 use crate::cgroup::root::Root;
 use crate::policy::model::{Mode, Policy, Psi, Trigger};
+use crate::policy::overlooked::{overlooked, warning};
 use crate::policy::{Loaded, Source, parse_bytes};
 use crate::record::board::Board;
 use crate::record::counters::Counters;
@@ -182,6 +183,11 @@ fn control_socket(asked: Option<&ControlAddr>) -> Result<Option<ControlSocket>, 
     }
 }
 
+/// Names files of policy directories that look like policies and are not read.
+fn warn_of_overlooked(paths: &[PathBuf]) {
+    overlooked(paths).iter().for_each(|path| tracing::warn!("{}", warning(path)));
+}
+
 /// What is left of a pause from before the start.
 fn pause_left(state: &StateDir) -> Option<Duration> {
     state::pause::left(state, SystemTime::now()).unwrap_or_else(|error| {
@@ -232,6 +238,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
             counters.policy_fell_back(since);
         }
     }
+    warn_of_overlooked(&args.policy);
     let pulse = Arc::new(Pulse::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?);
     let records = Records::new(RECORDS, 64, counters.journal_dropped());
     let to = args.journal.clone().unwrap_or(JournalTo::Nowhere);
@@ -274,6 +281,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     .map_err(|error| failed(FAILED)(format!("{}: {error}", args.cgroup_root.display())))?;
     let paths = args.policy.clone();
     let again = Box::new(move || {
+        warn_of_overlooked(&paths);
         let sources = sources_of(&paths).map_err(|failure| failure.message)?;
         let policy = load(&sources, args.observe).map_err(|failure| failure.message)?;
         policies.keep(&sources, &policy.hash);
