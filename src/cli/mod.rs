@@ -6,6 +6,7 @@ pub mod completions;
 pub mod doctor;
 pub mod explain;
 pub mod failure;
+mod found;
 pub mod hook_helper;
 pub mod logging;
 pub mod man;

@@ -26,6 +26,7 @@ use crate::record::board::Board;
 use crate::record::counters::Counters;
 use crate::record::file::{Destination, JournalTo, Rotation};
 use crate::record::journal::Context;
+use crate::record::origin::{self, Origin};
 use crate::record::pool::Pool as Records;
 use crate::record::pulse::Pulse;
 use crate::record::recent::Recent;
@@ -198,6 +199,7 @@ fn pause_left(state: &StateDir) -> Option<Duration> {
 
 fn start(args: RunArgs) -> Result<(), Failure> {
     let state = StateDir::new(&args.state);
+    let given = if args.policy.is_empty() { origin::Source::BuiltIn } else { origin::Source::Files };
     let Beginning { policy, sources, instead } = beginning(&args.policy, args.observe, &state)?;
     let policy = Arc::new(policy);
     // Before anything is blocked, locked or raised: hooks are ordinary processes.
@@ -228,6 +230,8 @@ fn start(args: RunArgs) -> Result<(), Failure> {
 
     let counters = Arc::new(Counters::new().map_err(|error| failed(FAILED)(format!("metrics: {error}")))?);
     let policies = Arc::new(state::policy::Keeper::new(state.clone()));
+    let in_force = if instead.is_some() { origin::Source::LastGood } else { given };
+    let origin = Arc::new(Origin::new(&args.policy, state.path_of(state::policy::NAME), args.observe, in_force));
     match instead {
         None => {
             counters.policy_started(SystemTime::now());
@@ -280,6 +284,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     })
     .map_err(|error| failed(FAILED)(format!("{}: {error}", args.cgroup_root.display())))?;
     let paths = args.policy.clone();
+    let loaded = Arc::clone(&origin);
     let again = Box::new(move || {
         warn_of_overlooked(&paths);
         let sources = sources_of(&paths).map_err(|failure| failure.message)?;
@@ -288,12 +293,13 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         if let Some(hooks) = &hooks {
             hooks.prepare(&policy);
         }
+        loaded.set(given);
         Ok(policy)
     });
     reload::start(mailbox, args.policy, Arc::clone(&policy), Arc::clone(&counters), again)
         .map_err(|error| failed(FAILED)(format!("policy reload: {error}")))?;
     let pauses = Arc::new(state::pause::Keeper::new(state));
-    let desk = Desk { board: Some(board), recent: Some(recent), pauses: Some(pauses) };
+    let desk = Desk { board: Some(board), recent: Some(recent), pauses: Some(pauses), origin: Some(origin) };
     if let Some(control) = &control {
         tracing::info!("control socket at {}", control.path().display());
     }

@@ -7,7 +7,7 @@
 //!
 //! What the kernel itself kills is put together by the [`kernel_kills`]' book on the [`witness`]' thread, and goes the same way.
 //! The last lines of the journal are kept in memory ([`recent`]), and the [`board`] is where the server leaves orders for the warden and finds
-//! how it stands.
+//! how it stands; [`origin`] tells it where the policy in force was read.
 //!
 //! Nothing here decides, and nothing here makes the rooms before it wait: a full disk costs lines, counted ones.
 
@@ -20,6 +20,7 @@ pub mod journal;
 pub mod kernel_kills;
 mod lms;
 pub mod model;
+pub mod origin;
 pub mod pool;
 pub mod process;
 pub mod pulse;
