@@ -19,6 +19,7 @@ use super::outside;
 use super::{DONE, FAILED, UNSUPPORTED, USAGE};
 use crate::act::listeners;
 use crate::cgroup::root::Root;
+use crate::doctor::System;
 use crate::policy::model::{Mode, Policy, Psi, Trigger};
 use crate::policy::overlooked::{overlooked, warning};
 use crate::policy::{Loaded, Source, parse_bytes};
@@ -319,6 +320,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         policy.rules.len(),
         if args.observe { ", observing only" } else { "" }
     );
+    name_neighbours(&args.cgroup_root);
     let result = warden.run();
     // Nothing to tell where no service manager listens.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -338,6 +340,15 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     }
     log.flush(FAREWELL);
     result.map_err(|error| failed(FAILED)(format!("epoll: {error}")))
+}
+
+/// Names who else acts on memory here. On a thread of its own: it looks through all processes and unit files.
+fn name_neighbours(cgroup_root: &Path) {
+    let root = cgroup_root.to_owned();
+    let name = move || crate::doctor::neighbours(&System::here(root)).iter().for_each(|line| tracing::warn!("{line}"));
+    if let Err(error) = std::thread::Builder::new().name("neighbours".into()).stack_size(256 * 1024).spawn(name) {
+        tracing::info!("who else acts on memory here is not looked at: {error}; `oomwarden doctor` does it");
+    }
 }
 
 /// Told once the groups are armed.
