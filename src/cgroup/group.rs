@@ -294,6 +294,18 @@ impl Group {
         if fstat(&dir)?.st_ino == self.id.0 { Ok(dir) } else { Err(Errno::NODEV) }
     }
 
+    /// The directory opened for what a held one is not fit for: its extended attributes. Opening a directory that is held takes no lock of it.
+    ///
+    /// # Errors
+    /// As [`Group::reopen_dir`] where it is not held; EACCES, EMFILE.
+    pub fn readable_dir(&self) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match &self.dir {
+            Some(dir) => openat(dir, c".", flags, Mode::empty()),
+            None => openat(self.reopen_dir()?, c".", flags, Mode::empty()),
+        }
+    }
+
     /// `opens`: whether a file that is not held may be opened.
     fn opened(&self, file: File, opens: bool) -> Result<Opened<'_>, Errno> {
         match self.held(file) {

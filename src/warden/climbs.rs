@@ -561,9 +561,13 @@ impl Climbs {
         self.actors.recall(u32::try_from(place).unwrap_or(u32::MAX));
         // All jobs stuck: the deadline of the rung goes on to the next, and by then one may be free.
         let Some(mut job) = self.actors.take() else { return };
-        climb.begun |= matches!(deed, Deed::KillGroup { .. } | Deed::KillProcesses | Deed::KillOne(_));
+        climb.begun |= deed.is_kill();
         job.ladder = self.attempt_key(place, climb);
         job.deed = deed;
+        // A second try after one that was only slow counts nobody twice.
+        let again = deed == Deed::KillProcesses && !climb.ladder.was_refused();
+        job.marked = climb.policy.oomd_xattrs && deed.is_kill() && !again;
+        job.processes = if climb.one { Some(1) } else { climb.processes.map(u64::from) };
         job.hold = senses.signal.device().cloned().zip(climb.hold);
         job.targets.push(Arc::clone(&climb.victim));
         if let Some(top) = senses.tree.slot_of(climb.victim.id) {

@@ -105,6 +105,7 @@ fn every_table_of_the_reader_is_there() {
     defined("/properties/defaults", tables.defaults);
     defined("/properties/limits", tables.limits);
     defined("/properties/kernel", tables.kernel);
+    defined("/properties/systemd", tables.systemd);
     for (name, keys) in [
         ("importance", tables.importance),
         ("rule", tables.rule),
