@@ -1,5 +1,6 @@
 //! What systemd's unit files say of `OOMPolicy=`, and of `Delegate=`, on which its default rests: whether a service is to go on when the kernel
-//! kills one of its processes. And of `ManagedOOMSwap=` and `ManagedOOMMemoryPressure=`: where systemd-oomd is to kill.
+//! kills one of its processes. And of `ManagedOOMSwap=` and `ManagedOOMMemoryPressure=`: where
+//! systemd-oomd is to kill.
 //!
 //! systemd tells it over D-Bus only, and a unit with `continue` has no mark in the cgroup file
 //! system, so the files are read: the fragment, its drop-ins, and `DefaultOOMPolicy=` of
@@ -138,7 +139,8 @@ fn directories(root: &Path, user: bool) -> Vec<PathBuf> {
     (if user { USER } else { SYSTEM }).iter().map(|directory| root.join(directory)).collect()
 }
 
-/// Whether systemd-oomd is to kill in a unit of the system manager, or of a `user`'s: all files taken together.
+/// Whether systemd-oomd is to kill in a unit of the system manager, or of a `user`'s: all files
+/// taken together.
 #[must_use]
 pub fn oomd_kills_in(root: &Path, unit: &str, user: bool) -> bool {
     let (mut swap, mut pressure) = (None, None);
@@ -155,8 +157,9 @@ pub fn oomd_kills_in(root: &Path, unit: &str, user: bool) -> bool {
     [swap, pressure].contains(&Some(true))
 }
 
-/// Names of fragments and of directories of drop-ins in which systemd-oomd is told to kill, whether another file takes that back or not: of units,
-/// of templates (`user@.service`), of all that begin alike (`user-.slice`), of a kind (`slice`).
+/// Names of fragments and of directories of drop-ins in which systemd-oomd is told to kill, whether
+/// another file takes that back or not: of units, of templates (`user@.service`), of all that begin
+/// alike (`user-.slice`), of a kind (`slice`).
 #[must_use]
 pub fn all_that_mention_oomd(root: &Path, user: bool) -> Vec<String> {
     let asks = |path: &Path| {

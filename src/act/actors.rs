@@ -158,11 +158,12 @@ impl Actors {
 
 /// How long a deed waits for the mark of its attempt; `None`: it gets none.
 ///
-/// The second try of a kill is the same attempt. Nor is the kill of one process an attempt to kill the group: systemd would stop the
-/// whole unit for it.
+/// The second try of a kill is the same attempt. Nor is the kill of one process an attempt to kill
+/// the group: systemd would stop the whole unit for it.
 fn patience(deed: Deed, held: bool) -> Option<Duration> {
     match deed {
-        // A mkdir that waits for memory may hold the directory's lock, for as long as the shortage lasts.
+        // A mkdir that waits for memory may hold the directory's lock, for as long as the shortage
+        // lasts.
         Deed::KillGroup { signals_first } if signals_first || held => Some(Duration::ZERO),
         Deed::KillGroup { .. } => Some(marks::PATIENCE),
         _ => None,

@@ -1,13 +1,15 @@
-//! What systemd reads of a kill: the extended attributes `user.oomd_ooms` (attempts to kill the group) and `user.oomd_kill`
-//! (processes killed in it), decimal numbers on the victim's directory.
+//! What systemd reads of a kill: the extended attributes `user.oomd_ooms` (attempts to kill the
+//! group) and `user.oomd_kill` (processes killed in it), decimal numbers on the victim's directory.
 //!
-//! They are what systemd-oomd and Meta's oomd leave there. When a process of a unit ends, and when the unit's group is empty, systemd compares
-//! `user.oomd_ooms` with what it was (`unit_check_oomd_kill` in src/core/cgroup.c): if it has risen, the unit's result is
-//! `oom-kill`, and an entry in the unit's journal tells of it, with the number in `user.oomd_kill` if there is one. So the first is raised before
-//! the kill, the second right after.
+//! They are what systemd-oomd and Meta's oomd leave there. When a process of a unit ends, and when
+//! the unit's group is empty, systemd compares `user.oomd_ooms` with what it was
+//! (`unit_check_oomd_kill` in src/core/cgroup.c): if it has risen, the unit's result is `oom-kill`,
+//! and an entry in the unit's journal tells of it, with the number in `user.oomd_kill` if there is
+//! one. So the first is raised before the kill, the second right after.
 //!
-//! Setting an attribute takes the lock of the directory's inode, which a mkdir there holds while it waits for memory, and allocates in the
-//! kernel. A kill must not wait for either: attributes are set by a thread of their own, and an actor waits for it a few milliseconds at the most.
+//! Setting an attribute takes the lock of the directory's inode, which a mkdir there holds while it
+//! waits for memory, and allocates in the kernel. A kill must not wait for either: attributes are
+//! set by a thread of their own, and an actor waits for it a few milliseconds at the most.
 
 use std::collections::VecDeque;
 use std::ffi::CStr;
@@ -80,8 +82,8 @@ impl Marks {
         Ok(marks)
     }
 
-    /// An attempt to kill the group is about to begin. Returns when that is written, or cannot be, or after `patience`; at once if the thread has
-    /// been stuck for as long with another one.
+    /// An attempt to kill the group is about to begin. Returns when that is written, or cannot be,
+    /// or after `patience`; at once if the thread has been stuck for as long with another one.
     pub fn attempt(&self, group: &Arc<Group>, patience: Duration) {
         let Some(number) = self.raise(group, ATTEMPTS, 1) else { return };
         let until = Instant::now() + patience;

@@ -294,7 +294,8 @@ impl Group {
         if fstat(&dir)?.st_ino == self.id.0 { Ok(dir) } else { Err(Errno::NODEV) }
     }
 
-    /// The directory opened for what a held one is not fit for: its extended attributes. Opening a directory that is held takes no lock of it.
+    /// The directory opened for what a held one is not fit for: its extended attributes. Opening a
+    /// directory that is held takes no lock of it.
     ///
     /// # Errors
     /// As [`Group::reopen_dir`] where it is not held; EACCES, EMFILE.

@@ -19,7 +19,8 @@ use crate::preview::onlooker::Onlooker;
 /// Which policy is asked.
 #[derive(Debug, Args)]
 pub struct PolicyArgs {
-    /// Policy file, or directory of *.yaml; without one that of the oomwarden that is running here, or else the built-in one
+    /// Policy file, or directory of *.yaml; without one that of the oomwarden that is running here,
+    /// or else the built-in one
     #[arg(long, value_name = "FILE-or-DIR", env = "OOMWARDEN_POLICY", value_delimiter = ':')]
     policy: Vec<PathBuf>,
     #[command(flatten)]

@@ -18,7 +18,8 @@ use crate::policy::{Diagnostic, Loaded, ReadError, Source, load, read_sources};
 /// Options of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Policy files, or directories of *.yaml: each is a policy of its own; without any, what the running oomwarden was started with
+    /// Policy files, or directories of *.yaml: each is a policy of its own; without any, what the
+    /// running oomwarden was started with
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]

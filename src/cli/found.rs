@@ -1,4 +1,5 @@
-//! The policy of the oomwarden that is running here, for commands that were given none: asked for at its control socket.
+//! The policy of the oomwarden that is running here, for commands that were given none: asked for
+//! at its control socket.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +16,8 @@ use crate::record::origin::Source;
 use crate::serve::status::{PolicyStatus, Status};
 use crate::state::{StateDir, policy};
 
-/// How long the daemon has for its answer: one that is stuck must not keep a question about a policy.
+/// How long the daemon has for its answer: one that is stuck must not keep a question about a
+/// policy.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the daemon says of its policy.
@@ -57,7 +59,8 @@ impl Daemon {
         format!("{what}, the policy of the oomwarden that is running (process {}){observe}", self.pid)
     }
 
-    /// What is to be said of a policy with this fingerprint that stands in the files; `None`: it is the one in force.
+    /// What is to be said of a policy with this fingerprint that stands in the files; `None`: it is
+    /// the one in force.
     pub(super) fn difference(&self, hash: Option<&str>) -> Option<String> {
         if hash == Some(&self.policy.hash) {
             return None;
@@ -79,7 +82,8 @@ impl Daemon {
         Some(format!("{which} {force} is in force, and the files {files}: {why}"))
     }
 
-    /// The policy in force, and what is to be said of it: from its files if they hold it, else from where the daemon keeps its texts.
+    /// The policy in force, and what is to be said of it: from its files if they hold it, else from
+    /// where the daemon keeps its texts.
     ///
     /// # Errors
     /// Neither of them can be used, or has it.

@@ -342,7 +342,8 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     result.map_err(|error| failed(FAILED)(format!("epoll: {error}")))
 }
 
-/// Names who else acts on memory here. On a thread of its own: it looks through all processes and unit files.
+/// Names who else acts on memory here. On a thread of its own: it looks through all processes and
+/// unit files.
 fn name_neighbours(cgroup_root: &Path) {
     let root = cgroup_root.to_owned();
     let name = move || crate::doctor::neighbours(&System::here(root)).iter().for_each(|line| tracing::warn!("{line}"));

@@ -140,7 +140,8 @@ impl Machine {
         }
     }
 
-    /// The directory below /proc of the process that is judged, or of ourselves where there is none.
+    /// The directory below /proc of the process that is judged, or of ourselves where there is
+    /// none.
     #[must_use]
     pub fn who(&self) -> String {
         who(&self.system)

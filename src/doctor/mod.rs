@@ -147,7 +147,8 @@ pub const CHECKS: &[Check] = &[
     ("kubelet", Needs::Nothing, neighbours::kubelet),
 ];
 
-/// Who else acts on memory here and will be in oomwarden's way, one line each: for the daemon's start. Looks at no group.
+/// Who else acts on memory here and will be in oomwarden's way, one line each: for the daemon's
+/// start. Looks at no group.
 #[must_use]
 pub fn neighbours(system: &System) -> Vec<String> {
     let machine = Machine::without_groups(system);

@@ -52,7 +52,8 @@ pub(super) fn systemd_oomd(machine: &Machine) -> Finding {
     )
 }
 
-/// Stops systemd-oomd for good. Only disabled it is started again by every unit with `ManagedOOM...=kill`.
+/// Stops systemd-oomd for good. Only disabled it is started again by every unit with
+/// `ManagedOOM...=kill`.
 const MASK: &str = "systemctl mask --now systemd-oomd.service systemd-oomd.socket";
 
 /// A unit that asks systemd-oomd to kill.
@@ -64,7 +65,8 @@ struct Managed {
 }
 
 impl Managed {
-    /// Takes that back, as a shell understands it. systemctl sets properties of units only: not of templates, and not of those of all users.
+    /// Takes that back, as a shell understands it. systemctl sets properties of units only: not of
+    /// templates, and not of those of all users.
     fn command(&self) -> String {
         let (stem, kind) = self.name.rsplit_once('.').unwrap_or(("", &self.name));
         if !self.user && !stem.is_empty() && !stem.ends_with('@') && (stem == "-" || !stem.ends_with('-')) {
@@ -87,8 +89,8 @@ fn quoted(word: &str) -> String {
     if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
-/// Units in which systemd-oomd is to kill, by their files and all that overrides them. Of a template, or of what begins alike, those that are there;
-/// where none is, itself.
+/// Units in which systemd-oomd is to kill, by their files and all that overrides them. Of a
+/// template, or of what begins alike, those that are there; where none is, itself.
 fn managed_units(machine: &Machine) -> Vec<Managed> {
     let root = &machine.system.root;
     let mut found: Vec<Managed> = Vec::new();
@@ -107,8 +109,8 @@ fn managed_units(machine: &Machine) -> Vec<Managed> {
     found
 }
 
-/// The system's groups that a template (`user@.service`) or a beginning (`user-.slice`) is about; for anything else, and for units of users, whose
-/// own files count for all of them, none.
+/// The system's groups that a template (`user@.service`) or a beginning (`user-.slice`) is about;
+/// for anything else, and for units of users, whose own files count for all of them, none.
 fn instances(machine: &Machine, name: &str, user: bool) -> Vec<String> {
     let Some((stem, kind)) = name.rsplit_once('.') else { return Vec::new() };
     if user || stem == "-" || !stem.ends_with(['@', '-']) {

@@ -498,7 +498,8 @@ fn systemd_oomd_is_a_neighbour_where_units_ask_it_to_kill() {
     fake.write("root/etc/systemd/system/db.service", "[Service]\nManagedOOMSwap=auto\nManagedOOMPreference=omit\n");
     fake.write("root/etc/systemd/system/README.d/x", "ManagedOOMSwap=kill\n");
     fake.expect("systemd-oomd", Status::Degraded, "kill in -.slice, user@.service:");
-    // What is typed is understood: `-.slice` is no option, and what is only disabled would come back.
+    // What is typed is understood: `-.slice` is no option, and what is only disabled would come
+    // back.
     fake.expect(
         "systemd-oomd",
         Status::Degraded,

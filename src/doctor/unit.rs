@@ -1,5 +1,5 @@
-//! A service of systemd whose rights are judged in the place of the caller's: what its running process has, or, while it is not running, what
-//! its settings give it.
+//! A service of systemd whose rights are judged in the place of the caller's: what its running
+//! process has, or, while it is not running, what its settings give it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -35,7 +35,8 @@ const PROPERTIES: &[&str] = &[
     "ProtectKernelLogs",
 ];
 
-/// Capabilities that a check asks for, by their number in linux/capability.h, as systemd names them.
+/// Capabilities that a check asks for, by their number in linux/capability.h, as systemd names
+/// them.
 const CAPABILITIES: [(u32, &str); 6] =
     [(1, "cap_dac_override"), (5, "cap_kill"), (14, "cap_ipc_lock"), (23, "cap_sys_nice"), (24, "cap_sys_resource"), (34, "cap_syslog")];
 

@@ -7,7 +7,8 @@
 //! meant). Every fault is kept with its place until the end, so that all are shown at once.
 //! [`schema`] tells editors the same form as JSON Schema.
 //!
-//! Only [`files`] reads files, and [`overlooked`] names those that look like policies and are none. What a policy says of one group is asked with [`model::Policy::classify`], once for each
+//! Only [`files`] reads files, and [`overlooked`] names those that look like policies and are none.
+//! What a policy says of one group is asked with [`model::Policy::classify`], once for each
 //! group; which group dies is decided elsewhere.
 
 mod classify;

@@ -1,4 +1,5 @@
-//! Files of a policy directory that look like policies and are not read, because their names do not end in `.yaml`.
+//! Files of a policy directory that look like policies and are not read, because their names do not
+//! end in `.yaml`.
 //!
 //! They are named, not read: a file may have been given such a name to take it out of the policy.
 
@@ -7,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::files::shown_path;
 
-/// The files beside the policies of these directories whose names end in `.yml`, or in `.yaml` in other letters, in order of name. What is no
-/// directory, or can't be read, has none.
+/// The files beside the policies of these directories whose names end in `.yml`, or in `.yaml` in
+/// other letters, in order of name. What is no directory, or can't be read, has none.
 #[must_use]
 pub fn overlooked<P: AsRef<Path>>(paths: &[P]) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = Vec::new();

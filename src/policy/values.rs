@@ -25,7 +25,8 @@ pub(super) const BYTE_UNITS: [(&str, u64); 10] = [
     ("TB", 1_000_000_000_000),
 ];
 
-/// In microseconds. Weeks are longer than any time may be: who writes one is told that, not that there is no such unit.
+/// In microseconds. Weeks are longer than any time may be: who writes one is told that, not that
+/// there is no such unit.
 pub(super) const TIME_UNITS: [(&str, u64); 6] =
     [("ms", 1_000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000), ("d", 24 * 3_600_000_000), ("w", 7 * 24 * 3_600_000_000)];
 

@@ -76,9 +76,11 @@ pub struct PolicyStatus {
     pub mode: String,
     /// Whether it is the one that was offered last; if not, that one was refused.
     pub is_last: bool,
-    /// What it was made of: `files`, `built-in`, or `last-good`; empty from a version that does not tell.
+    /// What it was made of: `files`, `built-in`, or `last-good`; empty from a version that does not
+    /// tell.
     pub source: String,
-    /// The files and directories that the daemon was started with, whether the policy in force is theirs or not; none: the built-in one.
+    /// The files and directories that the daemon was started with, whether the policy in force is
+    /// theirs or not; none: the built-in one.
     pub files: Vec<String>,
     /// Where the daemon keeps the texts of the policy that it took over last.
     pub kept: String,

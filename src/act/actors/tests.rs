@@ -1,4 +1,5 @@
-//! A directory of ordinary files stands in for a group; its attributes are real where the file system has them.
+//! A directory of ordinary files stands in for a group; its attributes are real where the file
+//! system has them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,7 +39,8 @@ fn bench() -> Option<Bench> {
 }
 
 impl Bench {
-    /// Has a deed done, and gives the attributes as soon as they are `expected`, or what they are after a while.
+    /// Has a deed done, and gives the attributes as soon as they are `expected`, or what they are
+    /// after a while.
     fn attributes(&mut self, deed: Deed, marked: bool, processes: Option<u64>, expected: [Option<&str>; 2]) -> [Option<String>; 2] {
         let names = ["user.oomd_ooms", "user.oomd_kill"];
         for name in names {
@@ -55,7 +57,8 @@ impl Bench {
             }
         };
         self.actors.give_back(job);
-        // The last word is the mark's thread's. What is not to come gets a little time to come all the same.
+        // The last word is the mark's thread's. What is not to come gets a little time to come all
+        // the same.
         let until = Instant::now() + if expected == [None; 2] { Duration::from_millis(100) } else { Duration::from_secs(20) };
         loop {
             let now = names.map(|name| value(&self.path, name));
@@ -83,7 +86,8 @@ fn systemd_learns_of_attempts_and_processes_by_deeds_that_kill_and_by_no_others(
         (Deed::KillGroup { signals_first: false }, true, Some(7), [Some("1"), Some("7")]),
         (Deed::KillGroup { signals_first: false }, false, Some(7), [None, None]),
         (Deed::Warn(None), false, Some(7), [None, None]),
-        // Nobody counted before: those that were signalled count, of which there are none by cgroup.kill.
+        // Nobody counted before: those that were signalled count, of which there are none by
+        // cgroup.kill.
         (Deed::KillGroup { signals_first: false }, true, None, [Some("1"), None]),
         // One process is no attempt at the group.
         (Deed::KillOne(pid), true, Some(1), [None, Some("1")]),

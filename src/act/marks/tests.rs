@@ -1,4 +1,5 @@
-//! An ordinary directory stands in for a group's: user attributes are set the same way, where its file system has them.
+//! An ordinary directory stands in for a group's: user attributes are set the same way, where its
+//! file system has them.
 
 use std::fs;
 use std::path::{Path, PathBuf};

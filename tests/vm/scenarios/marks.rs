@@ -28,7 +28,8 @@ fn expect(group: &Group, attempts: &str, killed: &str) -> Outcome {
         .map_err(|error| format!("{error}: {:?}", marks(group)))
 }
 
-/// Attempts and processes are counted on the victim, from one kill to the next, and on nobody else; `explain` asks the daemon for its policy.
+/// Attempts and processes are counted on the victim, from one kill to the next, and on nobody else;
+/// `explain` asks the daemon for its policy.
 pub fn attempts_and_processes_are_counted_on_the_victim() -> Outcome {
     let daemon = Daemon::start(THRASH)?;
     let (b, mut beside) = neighbour("t/b")?;
@@ -65,7 +66,8 @@ pub fn victims_are_not_marked_where_the_policy_says_so() -> Outcome {
     daemon.stop()
 }
 
-/// One process of a group that goes on is counted; it is no attempt to kill the group, for which systemd would stop all of it.
+/// One process of a group that goes on is counted; it is no attempt to kill the group, for which
+/// systemd would stop all of it.
 pub fn one_process_is_no_attempt_at_the_group() -> Outcome {
     let daemon = Daemon::start(&format!("{THRASH}    then:\n      - kill: process\n"))?;
     let a = narrow("t/a")?;
@@ -76,7 +78,8 @@ pub fn one_process_is_no_attempt_at_the_group() -> Outcome {
     daemon.stop()
 }
 
-/// The owner of a delegated subtree marks its victims; where it may not the kill is done all the same, and that is said once.
+/// The owner of a delegated subtree marks its victims; where it may not the kill is done all the
+/// same, and that is said once.
 pub fn owner_of_a_subtree_marks_and_a_refusal_changes_nothing() -> Outcome {
     std::fs::create_dir_all(places::FILES).doing("create the files' directory")?;
     std::fs::set_permissions(places::FILES, std::fs::Permissions::from_mode(0o777)).doing("open the files' directory")?;
