@@ -1,5 +1,6 @@
 //! What systemd's unit files say of `OOMPolicy=`, and of `Delegate=`, on which its default rests: whether a service is to go on when the kernel
-//! kills one of its processes.
+//! kills one of its processes. And of `ManagedOOMSwap=` and `ManagedOOMMemoryPressure=`: where
+//! systemd-oomd is to kill.
 //!
 //! systemd tells it over D-Bus only, and a unit with `continue` has no mark in the cgroup file
 //! system, so the files are read: the fragment, its drop-ins, and `DefaultOOMPolicy=` of
@@ -115,10 +116,8 @@ fn reason(root: &Path, unit: &str, user: bool) -> Option<By> {
 }
 
 fn said(root: &Path, unit: &str, user: bool) -> Said {
-    let directories: Vec<PathBuf> = (if user { USER } else { SYSTEM }).iter().map(|directory| root.join(directory)).collect();
     let (mut policy, mut delegate) = (None, None);
-    let fragment = names(unit).into_iter().find_map(|name| directories.iter().find_map(|directory| read(&directory.join(&name))));
-    for text in fragment.into_iter().chain(drop_ins(&directories, unit)) {
+    for text in texts(root, unit, user) {
         assign(&text, &["Service", "Scope"], "OOMPolicy", OomPolicy::of, &mut policy);
         // Empty is a delegation too, of no controllers: systemd.resource-control(5).
         each_assignment(&text, &["Service"], "Delegate", |value| delegate = Some(!is_false(value)));
@@ -127,6 +126,62 @@ fn said(root: &Path, unit: &str, user: bool) -> Said {
     // die whole where the policy says so.
     let delegated = policy.is_none() && delegate == Some(true);
     Said { policy: policy.or_else(|| default(root, user).filter(|_| !delegated)), delegated }
+}
+
+/// A unit's fragment and its drop-ins, in the order in which they count.
+fn texts(root: &Path, unit: &str, user: bool) -> impl Iterator<Item = String> {
+    let directories = directories(root, user);
+    let fragment = names(unit).into_iter().find_map(|name| directories.iter().find_map(|directory| read(&directory.join(&name))));
+    fragment.into_iter().chain(drop_ins(&directories, unit))
+}
+
+fn directories(root: &Path, user: bool) -> Vec<PathBuf> {
+    (if user { USER } else { SYSTEM }).iter().map(|directory| root.join(directory)).collect()
+}
+
+/// Whether systemd-oomd is to kill in a unit of the system manager, or of a `user`'s: all files
+/// taken together.
+#[must_use]
+pub fn oomd_kills_in(root: &Path, unit: &str, user: bool) -> bool {
+    let (mut swap, mut pressure) = (None, None);
+    let of = |word: &str| match word {
+        "kill" => Some(true),
+        "auto" => Some(false),
+        _ => None,
+    };
+    for text in texts(root, unit, user) {
+        for (key, said) in [("ManagedOOMSwap", &mut swap), ("ManagedOOMMemoryPressure", &mut pressure)] {
+            assign(&text, &["Service", "Scope", "Slice"], key, of, said);
+        }
+    }
+    [swap, pressure].contains(&Some(true))
+}
+
+/// Names of fragments and of directories of drop-ins in which systemd-oomd is told to kill, whether
+/// another file takes that back or not: of units, of templates (`user@.service`), of all that begin
+/// alike (`user-.slice`), of a kind (`slice`).
+#[must_use]
+pub fn all_that_mention_oomd(root: &Path, user: bool) -> Vec<String> {
+    let asks = |path: &Path| {
+        let mut found = false;
+        for key in ["ManagedOOMSwap", "ManagedOOMMemoryPressure"] {
+            each_assignment(&read(path).unwrap_or_default(), &["Service", "Scope", "Slice"], key, |value| found |= value == "kill");
+        }
+        found
+    };
+    let mut names: Vec<String> = Vec::new();
+    for entry in directories(root, user).iter().filter_map(|directory| std::fs::read_dir(directory).ok()).flatten().flatten() {
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        let unit = name.strip_suffix(".d").unwrap_or(&name);
+        let is_unit = ["service", "scope", "slice"].contains(&unit.rsplit('.').next().unwrap_or_default());
+        let files = || std::fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path());
+        if is_unit && !names.iter().any(|known| known == unit) && if path.is_dir() { files().any(|file| asks(&file)) } else { asks(&path) }
+        {
+            names.push(unit.to_owned());
+        }
+    }
+    names.sort();
+    names
 }
 
 /// How systemd reads a boolean that is false.
@@ -366,6 +421,37 @@ mod tests {
         ] {
             assert_eq!(Files::with(&[("etc/systemd/system/a.service", text)]).policy("a.service"), policy, "{text:?}");
         }
+    }
+
+    #[test]
+    fn systemd_oomd_kills_where_the_last_word_says_so() {
+        let kill = "[Slice]\nManagedOOMSwap=kill\n";
+        let files = Files::with(&[
+            ("usr/lib/systemd/system/-.slice.d/10-oomd.conf", kill),
+            ("usr/lib/systemd/system/user@.service.d/10-oomd.conf", "[Service]\nManagedOOMMemoryPressure=kill\n"),
+            ("usr/lib/systemd/system/system.slice.d/10-oomd.conf", kill),
+            ("etc/systemd/system.control/system.slice.d/50-ManagedOOMSwap.conf", "[Slice]\nManagedOOMSwap=auto\n"),
+            ("etc/systemd/system.control/user@7.service.d/50-ManagedOOMMemoryPressure.conf", "[Service]\nManagedOOMMemoryPressure=auto\n"),
+            ("usr/lib/systemd/system/user-.slice.d/10-oomd.conf", kill),
+            ("usr/lib/systemd/system/a.slice.d/10-oomd.conf", kill),
+            ("etc/systemd/system/a.slice.d/10-oomd.conf", ""),
+            ("usr/lib/systemd/system/b.service", "[Service]\n#ManagedOOMSwap=kill\n[Unit]\nManagedOOMSwap=kill\n"),
+        ]);
+        let root = files.0.path();
+        for (unit, kills) in [
+            ("-.slice", true),
+            ("user@1000.service", true),
+            ("user@7.service", false),
+            ("system.slice", false),
+            ("user-1000.slice", true),
+            ("a.slice", false),
+            ("b.service", false),
+            ("c.slice", false),
+        ] {
+            assert_eq!(oomd_kills_in(root, unit, false), kills, "{unit}");
+        }
+        assert_eq!(all_that_mention_oomd(root, false), ["-.slice", "a.slice", "system.slice", "user-.slice", "user@.service"]);
+        assert!(all_that_mention_oomd(root, true).is_empty());
     }
 
     #[test]

@@ -9,12 +9,15 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use assert_cmd::Command;
+use oomwarden::policy::model::Policy;
+use oomwarden::policy::{Source, load};
 use oomwarden::record::board::Board;
 use oomwarden::record::counters::Counters;
 use oomwarden::record::degraded::Reason;
+use oomwarden::record::origin::{self, Origin};
 use oomwarden::record::pulse::Pulse;
 use oomwarden::record::recent::Recent;
 use oomwarden::serve::{ControlSocket, Desk, Limits, Server, ServerHandle};
@@ -51,7 +54,7 @@ fn start(limits: Limits, api: bool) -> Fixture {
     let socket = run.path().join("control.sock");
     let state = StateDir::new(run.path());
     let pauses = Some(Arc::new(Keeper::new(state.clone())));
-    let desk = Desk { board: Some(Arc::clone(&machine.board)), recent: Some(Arc::clone(&machine.recent)), pauses };
+    let desk = Desk { board: Some(Arc::clone(&machine.board)), recent: Some(Arc::clone(&machine.recent)), pauses, ..Desk::default() };
     let server = Server::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
     let server = server.with_control(Some(ControlSocket::bind(&socket).unwrap())).with_desk(desk).with_api(api);
     let server = server.spawn(Arc::clone(&machine.counters), Arc::clone(&machine.pulse), limits).unwrap();
@@ -430,7 +433,12 @@ fn a_warden_that_does_not_answer_is_told_of_and_nothing_hangs() {
     let mail = Arc::new(nix::sys::eventfd::EventFd::from_flags(nix::sys::eventfd::EfdFlags::EFD_NONBLOCK).unwrap());
     let board = Arc::new(Board::new(mail));
     let state = StateDir::new(dir.path());
-    let desk = Desk { board: Some(board), recent: Some(Arc::new(Recent::default())), pauses: Some(Arc::new(Keeper::new(state.clone()))) };
+    let desk = Desk {
+        board: Some(board),
+        recent: Some(Arc::new(Recent::default())),
+        pauses: Some(Arc::new(Keeper::new(state.clone()))),
+        ..Desk::default()
+    };
     let socket = dir.path().join("control.sock");
     let server = Server::bind(&[]).unwrap().with_control(Some(ControlSocket::bind(&socket).unwrap())).with_desk(desk);
     let (counters, pulse) = (Arc::new(Counters::new().unwrap()), Arc::new(Pulse::new().unwrap()));
@@ -471,12 +479,101 @@ fn the_commands_say_what_the_daemon_does() {
     assert_eq!(oomwarden(&["resume", "--control", control]), (Some(0), "verdicts are carried out again\n".to_owned(), String::new()));
     let (_, out, _) = oomwarden(&["pause", "--json", "--control", control]);
     assert!(serde_json::from_str::<Value>(&out).unwrap()["paused_until"].is_string());
-    for (time, why) in [("10", "no unit"), ("25h", "24h"), ("soon", "not an amount")] {
+    for (time, why) in [("10", "no unit"), ("25h", "24h"), ("2d", "a pause is 1s to 24h"), ("soon", "not an amount")] {
         let (code, out, messages) = oomwarden(&["pause", time, "--control", control]);
         assert_eq!((code, out.as_str()), (Some(2), ""), "{messages}");
         assert!(messages.contains(why), "{messages}");
     }
     fixture.end();
+}
+
+/// A server that tells of a policy in force, without a warden.
+fn telling(dir: &Path, policy: &Arc<Policy>, origin: Option<Origin>) -> (ServerHandle, String) {
+    let mail = Arc::new(nix::sys::eventfd::EventFd::from_flags(nix::sys::eventfd::EfdFlags::EFD_NONBLOCK).unwrap());
+    let board = Arc::new(Board::new(mail));
+    let desk = Desk { board: Some(board), origin: origin.map(Arc::new), ..Desk::default() };
+    let socket = dir.join("control.sock");
+    let server = Server::bind(&[]).unwrap().with_control(Some(ControlSocket::bind(&socket).unwrap())).with_desk(desk);
+    let counters = Arc::new(Counters::new().unwrap());
+    counters.in_force().set(policy);
+    counters.policy_started(SystemTime::now());
+    let server = server.spawn(counters, Arc::new(Pulse::new().unwrap()), Limits::default()).unwrap();
+    (server, socket.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn commands_without_a_policy_ask_about_the_one_that_the_daemon_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("policy.yaml");
+    let name = file.to_str().unwrap();
+    fs::write(&file, POLICY).unwrap();
+    let sources = [Source::new(name, POLICY)];
+    let policy = Arc::new(load(&sources).unwrap().policy);
+    let state = StateDir::new(dir.path());
+    let kept = state.path_of(oomwarden::state::policy::NAME);
+    let (server, socket) = telling(dir.path(), &policy, Some(Origin::new(std::slice::from_ref(&file), kept, true, origin::Source::Files)));
+    let explain = || oomwarden(&["explain", "/t/a", "--by-name", "--control", &socket]);
+    let check = || oomwarden(&["check", "--control", &socket]);
+    let about = format!("oomwarden: this is about {name}, the policy of the oomwarden that is running (process {})", std::process::id());
+
+    let (code, out, messages) = explain();
+    assert!(code == Some(0) && out.contains("finish"), "{out}{messages}");
+    assert_eq!(messages, format!("{about}, which only observes (--observe)\n"));
+    let (code, out, messages) = check();
+    assert_eq!((code, messages), (Some(0), format!("{about}, which only observes (--observe)\n")));
+    assert!(out.starts_with(&format!("{name}: sound: 1 rule")), "{out}");
+    // Whoever names one is answered about that one.
+    assert_eq!(oomwarden(&["explain", "/t/a", "--by-name", "--control", &socket, "--policy", name]).2, "");
+
+    // The files are not what is in force, and nothing else is to be had.
+    fs::write(&file, POLICY.replace("finish", "another")).unwrap();
+    let (code, out, messages) = explain();
+    assert!(code == Some(0) && out.contains("another"), "{out}{messages}");
+    assert!(messages.contains("as it stands in the files; policy ") && messages.contains("SIGHUP has them read"), "{messages}");
+    fs::write(&file, "version: 1\nrulez: []\n").unwrap();
+    let (code, out, messages) = explain();
+    assert_eq!((code, out.as_str()), (Some(2), ""), "{messages}");
+    assert!(messages.contains(&about) && messages.contains(&format!("{name}:2:1: error: unknown key")), "{messages}");
+
+    // The daemon keeps the texts of what is in force.
+    oomwarden::state::policy::Keeper::new(state).keep(&sources, &policy.hash);
+    let (code, out, messages) = explain();
+    assert!(code == Some(0) && out.contains("finish"), "{out}{messages}");
+    assert!(messages.contains("as it is in force; policy ") && messages.contains("the files can't be used"), "{messages}");
+    let (code, out, messages) = check();
+    assert_eq!((code, out.as_str()), (Some(2), ""), "check is about what would be read: {messages}");
+    assert!(messages.contains(&format!("{name}:2:1: error: unknown key")) && messages.contains("stays in force"), "{messages}");
+    server.shutdown();
+}
+
+#[test]
+fn where_no_daemon_tells_its_policy_the_built_in_one_is_asked_and_that_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let nobody = dir.path().join("nobody.sock");
+    let (code, out, messages) = oomwarden(&["explain", "/t/a", "--by-name", "--control", nobody.to_str().unwrap()]);
+    assert!(code == Some(0) && out.contains("/t/a"), "{messages}");
+    let said = "oomwarden: this is about the built-in policy, because none is named with --policy and no oomwarden answers at ";
+    assert!(messages.starts_with(said) && messages.lines().count() == 1, "{messages}");
+    let (code, out, messages) = oomwarden(&["check", "--control", nobody.to_str().unwrap()]);
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert!(messages.starts_with("oomwarden: name a policy to check: no oomwarden answers at "), "{messages}");
+
+    // The daemon has the built-in one itself; and one of a version that does not tell.
+    let builtin = Arc::new(Policy::builtin().unwrap().policy);
+    let origin = Origin::new(&[], dir.path().join("kept"), false, origin::Source::BuiltIn);
+    let (server, socket) = telling(dir.path(), &builtin, Some(origin));
+    let (_, _, messages) = oomwarden(&["explain", "/t/a", "--by-name", "--control", &socket]);
+    let pid = std::process::id();
+    assert_eq!(
+        messages,
+        format!("oomwarden: this is about the built-in policy, the policy of the oomwarden that is running (process {pid})\n")
+    );
+    assert_eq!(oomwarden(&["check", "--control", &socket]).0, Some(0));
+    server.shutdown();
+    let (server, socket) = telling(dir.path(), &builtin, None);
+    let (code, _, messages) = oomwarden(&["explain", "/t/a", "--by-name", "--control", &socket]);
+    assert!(code == Some(0) && messages.contains("does not tell its policy"), "{messages}");
+    server.shutdown();
 }
 
 #[test]

@@ -4,9 +4,14 @@
 mod counting;
 mod stand_in;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use oomwarden::act::marks::Marks;
+use oomwarden::cgroup::group::Group;
+use oomwarden::cgroup::path::GroupPath;
+use oomwarden::cgroup::root::Root;
 use stand_in::{Machine, change, group, out_of_memory, wait};
 
 /// Two subjects with rules on both, one with a descendant; the fatter dies.
@@ -76,4 +81,22 @@ fn from_notice_to_verified_end_nothing_is_allocated() {
     }
     assert!(before > 0, "the counter counts");
     assert_eq!(after - before, 0, "allocations of the warden between notice and verified end");
+}
+
+#[test]
+fn an_actor_allocates_nothing_for_what_systemd_reads_of_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    group(dir.path(), "g", 1000);
+    let fd = rustix::fs::open(dir.path(), rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).unwrap();
+    let root = Arc::new(Root { path: dir.path().into(), dir: fd });
+    let victim = Arc::new(Group::open(&root, None, GroupPath::from_bytes(b"/g")).unwrap());
+    let marks = Marks::start().unwrap();
+    let before = counting::so_far();
+    // More than there is room for.
+    for _ in 0..200 {
+        marks.attempt(&victim, Duration::from_millis(1));
+        marks.killed(&victim, 3);
+        marks.attempt(&victim, Duration::ZERO);
+    }
+    assert_eq!(counting::so_far(), before);
 }

@@ -99,6 +99,7 @@ fn policy() -> Policy {
         limit: None,
         node_limit: None,
         kill_one_in: None,
+        oomd_xattrs: true,
     }
 }
 

@@ -7,13 +7,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
 
 use super::deed::{Deed, Done, Dying, Workshop};
 use super::first_kill::Ticket;
 use super::listeners::Listeners;
+use super::marks::{self, Marks};
 use crate::cgroup::group::Group;
 use crate::sense::lms::Lms;
 use crate::sense::poller::Key;
@@ -35,6 +36,10 @@ pub struct Job {
     pub first_kill: Option<Ticket>,
     /// The victim and everything below it, the victim first.
     pub targets: Vec<Arc<Group>>,
+    /// The victim gets the marks that systemd reads.
+    pub marked: bool,
+    /// How many processes stood in the victim when that was last counted.
+    pub processes: Option<u64>,
     /// How it went.
     pub done: Done,
     /// When it was finished.
@@ -77,9 +82,10 @@ impl Actors {
             finished: Mutex::new(VecDeque::with_capacity(jobs)),
             mail,
         });
+        let marks = Marks::start()?;
         for number in 0..ACTORS {
-            let (shared, listeners) = (Arc::clone(&shared), listeners.cloned());
-            threads::vital(&format!("actor-{number}"), 256 * 1024, move || work(&shared, listeners))?;
+            let (shared, listeners, marks) = (Arc::clone(&shared), listeners.cloned(), marks.clone());
+            threads::vital(&format!("actor-{number}"), 256 * 1024, move || work(&shared, listeners, &marks))?;
         }
         let job = || {
             Box::new(Job {
@@ -88,6 +94,8 @@ impl Actors {
                 hold: None,
                 first_kill: None,
                 targets: Vec::with_capacity(targets),
+                marked: false,
+                processes: None,
                 done: Done::default(),
                 finished: None,
                 pidfd: None,
@@ -151,7 +159,21 @@ impl Actors {
     }
 }
 
-fn work(shared: &Shared, listeners: Option<Arc<Listeners>>) {
+/// How long a deed waits for the mark of its attempt; `None`: it gets none.
+///
+/// The second try of a kill is the same attempt. Nor is the kill of one process an attempt to kill
+/// the group: systemd would stop the whole unit for it.
+fn patience(deed: Deed, held: bool) -> Option<Duration> {
+    match deed {
+        // A mkdir that waits for memory may hold the directory's lock, for as long as the shortage
+        // lasts.
+        Deed::KillGroup { signals_first } if signals_first || held => Some(Duration::ZERO),
+        Deed::KillGroup { .. } => Some(marks::PATIENCE),
+        _ => None,
+    }
+}
+
+fn work(shared: &Shared, listeners: Option<Arc<Listeners>>, marks: &Marks) {
     let mut workshop = Workshop::new(listeners);
     // Without the rights, deeds are done all the same; the start tells that once for all threads.
     let _ = crate::sys::lock_stack().and_then(|()| workshop.lock());
@@ -167,6 +189,10 @@ fn work(shared: &Shared, listeners: Option<Arc<Listeners>>) {
         drop(waiting);
         let mut hold = job.hold.take();
         let first_kill = job.first_kill.take();
+        let mut marked = job.targets.first().filter(|_| job.marked);
+        if let (Some(victim), Some(patience)) = (marked, patience(job.deed, hold.is_some())) {
+            marks.attempt(victim, patience);
+        }
         let mut dying = |dying| {
             if let (Dying::Somebody, Some(first_kill)) = (dying, &first_kill) {
                 first_kill.sent();
@@ -175,11 +201,22 @@ fn work(shared: &Shared, listeners: Option<Arc<Listeners>>) {
                 // Over by now: nobody waits for the answer any more.
                 let _ = device.ack(seq);
             }
+            if let Some(processes) = job.processes
+                && let Some(victim) = marked.take()
+            {
+                marks.killed(victim, processes);
+            }
         };
         job.done = workshop.perform(job.deed, &job.targets, &mut job.pidfd, &mut dying);
+        if let Some(victim) = marked.filter(|_| job.deed.is_kill()) {
+            marks.killed(victim, job.done.processes.into());
+        }
         job.finished = Some(Instant::now());
         lock(&shared.finished).push_back(job);
         // Only full when the warden has not read for ages; it will.
         let _ = shared.mail.write(1);
     }
 }
+
+#[cfg(test)]
+mod tests;

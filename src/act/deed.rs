@@ -55,6 +55,14 @@ pub enum Deed {
     KillOne(i32),
 }
 
+impl Deed {
+    /// Whether it sends SIGKILL.
+    #[must_use]
+    pub fn is_kill(self) -> bool {
+        matches!(self, Deed::KillGroup { .. } | Deed::KillProcesses | Deed::KillOne(_))
+    }
+}
+
 /// How it went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Done {

@@ -7,6 +7,7 @@
 //! - [`handlers`]: which signals a process handles.
 //! - [`listeners`]: the pressure socket, at which processes wait to be warned.
 //! - [`hooks`]: the administrator's programs, and the helper process that runs them.
+//! - [`marks`]: what systemd reads of a kill, left on the victim's directory.
 //! - [`actors`]: a few threads with locked stacks that do deeds, so that a write stuck behind a starving mkdir keeps nobody
 //!   from sensing.
 
@@ -17,4 +18,5 @@ pub mod handlers;
 pub mod hooks;
 pub mod ladder;
 pub mod listeners;
+pub mod marks;
 pub mod rung;

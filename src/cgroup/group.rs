@@ -138,8 +138,7 @@ impl ReadError {
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let slash = if self.group.is_root() { "" } else { "/" };
-        write!(f, "{}{slash}{}: ", self.group, self.file.name().to_string_lossy())?;
+        write!(f, "{}: ", self.group.file(&self.file.name().to_string_lossy()))?;
         match self.cause {
             Cause::Errno(errno) => write!(f, "{errno}"),
             Cause::Parse(error) => write!(f, "{error}"),
@@ -296,6 +295,19 @@ impl Group {
     pub fn reopen_dir(&self) -> Result<OwnedFd, Errno> {
         let dir = open_dir(&self.root, &self.path)?;
         if fstat(&dir)?.st_ino == self.id.0 { Ok(dir) } else { Err(Errno::NODEV) }
+    }
+
+    /// The directory opened for what a held one is not fit for: its extended attributes. Opening a
+    /// directory that is held takes no lock of it.
+    ///
+    /// # Errors
+    /// As [`Group::reopen_dir`] where it is not held; EACCES, EMFILE.
+    pub fn readable_dir(&self) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match &self.dir {
+            Some(dir) => openat(dir, c".", flags, Mode::empty()),
+            None => openat(self.reopen_dir()?, c".", flags, Mode::empty()),
+        }
     }
 
     /// `opens`: whether a file that is not held may be opened.

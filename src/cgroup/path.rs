@@ -27,6 +27,12 @@ impl GroupPath {
         GroupPath([parent, b"/", name].concat().into())
     }
 
+    /// The path of a file in the group, for messages: one slash also where the group is the root.
+    #[must_use]
+    pub fn file<'a>(&'a self, name: &'a str) -> GroupFile<'a> {
+        GroupFile { group: self, name }
+    }
+
     /// Whether this is the cgroup root.
     #[must_use]
     pub fn is_root(&self) -> bool {
@@ -37,6 +43,20 @@ impl GroupPath {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// A file of a group, for messages: `/a/memory.max`, and `/memory.max` for the root.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupFile<'a> {
+    group: &'a GroupPath,
+    name: &'a str,
+}
+
+impl fmt::Display for GroupFile<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slash = if self.group.is_root() { "" } else { "/" };
+        write!(f, "{}{slash}{}", self.group, self.name)
     }
 }
 
@@ -92,6 +112,13 @@ mod tests {
         assert!(root.is_root());
         assert_eq!(root.child(b"a").child(b"b").as_bytes(), b"/a/b");
         assert_eq!(GroupPath::from_bytes(b"a/b"), root.child(b"a").child(b"b"));
+    }
+
+    #[test]
+    fn a_file_is_one_slash_below_its_group() {
+        let root = GroupPath::root();
+        assert_eq!(root.file("memory.pressure").to_string(), "/memory.pressure");
+        assert_eq!(root.child(b"a").child(b"b\n").file("memory.max").to_string(), "/a/b\\x0a/memory.max");
     }
 
     #[test]

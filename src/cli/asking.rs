@@ -7,10 +7,12 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::failure::Failure;
+use super::found::policy_of_the_daemon;
+use super::status::ControlArgs;
 use super::{FAILED, UNSUPPORTED, USAGE};
 use crate::cgroup::root::Root;
-use crate::policy::model::Policy;
-use crate::policy::{Loaded, Source, files, load};
+use crate::policy::overlooked::{overlooked, warning};
+use crate::policy::{Loaded, Source, files, load, model};
 use crate::preview::daemon;
 use crate::preview::onlooker::Onlooker;
 use crate::warden::reload::BAD_POLICY;
@@ -18,26 +20,59 @@ use crate::warden::reload::BAD_POLICY;
 /// Which policy is asked.
 #[derive(Debug, Args)]
 pub struct PolicyArgs {
-    /// Policy file, or directory of *.yaml; without one the built-in policy is asked
+    /// Policy file, or directory of *.yaml; without one that of the oomwarden that is running here,
+    /// or else the built-in one
     #[arg(long, value_name = "FILE-or-DIR", env = "OOMWARDEN_POLICY", value_delimiter = ':')]
     policy: Vec<PathBuf>,
+    #[command(flatten)]
+    control: ControlArgs,
 }
 
-impl PolicyArgs {
+/// The policy that is asked.
+#[derive(Debug)]
+pub(super) struct Policy {
+    /// Read and compiled.
+    pub loaded: Loaded,
+    /// It is the built-in one, because none was named and no daemon told its own.
+    is_guess: bool,
+}
+
+impl Policy {
     /// Says so where the built-in policy is asked about although an oomwarden is running, perhaps by another.
-    pub(super) fn warn_of(&self, daemon: Option<i32>) {
-        if let Some(pid) = daemon.filter(|_| self.policy.is_empty()) {
+    pub(super) fn warn_of(is_guess: bool, daemon: Option<i32>) {
+        if let Some(pid) = daemon.filter(|_| is_guess) {
             let command = daemon::command_line(pid).map_or_else(String::new, |command| format!(" as `{command}`"));
-            let _ = writeln!(
-                io::stderr(),
-                "oomwarden: this is about the built-in policy; process {pid} was started{command}: name its policy with --policy"
-            );
+            say(&format!("process {pid} was started{command}: name its policy with --policy, or its control socket with --control"));
         }
     }
 
-    /// Reads it.
-    pub(super) fn load(&self) -> Result<Loaded, Failure> {
-        read_policy(&self.policy)
+    /// The policy, and whether it is only a guess.
+    pub(super) fn into_parts(self) -> (Loaded, bool) {
+        (self.loaded, self.is_guess)
+    }
+}
+
+/// One line on standard error.
+pub(super) fn say(text: &str) {
+    // Where standard error is gone nobody listens.
+    let _ = writeln!(io::stderr(), "oomwarden: {text}");
+}
+
+/// Names files of policy directories that look like policies and are not read.
+pub(super) fn name_overlooked(paths: &[PathBuf]) {
+    overlooked(paths).iter().for_each(|path| say(&format!("warning: {}", warning(path))));
+}
+
+impl PolicyArgs {
+    /// Reads it; says which it is where none was named.
+    pub(super) fn load(&self) -> Result<Policy, Failure> {
+        if !self.policy.is_empty() {
+            name_overlooked(&self.policy);
+            return Ok(Policy { loaded: read_policy(&self.policy)?, is_guess: false });
+        }
+        let (loaded, about, found) = policy_of_the_daemon(&self.control)?;
+        say(&about);
+        Ok(Policy { loaded, is_guess: !found })
     }
 }
 
@@ -75,7 +110,7 @@ pub struct TreeArgs {
 
 impl TreeArgs {
     /// Looks at them.
-    pub(super) fn look(&self, policy: &Policy) -> Result<Onlooker, Failure> {
+    pub(super) fn look(&self, policy: &model::Policy) -> Result<Onlooker, Failure> {
         let root = Root::open(&self.cgroup_root).map_err(|error| Failure::new(UNSUPPORTED, error.to_string()))?;
         Onlooker::look(Arc::clone(&root), policy, daemon::running(&self.state))
             .map_err(|error| Failure::new(FAILED, format!("{}: {error}", self.cgroup_root.display())))

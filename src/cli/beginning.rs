@@ -12,6 +12,7 @@ use super::failure::Failure;
 use crate::policy::model::{Mode, Policy};
 use crate::policy::{Loaded, Source};
 use crate::record::counters::Counters;
+use crate::record::origin;
 use crate::state::policy::{LastGood, NAME, last_good};
 use crate::state::{StateDir, time_text};
 use crate::warden::reload::gist;
@@ -30,6 +31,8 @@ pub(super) struct Instead {
     refused: String,
     /// What is in force, in words.
     in_force: String,
+    /// What that was made of.
+    pub(super) source: origin::Source,
     /// When it was taken over first.
     since: SystemTime,
 }
@@ -73,7 +76,11 @@ pub(super) fn begin(paths: &[PathBuf], observe: bool, strict: bool, state: &Stat
         Ok(Some(LastGood { sources, time })) => match load(&sources, observe) {
             Ok(policy) => {
                 let in_force = format!("the last good one is used, {} from {}", policy.hash, time_text(time));
-                return Ok(Beginning { policy, sources, instead: Some(Instead { refused, in_force, since: time }) });
+                return Ok(Beginning {
+                    policy,
+                    sources,
+                    instead: Some(Instead { refused, in_force, source: origin::Source::LastGood, since: time }),
+                });
             }
             Err(failure) => unusable(state, &failure.message),
         },
@@ -82,7 +89,8 @@ pub(super) fn begin(paths: &[PathBuf], observe: bool, strict: bool, state: &Stat
     let policy = load(&sources, true)?;
     let in_force =
         format!("{why_not}; the built-in one is used and only observes: nobody is killed until there is a policy that can be used");
-    Ok(Beginning { policy, sources, instead: Some(Instead { refused, in_force, since: SystemTime::now() }) })
+    let instead = Instead { refused, in_force, source: origin::Source::BuiltIn, since: SystemTime::now() };
+    Ok(Beginning { policy, sources, instead: Some(instead) })
 }
 
 fn unusable(state: &StateDir, why: &str) -> String {

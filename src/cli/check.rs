@@ -6,16 +6,24 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
+use super::asking::say;
+use super::failure::Failure;
+use super::found::Daemon;
+use super::status::ControlArgs;
 use super::{DONE, FAILED, USAGE, output};
 use crate::policy::files::shown_path;
-use crate::policy::{Diagnostic, Loaded, load, read_sources};
+use crate::policy::overlooked::{overlooked, warning};
+use crate::policy::{Diagnostic, Loaded, ReadError, Source, load, read_sources};
 
 /// Options of `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Policy files, or directories of *.yaml: each is a policy of its own
-    #[arg(required = true, value_name = "FILE")]
+    /// Policy files, or directories of *.yaml: each is a policy of its own; without any, what the
+    /// running oomwarden was started with
+    #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    control: ControlArgs,
     /// One JSON object instead of lines, on standard output
     #[arg(long)]
     json: bool,
@@ -44,6 +52,8 @@ pub struct Checked {
     pub policy_hash: Option<String>,
     /// Errors and warnings, in the order of the text.
     pub diagnostics: Vec<Diagnostic>,
+    /// Files beside it that look like policies and are not read, each with what to do.
+    pub not_read: Vec<String>,
 }
 
 /// Checks each file (a directory counts as one policy) as a policy of its own.
@@ -52,7 +62,13 @@ pub struct Checked {
 /// code: 0 if all are sound, 2 if one is not, 1 if one could not be read or the output could not be written.
 #[must_use]
 pub fn run(args: &CheckArgs) -> u8 {
-    let checked: Vec<Checked> = args.files.iter().map(|file| check(file)).collect();
+    let checked = match &args.files[..] {
+        [] => match check_the_daemons(&args.control) {
+            Ok(checked) => vec![checked],
+            Err(failure) => return failure.report(),
+        },
+        files => files.iter().map(|file| check(file)).collect(),
+    };
     let told = if args.json {
         output::json(&Whole { v: 1, policies: &checked })
     } else {
@@ -72,9 +88,30 @@ fn code(checked: &[Checked]) -> u8 {
     }
 }
 
+/// What the running daemon was started with: what it would read now.
+fn check_the_daemons(control: &ControlArgs) -> Result<Checked, Failure> {
+    let daemon = Daemon::ask(control).map_err(|why| Failure::new(USAGE, format!("name a policy to check: {why}")))?;
+    let files = daemon.files();
+    let name = files.iter().map(|file| shown_path(file)).collect::<Vec<_>>().join(", ");
+    let checked = match &files[..] {
+        [] => checked(Source::builtin().name().to_owned(), &[], Ok(vec![Source::builtin()])),
+        files => checked(name, files, read_sources(files)),
+    };
+    say(&format!("this is about {}", daemon.describe()));
+    if let Some(difference) = daemon.difference(checked.policy_hash.as_deref()) {
+        say(&difference);
+    }
+    Ok(checked)
+}
+
 fn check(file: &Path) -> Checked {
+    checked(shown_path(file), &[file.to_owned()], read_sources(&[file]))
+}
+
+fn checked(file: String, paths: &[PathBuf], sources: Result<Vec<Source>, ReadError>) -> Checked {
     let mut checked = Checked {
-        file: shown_path(file),
+        file,
+        not_read: overlooked(paths).iter().map(|path| warning(path)).collect(),
         sound: false,
         unreadable: None,
         rules: None,
@@ -82,7 +119,7 @@ fn check(file: &Path) -> Checked {
         policy_hash: None,
         diagnostics: Vec::new(),
     };
-    match read_sources(&[file]).map(|sources| load(&sources)) {
+    match sources.map(|sources| load(&sources)) {
         Err(error) => checked.unreadable = Some(error.to_string()),
         Ok(Err(errors)) => checked.diagnostics = errors,
         Ok(Ok(Loaded { policy, warnings, .. })) => {
@@ -104,8 +141,11 @@ impl Checked {
         for diagnostic in &self.diagnostics {
             writeln!(messages, "{diagnostic}")?;
         }
+        for warning in &self.not_read {
+            writeln!(messages, "warning: {warning}")?;
+        }
         if let (Some(rules), Some(exclusions), Some(hash)) = (self.rules, self.exclusions, &self.policy_hash) {
-            let warnings = match self.diagnostics.len() {
+            let warnings = match self.diagnostics.len() + self.not_read.len() {
                 0 => String::new(),
                 some => format!(", {}", count(some, "warning")),
             };
@@ -130,6 +170,20 @@ mod tests {
         let checked: Vec<Checked> = files.iter().map(|file| check(file)).collect();
         checked.iter().for_each(|one| one.tell(&mut out, &mut messages).unwrap());
         (code(&checked), String::from_utf8(out).unwrap(), String::from_utf8(messages).unwrap())
+    }
+
+    #[test]
+    fn files_that_look_like_policies_and_are_none_are_warned_of() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("a.yaml"), "version: 1\n").unwrap();
+        fs::write(directory.path().join("b.yml"), "version: 1\n").unwrap();
+        let (code, out, messages) = checked(&[directory.path().to_owned()]);
+        assert_eq!((code, out.contains("1 rule")), (DONE, false));
+        assert!(
+            messages.contains("warning: ") && messages.contains("b.yml is not read: ") && messages.contains("rename it to b.yaml"),
+            "{messages}"
+        );
+        assert!(out.contains("warning"), "they are counted: {out}");
     }
 
     #[test]

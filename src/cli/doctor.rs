@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::doctor::{Report, Status, System};
+use super::FAILED;
+use super::failure::Failure;
+use crate::doctor::{Report, Status, System, Unit};
 
 /// Options of `doctor`.
 #[derive(Debug, Args)]
@@ -13,6 +15,9 @@ pub struct DoctorArgs {
     /// Where cgroup v2 is mounted, or the subtree to watch
     #[arg(long, value_name = "DIR", env = "OOMWARDEN_CGROUP_ROOT", default_value = "/sys/fs/cgroup")]
     cgroup_root: PathBuf,
+    /// Judge the rights of this service of systemd instead of your own, running or not
+    #[arg(long, value_name = "NAME")]
+    unit: Option<String>,
     /// One JSON object instead of lines
     #[arg(long)]
     json: bool,
@@ -22,10 +27,14 @@ pub struct DoctorArgs {
 }
 
 /// Checks the machine and prints what was found. The exit code: 3 if something is missing, with `--strict` 1 if something
-/// is degraded, else 0; 1 if the result could not be printed.
+/// is degraded, else 0; 1 if the unit can't be judged or the result could not be printed.
 #[must_use]
 pub fn run(args: DoctorArgs) -> u8 {
-    let report = crate::doctor::examine(&System::here(args.cgroup_root));
+    let unit = match args.unit.as_deref().map(Unit::ask).transpose() {
+        Ok(unit) => unit,
+        Err(error) => return Failure::new(FAILED, error.to_string()).report(),
+    };
+    let report = crate::doctor::examine(&System::here(args.cgroup_root).with_unit(unit));
     match print(&report, args.json) {
         // who reads no further has seen enough
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

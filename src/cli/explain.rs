@@ -6,7 +6,7 @@ use std::path::Path;
 
 use clap::{Args, ValueHint};
 
-use super::asking::{PolicyArgs, TreeArgs};
+use super::asking::{Policy, PolicyArgs, TreeArgs};
 use super::failure::Failure;
 use super::{USAGE, output};
 use crate::cgroup::path::{Escaped, GroupPath};
@@ -46,7 +46,8 @@ pub fn run(args: &ExplainArgs) -> u8 {
 
 fn explained(args: &ExplainArgs) -> Result<Explanation, Failure> {
     let path = group_path(args.group.as_bytes(), &args.tree.cgroup_root).map_err(|message| Failure::new(USAGE, message))?;
-    let asked = Asked::from(args.policy.load()?);
+    let (loaded, is_guess) = args.policy.load()?.into_parts();
+    let asked = Asked::from(loaded);
     if args.by_name {
         return Ok(explain(&asked, &path, None));
     }
@@ -54,7 +55,7 @@ fn explained(args: &ExplainArgs) -> Result<Explanation, Failure> {
         let message = format!("{}\noomwarden: `--by-name` explains the group by its name alone, on any machine", failure.message);
         Failure { message, ..failure }
     })?;
-    args.policy.warn_of(onlooker.daemon);
+    Policy::warn_of(is_guess, onlooker.daemon);
     Ok(explain(&asked, &path, Some(&mut onlooker)))
 }
 

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod environment;
 pub mod explain;
 pub mod failure;
+mod found;
 pub mod hook_helper;
 pub mod logging;
 pub mod man;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::asking::{PolicyArgs, TreeArgs};
+use super::asking::{Policy, PolicyArgs, TreeArgs};
 use super::failure::Failure;
 use super::{USAGE, output};
 use crate::policy::{nearest_name, parse_time};
@@ -43,10 +43,11 @@ pub fn run(args: &PlanArgs) -> u8 {
 }
 
 fn planned(args: &PlanArgs) -> Result<Plan, Failure> {
-    let asked = Asked::from(args.policy.load()?);
+    let (loaded, is_guess) = args.policy.load()?.into_parts();
+    let asked = Asked::from(loaded);
     let only = args.rule.as_deref().map(|name| index_of(&asked, name)).transpose()?;
     let mut onlooker = args.tree.look(&asked.policy)?;
-    args.policy.warn_of(onlooker.daemon);
+    Policy::warn_of(is_guess, onlooker.daemon);
     Ok(plan(&mut onlooker, &asked, only, args.watch))
 }
 

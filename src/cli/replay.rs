@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::asking::PolicyArgs;
+use super::asking::{name_overlooked, read_policy};
 use super::failure::Failure;
 use super::{DONE, FAILED, USAGE, output};
 use crate::cgroup::path::Escaped;
@@ -21,8 +21,9 @@ pub struct ReplayArgs {
     /// Journals of `run --journal`, or recordings of `oomwarden record`; `-` is standard input
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    #[command(flatten)]
-    policy: PolicyArgs,
+    /// Policy file, or directory of *.yaml; without one the built-in policy judges
+    #[arg(long, value_name = "FILE-or-DIR", env = "OOMWARDEN_POLICY", value_delimiter = ':')]
+    policy: Vec<PathBuf>,
     /// Exit with 1 if any judgement differs
     #[arg(long)]
     exit_code: bool,
@@ -62,7 +63,8 @@ fn complain(problems: &[BadLine], told: usize) {
 }
 
 fn replayed(args: &ReplayArgs) -> Result<(Report, u8), Failure> {
-    let mut report = Report::new(args.policy.load()?);
+    name_overlooked(&args.policy);
+    let mut report = Report::new(read_policy(&args.policy)?);
     let mut code = DONE;
     for path in &args.files {
         let name = Escaped(path.as_os_str().as_encoded_bytes()).to_string();

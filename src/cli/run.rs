@@ -20,13 +20,16 @@ use super::outside;
 use super::{DONE, FAILED, UNSUPPORTED};
 use crate::act::listeners;
 use crate::cgroup::root::Root;
+use crate::doctor::System;
 use crate::policy::model::{Policy, Psi, Trigger};
+use crate::policy::overlooked::{overlooked, warning};
 use crate::policy::parse_bytes;
 use crate::record::board::Board;
 use crate::record::by::By;
 use crate::record::counters::Counters;
 use crate::record::file::{Destination, JournalTo, Rotation};
 use crate::record::journal::Context;
+use crate::record::origin::{self, Origin};
 use crate::record::pool::Pool as Records;
 use crate::record::pulse::Pulse;
 use crate::record::recent::Recent;
@@ -163,6 +166,11 @@ fn control_socket(asked: Option<&ControlAddr>) -> Result<Option<ControlSocket>, 
     }
 }
 
+/// Names files of policy directories that look like policies and are not read.
+fn warn_of_overlooked(paths: &[PathBuf]) {
+    overlooked(paths).iter().for_each(|path| tracing::warn!("{}", warning(path)));
+}
+
 /// What is left of a pause from before the start.
 fn pause_left(state: &StateDir) -> Option<(Duration, Option<By>)> {
     state::pause::left(state, &state::pause::Now::read()).unwrap_or_else(|error| {
@@ -173,6 +181,7 @@ fn pause_left(state: &StateDir) -> Option<(Duration, Option<By>)> {
 
 fn start(args: RunArgs) -> Result<(), Failure> {
     let state = StateDir::new(&args.state);
+    let given = if args.policy.is_empty() { origin::Source::BuiltIn } else { origin::Source::Files };
     let Beginning { policy, sources, instead } = begin(&args.policy, args.observe, args.strict_policy, &state)?;
     let policy = Arc::new(policy);
     // Before anything is blocked, locked or raised: hooks are ordinary processes.
@@ -204,6 +213,8 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let counters = Arc::new(Counters::new().map_err(|error| failed(FAILED)(format!("metrics: {error}")))?);
     threads::watch(&counters);
     let policies = Arc::new(state::policy::Keeper::new(state.clone()));
+    let in_force = instead.as_ref().map_or(given, |instead| instead.source);
+    let origin = Arc::new(Origin::new(&args.policy, state.path_of(state::policy::NAME), args.observe, in_force));
     match instead {
         None => {
             counters.policy_started(SystemTime::now());
@@ -211,6 +222,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         }
         Some(instead) => instead.tell(&counters),
     }
+    warn_of_overlooked(&args.policy);
     let pulse = Arc::new(Pulse::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?);
     let records = Records::new(RECORDS, 64, counters.journal_dropped());
     let to = args.journal.clone().unwrap_or(JournalTo::Nowhere);
@@ -252,19 +264,22 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     })
     .map_err(|error| failed(FAILED)(format!("{}: {error}", args.cgroup_root.display())))?;
     let paths = args.policy.clone();
+    let loaded = Arc::clone(&origin);
     let again = Box::new(move || {
+        warn_of_overlooked(&paths);
         let sources = sources_of(&paths).map_err(|failure| failure.message)?;
         let policy = load(&sources, args.observe).map_err(|failure| failure.message)?;
         policies.keep(&sources, &policy.hash);
         if let Some(hooks) = &hooks {
             hooks.prepare(&policy);
         }
+        loaded.set(given);
         Ok(policy)
     });
     reload::start(mailbox, args.policy, Arc::clone(&policy), Arc::clone(&counters), again)
         .map_err(|error| failed(FAILED)(format!("policy reload: {error}")))?;
     let pauses = Arc::new(state::pause::Keeper::new(state));
-    let desk = Desk { board: Some(board), recent: Some(recent), pauses: Some(pauses) };
+    let desk = Desk { board: Some(board), recent: Some(recent), pauses: Some(pauses), origin: Some(origin) };
     if let Some(control) = &control {
         tracing::info!("control socket at {}", control.path().display());
     }
@@ -284,6 +299,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         policy.rules.len(),
         if args.observe { ", observing only" } else { "" }
     );
+    name_neighbours(&args.cgroup_root);
     let result = threads::as_vital("warden", || warden.run());
     // Nothing to tell where no service manager listens.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -303,6 +319,16 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     }
     log.flush(SHORT_FAREWELL);
     result.map_err(|error| failed(FAILED)(format!("epoll: {error}")))
+}
+
+/// Names who else acts on memory here. On a thread of its own: it looks through all processes and
+/// unit files.
+fn name_neighbours(cgroup_root: &Path) {
+    let root = cgroup_root.to_owned();
+    let name = move || crate::doctor::neighbours(&System::here(root)).iter().for_each(|line| tracing::warn!("{line}"));
+    if let Err(error) = std::thread::Builder::new().name("neighbours".into()).stack_size(256 * 1024).spawn(name) {
+        tracing::info!("who else acts on memory here is not looked at: {error}; `oomwarden doctor` does it");
+    }
 }
 
 /// Told once the groups are armed.

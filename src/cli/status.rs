@@ -1,6 +1,7 @@
 //! `oomwarden status`: how the running daemon stands.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use hyper::Method;
@@ -9,7 +10,7 @@ use serde_json::Value;
 
 use super::failure::Failure;
 use super::{FAILED, output};
-use crate::serve::client::ask;
+use crate::serve::client::{AskError, ask, ask_within};
 use crate::serve::socket::DEFAULT;
 use crate::serve::status::Status;
 
@@ -24,7 +25,16 @@ pub struct ControlArgs {
 impl ControlArgs {
     /// Asks it; the answer is JSON.
     pub(super) fn ask(&self, method: &Method, path: &str) -> Result<Value, Failure> {
-        let answer = ask(&self.control, method, path).map_err(|error| Failure::new(FAILED, error.to_string()))?;
+        self.understood(ask(&self.control, method, path))
+    }
+
+    /// As [`ControlArgs::ask`], with so much time for the answer.
+    pub(super) fn ask_within(&self, method: &Method, path: &str, patience: Duration) -> Result<Value, Failure> {
+        self.understood(ask_within(&self.control, method, path, patience))
+    }
+
+    fn understood(&self, answer: Result<String, AskError>) -> Result<Value, Failure> {
+        let answer = answer.map_err(|error| Failure::new(FAILED, error.to_string()))?;
         serde_json::from_str(&answer).map_err(|error| self.foreign(&error))
     }
 

@@ -38,7 +38,7 @@ pub(super) fn psi_triggers(machine: &Machine) -> Finding {
     let mut refusal = None;
     for (text, found, advice) in TRIGGERS {
         for file in &files {
-            match (machine.system.probes.arm_trigger)(file, text) {
+            match machine.arm_trigger(file, text) {
                 Ok(()) => {
                     return advice.map_or_else(|| Finding::ok(found), |advice| Finding::degraded(found, advice));
                 }

@@ -33,25 +33,28 @@ fn listed(machine: &Machine, directory: &Path) -> Listed {
 }
 
 /// The directory of our own group, and how it was found.
-pub(super) fn own_directory(machine: &Machine) -> Option<(PathBuf, &'static str)> {
+pub(super) fn own_directory(machine: &Machine) -> Option<(PathBuf, String)> {
     let holds_us = |directory: &Path| listed(machine, directory) == Listed::Us;
     // a name with `..` leads out of our cgroup namespace
     if let Some(named) = own_name(machine).filter(|named| !named.split('/').any(|part| part == "..")) {
         let directory = machine.system.cgroup_root.join(named.trim_start_matches('/'));
         if holds_us(&directory) {
-            return Some((directory, "as /proc/self/cgroup says"));
+            return Some((directory, format!("as /proc/{}/cgroup says", machine.who())));
         }
     }
     // in a cgroup namespace, or with a subtree as the root, the name means something else
     let directory = machine.groups.iter().find(|directory| holds_us(directory))?;
-    Some((directory.clone(), "by our process id in its cgroup.procs"))
+    Some((directory.clone(), "by our process id in its cgroup.procs".to_owned()))
 }
 
 fn own_name(machine: &Machine) -> Option<String> {
-    machine.proc("self/cgroup")?.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+    machine.proc(&format!("{}/cgroup", machine.who()))?.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
 pub(super) fn own_group(machine: &Machine) -> Finding {
+    if let Some(unit) = machine.system.unit.as_ref().filter(|unit| unit.pid().is_none()) {
+        return Finding::ok(format!("{} below {}, once it runs", unit.name(), unit.slice()));
+    }
     if let Some((directory, how)) = own_directory(machine) {
         return Finding::ok(format!("{}, {how}", machine.group_path(&directory)));
     }
@@ -63,7 +66,7 @@ pub(super) fn own_group(machine: &Machine) -> Finding {
         return Finding::ok(format!("not below {}, so never a victim", machine.system.cgroup_root.display()));
     }
     Finding::missing(
-        format!("not found: /proc/self/cgroup says {named}, and the processes of {} can't be seen", many(in_doubt, "group")),
+        format!("not found: /proc/{}/cgroup says {named}, and the processes of {} can't be seen", machine.who(), many(in_doubt, "group")),
         "nothing is killed while any group might be our own: give it the host's pid namespace (Kubernetes: hostPID: true), or the rights to \
          read cgroup.procs",
     )
@@ -92,7 +95,7 @@ pub(super) fn kill_rights(machine: &Machine) -> Finding {
         .iter()
         .map(|directory| directory.join("cgroup.kill"))
         .filter(|file| file.exists())
-        .map(|file| (file.clone(), (machine.system.probes.may_write)(&file)))
+        .map(|file| (file.clone(), machine.may_write(&file)))
         .collect();
     let refused: Vec<&io::Error> = asked.iter().filter_map(|(_, answer)| answer.as_ref().err()).collect();
     let all = asked.len();

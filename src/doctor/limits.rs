@@ -1,6 +1,7 @@
 //! Rights and limits of this process and of its user.
 
 use super::machine::read;
+use super::unit::Unit;
 use super::{Finding, Machine, groups, many};
 use crate::units::Bytes;
 
@@ -23,7 +24,7 @@ const OWN_TASKS: u64 = 32;
 const GROWTH: u64 = 2;
 
 fn capability(machine: &Machine, number: u32, without: &str, advice: &str) -> Finding {
-    let user = machine.status.as_ref().map_or_else(|| "?".to_owned(), |status| status.euid.to_string());
+    let user = machine.rights.and_then(|rights| rights.uid).map_or_else(|| "?".to_owned(), |uid| uid.to_string());
     match machine.has_capability(number) {
         Some(true) => Finding::ok(format!("granted (uid {user})")),
         Some(false) => Finding::degraded(format!("not granted (uid {user}): {without}"), advice),
@@ -52,7 +53,7 @@ pub(super) fn cap_ipc_lock(machine: &Machine) -> Finding {
 
 /// kernel.dmesg_restrict and CAP_SYSLOG: what the kernel says of its own OOM kills.
 pub(super) fn kernel_log(machine: &Machine) -> Finding {
-    match (machine.system.probes.kernel_log)(&machine.system.proc) {
+    match machine.kernel_log() {
         Ok(way) => Finding::ok(format!("readable by {way}")),
         Err(error) => Finding::degraded(
             format!("not readable: {error}; the kernel's own OOM kills are counted, and recorded without the process"),
@@ -101,6 +102,9 @@ pub(super) fn locked_memory(machine: &Machine) -> Finding {
 
 /// Limits of the group that we run in, and of those above it: what it takes to hurt us.
 pub(super) fn own_group(machine: &Machine) -> Finding {
+    if let Some(unit) = machine.system.unit.as_ref().filter(|unit| unit.pid().is_none()) {
+        return limits_to_be(unit);
+    }
     let Some((directory, _)) = groups::own_directory(machine) else { return Finding::ok("not below the cgroup root") };
     let line = directory.ancestors().take_while(|above| above.starts_with(&machine.system.cgroup_root));
     for above in line {
@@ -122,6 +126,19 @@ pub(super) fn own_group(machine: &Machine) -> Finding {
         }
     }
     Finding::ok(format!("none in {} or above it that would hurt", machine.group_path(&directory)))
+}
+
+/// The same of a unit that does not run, by its settings.
+fn limits_to_be(unit: &Unit) -> Finding {
+    for (property, least) in [("MemoryMax", OWN_BYTES), ("MemoryHigh", OWN_BYTES), ("TasksMax", OWN_TASKS)] {
+        if let Some(limit) = unit.group_limit(property).filter(|limit| *limit < least) {
+            return Finding::degraded(
+                format!("{} has {property}={limit}: oomwarden would starve in there before anybody else", unit.name()),
+                format!("{property}={least} or more"),
+            );
+        }
+    }
+    Finding::ok(format!("{} has none that would hurt", unit.name()))
 }
 
 pub(super) fn inotify(machine: &Machine) -> Finding {

@@ -53,7 +53,7 @@ pub(super) fn lms(machine: &Machine) -> Finding {
 }
 
 fn may_not_write(machine: &Machine, path: &std::path::Path, found: &str) -> Option<Finding> {
-    let refused = (machine.system.probes.may_write)(path).err().map(|error| error.to_string());
+    let refused = machine.may_write(path).err().map(|error| error.to_string());
     let lacking = NEEDED.iter().find(|(number, _)| machine.has_capability(*number) == Some(false));
     let why = refused.or_else(|| lacking.map(|(_, name)| format!("{name} is not granted")))?;
     Some(Finding::degraded(

@@ -2,14 +2,25 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use procfs::FromRead;
 use procfs::process::{MountInfo, MountInfos, Status};
 use rustix::fs::{Access, AtFlags, CWD};
+use rustix::io::Errno;
 
+use super::unit::Unit;
 use crate::cgroup::path::GroupPath;
 use crate::sense::kernel_log::KernelLog;
+
+/// CAP_DAC_OVERRIDE as a bit.
+const DAC_OVERRIDE: u64 = 1 << 1;
+/// Numbers of capabilities in linux/capability.h.
+const SYS_RESOURCE: u32 = 24;
+const SYSLOG: u32 = 34;
+/// In microseconds: windows without CAP_SYS_RESOURCE are multiples of that.
+const UNPRIVILEGED_WINDOW: u64 = 2_000_000;
 
 /// More groups than this are not counted.
 const MOST_GROUPS: usize = 100_000;
@@ -40,8 +51,10 @@ pub struct System {
     pub proc: PathBuf,
     /// The cgroup root.
     pub cgroup_root: PathBuf,
-    /// Our own process.
+    /// The process that is judged: our own, or a unit's.
     pub pid: u32,
+    /// The unit whose rights are judged; `None`: our own are.
+    pub unit: Option<Unit>,
     /// See there.
     pub probes: Probes,
 }
@@ -51,8 +64,29 @@ impl System {
     #[must_use]
     pub fn here(cgroup_root: PathBuf) -> System {
         let probes = Probes { is_cgroup2, arm_trigger, may_write, pidfd, kernel_log, marks };
-        System { root: PathBuf::from("/"), proc: PathBuf::from("/proc"), cgroup_root, pid: std::process::id(), probes }
+        System { root: PathBuf::from("/"), proc: PathBuf::from("/proc"), cgroup_root, pid: std::process::id(), unit: None, probes }
     }
+}
+
+impl System {
+    /// The same, seen with the rights of a service. One that does not run has no process.
+    #[must_use]
+    pub fn with_unit(mut self, unit: Option<Unit>) -> System {
+        if let Some(unit) = &unit {
+            self.pid = unit.pid().unwrap_or(0);
+        }
+        self.unit = unit;
+        self
+    }
+}
+
+/// Who is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// The effective user; `None`: it can't be told.
+    pub uid: Option<u32>,
+    /// Effective capabilities, a bit each.
+    pub capabilities: u64,
 }
 
 /// What was gathered.
@@ -66,9 +100,9 @@ pub struct Machine {
     pub groups: Vec<PathBuf>,
     /// Every mount, as far as readable.
     pub mounts: Vec<MountInfo>,
-    /// /proc/self/status.
-    pub status: Option<Status>,
-    /// Text of /proc/self/limits.
+    /// Of the process that is judged.
+    pub rights: Option<Rights>,
+    /// Text of its /proc/PID/limits.
     pub limits: Option<String>,
     /// Version of the kernel: `(6, 12)`.
     pub kernel: Option<(u32, u32)>,
@@ -78,17 +112,102 @@ impl Machine {
     /// Gathers. What can't be read is left out; the checks say so.
     #[must_use]
     pub fn look(system: &System) -> Machine {
+        let mut machine = Machine::without_groups(system);
+        if machine.is_cgroup2 {
+            machine.groups = groups_below(&system.cgroup_root);
+        }
+        machine
+    }
+
+    /// As [`Machine::look`], but for the groups, of which there may be many.
+    #[must_use]
+    pub fn without_groups(system: &System) -> Machine {
         let is_cgroup2 = (system.probes.is_cgroup2)(&system.cgroup_root).unwrap_or(false);
-        let myself = system.proc.join("self");
+        let idle = system.unit.as_ref().filter(|unit| unit.pid().is_none());
+        let myself = system.proc.join(who(system));
+        let rights = match idle {
+            Some(unit) => Some(Rights { uid: unit.uid(), capabilities: unit.capabilities() }),
+            None => parsed(&myself.join("status")).map(|status: Status| Rights { uid: Some(status.euid), capabilities: status.capeff }),
+        };
         Machine {
             is_cgroup2,
-            groups: if is_cgroup2 { groups_below(&system.cgroup_root) } else { Vec::new() },
+            groups: Vec::new(),
             mounts: mounts(&myself.join("mountinfo")),
-            status: parsed(&myself.join("status")),
-            limits: read(&myself.join("limits")),
+            rights,
+            limits: idle.map_or_else(|| read(&myself.join("limits")), |unit| Some(unit.limits())),
             kernel: read(&system.proc.join("sys/kernel/osrelease")).and_then(|release| version(&release)),
             system: system.clone(),
         }
+    }
+
+    /// The directory below /proc of the process that is judged, or of ourselves where there is
+    /// none.
+    #[must_use]
+    pub fn who(&self) -> String {
+        who(&self.system)
+    }
+
+    /// Whether the one who is judged may write to this file; it is not opened.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_write(&self, file: &Path) -> io::Result<()> {
+        let Some(unit) = &self.system.unit else { return (self.system.probes.may_write)(file) };
+        let metadata = fs::metadata(file)?;
+        let root = &self.system.cgroup_root;
+        let is_group = file.starts_with(root);
+        if is_group && (self.mount_of(root).is_some_and(is_read_only) || unit.pid().is_none() && unit.has_read_only_groups()) {
+            return Err(Errno::ROFS.into());
+        }
+        let Some(rights) = self.rights else { return Err(Errno::ACCESS.into()) };
+        let is_owner = rights.uid == Some(metadata.uid());
+        let allowed = if is_owner { 0o200 } else { 0o002 };
+        if rights.capabilities & DAC_OVERRIDE != 0 || metadata.mode() & allowed != 0 { Ok(()) } else { Err(Errno::ACCESS.into()) }
+    }
+
+    /// Whether the kernel accepts a PSI trigger of the one who is judged.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn arm_trigger(&self, file: &Path, text: &str) -> io::Result<()> {
+        let arm = || (self.system.probes.arm_trigger)(file, text);
+        if self.system.unit.is_none() {
+            return arm();
+        }
+        self.may_write(file)?;
+        let window = text.trim_end_matches('\0').rsplit(' ').next().and_then(|window| window.parse::<u64>().ok()).unwrap_or(0);
+        if self.has_capability(SYS_RESOURCE) != Some(true) && !window.is_multiple_of(UNPRIVILEGED_WINDOW) {
+            return Err(Errno::INVAL.into());
+        }
+        match arm() {
+            // It is ourselves who may not try.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            answer => answer,
+        }
+    }
+
+    /// By which way the one who is judged may read the kernel's log.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn kernel_log(&self) -> io::Result<&'static str> {
+        if self.system.unit.is_none() {
+            return (self.system.probes.kernel_log)(&self.system.proc);
+        }
+        let is_open = self.proc("sys/kernel/dmesg_restrict").as_deref() == Some("0");
+        match self.has_capability(SYSLOG) {
+            Some(true) => Ok("CAP_SYSLOG"),
+            _ if is_open => Ok("everybody"),
+            _ => Err(Errno::PERM.into()),
+        }
+    }
+
+    /// The cgroup2 mount that a directory is in, as the one who is judged sees it.
+    #[must_use]
+    pub fn mount_of(&self, directory: &Path) -> Option<&MountInfo> {
+        // of several mounts on one another the last is seen; of nested ones the deepest
+        let covers = |mount: &&MountInfo| mount.fs_type == "cgroup2" && directory.starts_with(&mount.mount_point);
+        self.mounts.iter().filter(covers).max_by_key(|mount| mount.mount_point.components().count())
     }
 
     /// Text of a file below /proc, trimmed.
@@ -118,7 +237,7 @@ impl Machine {
     /// Whether we have a capability, by its number in linux/capability.h.
     #[must_use]
     pub fn has_capability(&self, number: u32) -> Option<bool> {
-        Some(self.status.as_ref()?.capeff >> number & 1 == 1)
+        Some(self.rights?.capabilities >> number & 1 == 1)
     }
 
     /// A limit of ours, by its name in /proc/self/limits: the soft and the hard one. `u64::MAX` is unlimited, `None` not readable.
@@ -135,6 +254,14 @@ impl Machine {
         let below = directory.strip_prefix(&self.system.cgroup_root).unwrap_or(directory);
         GroupPath::from_bytes(below.as_os_str().as_encoded_bytes())
     }
+}
+
+fn who(system: &System) -> String {
+    system.unit.as_ref().and_then(Unit::pid).map_or_else(|| "self".to_owned(), |pid| pid.to_string())
+}
+
+fn is_read_only(mount: &MountInfo) -> bool {
+    mount.mount_options.contains_key("ro") || mount.super_options.contains_key("ro")
 }
 
 /// Text of a file, trimmed; `None` if it can't be read.

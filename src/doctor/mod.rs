@@ -12,8 +12,10 @@ mod groups;
 mod limits;
 mod lms;
 mod machine;
+mod memory;
 mod neighbours;
 mod root;
+mod unit;
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,7 @@ use std::fmt;
 use serde::Serialize;
 
 pub use machine::{Machine, Probes, System};
+pub use unit::{Unit, UnitError};
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -116,6 +119,7 @@ pub const CHECKS: &[Check] = &[
     ("cgroup-root", Needs::Nothing, root::cgroup_root),
     ("memory-controller", Needs::CgroupRoot, root::memory_controller),
     ("mount-options", Needs::CgroupRoot, root::mount_options),
+    ("unit", Needs::Nothing, unit::unit),
     ("own-group", Needs::CgroupRoot, groups::own_group),
     ("pid-namespace", Needs::CgroupRoot, groups::pid_namespace),
     ("kill-rights", Needs::CgroupRoot, groups::kill_rights),
@@ -126,6 +130,8 @@ pub const CHECKS: &[Check] = &[
     ("process-mrelease", Needs::Nothing, features::process_mrelease),
     ("pidfd", Needs::Nothing, features::pidfd),
     ("swap", Needs::Nothing, features::swap),
+    ("overcommit", Needs::Nothing, memory::overcommit),
+    ("panic-on-oom", Needs::Nothing, memory::panic_on_oom),
     ("lms", Needs::Nothing, lms::lms),
     ("cap-kill", Needs::Nothing, limits::cap_kill),
     ("cap-sys-resource", Needs::Nothing, limits::cap_sys_resource),
@@ -141,6 +147,22 @@ pub const CHECKS: &[Check] = &[
     ("other-killers", Needs::Nothing, neighbours::other_killers),
     ("kubelet", Needs::Nothing, neighbours::kubelet),
 ];
+
+/// Who else acts on memory here and will be in oomwarden's way, one line each: for the daemon's
+/// start. Looks at no group.
+#[must_use]
+pub fn neighbours(system: &System) -> Vec<String> {
+    let machine = Machine::without_groups(system);
+    let found = [
+        ("systemd-oomd", neighbours::systemd_oomd(&machine)),
+        ("another killer beside oomwarden", neighbours::other_killers(&machine)),
+        ("kubelet", neighbours::kubelet(&machine)),
+    ];
+    let told = |(who, Finding { status, found, advice }): (&str, Finding)| {
+        (status != Status::Ok).then(|| format!("{who}: {found}; {}", advice.unwrap_or_default()))
+    };
+    found.into_iter().filter_map(told).collect()
+}
 
 /// Runs every check.
 #[must_use]

@@ -3,7 +3,7 @@
 //! Two that act on the same trouble take two victims. None of them hinders oomwarden, so nothing here is *missing*.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::machine::read;
 use super::{Finding, Machine, many};
@@ -15,24 +15,14 @@ const KILLERS: &[&str] = &["earlyoom", "nohang", "nohang-desktop", "oomd", "bust
 /// Daemons that only tell.
 const TELLERS: &[&str] = &["psi-notify", "psi-monitor"];
 
-/// Directories of systemd's units, below the root directory.
-const UNITS: &[&str] = &[
-    "etc/systemd/system",
-    "etc/systemd/system.control",
-    "etc/systemd/user",
-    "run/systemd/system",
-    "run/systemd/system.control",
-    "run/systemd/transient",
-    "usr/local/lib/systemd/system",
-    "usr/lib/systemd/system",
-    "usr/lib/systemd/user",
-];
-
 /// What the kubelet does if nobody says otherwise.
 const DEFAULT_EVICTION: &str = "100Mi";
 
 /// Extended attributes by which root tells systemd-oomd whom to spare.
 const MARKS: [&str; 2] = ["user.oomd_omit", "user.oomd_avoid"];
+
+/// Instances of one template that are looked at.
+const MOST_INSTANCES: usize = 64;
 
 /// Names are listed up to so many.
 const NAMED: usize = 5;
@@ -53,51 +43,88 @@ fn named(names: &[String]) -> String {
 pub(super) fn systemd_oomd(machine: &Machine) -> Finding {
     let Some(pid) = running(machine, "systemd-oomd") else { return Finding::ok("not running") };
     let units = managed_units(machine);
-    if units.is_empty() {
-        return Finding::ok(format!("running (process {pid}), and no unit asks it to kill"));
-    }
+    let Some(first) = units.first() else { return Finding::ok(format!("running (process {pid}), and no unit asks it to kill")) };
+    let names: Vec<String> = units.iter().map(|unit| unit.name.clone()).collect();
+    let each = if units.len() == 1 { "" } else { ", and so for each of them" };
     Finding::degraded(
-        format!("running (process {pid}), and told to kill in {}: it and oomwarden would each take a victim", named(&units)),
-        "leave each group to one of the two: systemctl set-property UNIT ManagedOOMMemoryPressure=auto ManagedOOMSwap=auto, or systemctl \
-         disable --now systemd-oomd.service systemd-oomd.socket",
+        format!("running (process {pid}), and told to kill in {}: it and oomwarden would each take a victim", named(&names)),
+        format!("leave it all to oomwarden: `{MASK}`; or that unit only: `{}`{each}", first.command()),
     )
 }
 
-/// Units with `ManagedOOMSwap=kill` or `ManagedOOMMemoryPressure=kill`, in their own file or a drop-in.
-fn managed_units(machine: &Machine) -> Vec<String> {
-    let mut units = Vec::new();
-    for directory in UNITS.iter().map(|directory| machine.system.root.join(directory)) {
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let files: Vec<PathBuf> = if path.is_dir() {
-                fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
-            } else {
-                vec![path.clone()]
-            };
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let Some(unit) = unit_name(&name, path.is_dir()) else { continue };
-            if files.iter().any(|file| asks_for_kills(file)) && !units.iter().any(|known| known == unit) {
-                units.push(unit.to_owned());
+/// Stops systemd-oomd for good. Only disabled it is started again by every unit with
+/// `ManagedOOM...=kill`.
+const MASK: &str = "systemctl mask --now systemd-oomd.service systemd-oomd.socket";
+
+/// A unit that asks systemd-oomd to kill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Managed {
+    name: String,
+    /// It is one of users' managers.
+    user: bool,
+}
+
+impl Managed {
+    /// Takes that back, as a shell understands it. systemctl sets properties of units only: not of
+    /// templates, and not of those of all users.
+    fn command(&self) -> String {
+        let (stem, kind) = self.name.rsplit_once('.').unwrap_or(("", &self.name));
+        if !self.user && !stem.is_empty() && !stem.ends_with('@') && (stem == "-" || !stem.ends_with('-')) {
+            // `-.slice` would be taken for an option.
+            return format!("systemctl set-property -- {} ManagedOOMSwap=auto ManagedOOMMemoryPressure=auto", quoted(&self.name));
+        }
+        let section = format!("{}{}", kind.get(..1).unwrap_or_default().to_uppercase(), kind.get(1..).unwrap_or_default());
+        let directory = quoted(&format!("/etc/systemd/{}/{}.d", if self.user { "user" } else { "system" }, self.name));
+        let reload = if self.user { "; it counts from each user's next login" } else { " && systemctl daemon-reload" };
+        let (reload, after) = if self.user { ("", reload) } else { (reload, "") };
+        format!(
+            "mkdir -p {directory} && printf '[{section}]\\nManagedOOMSwap=auto\\nManagedOOMMemoryPressure=auto\\n' > {directory}/99-oomwarden.conf{reload}{after}"
+        )
+    }
+}
+
+/// A word for a shell. systemd escapes what is odd in a unit's name with backslashes.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '@' | ':');
+    if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+/// Units in which systemd-oomd is to kill, by their files and all that overrides them. Of a
+/// template, or of what begins alike, those that are there; where none is, itself.
+fn managed_units(machine: &Machine) -> Vec<Managed> {
+    let root = &machine.system.root;
+    let mut found: Vec<Managed> = Vec::new();
+    for user in [false, true] {
+        for name in unit_files::all_that_mention_oomd(root, user) {
+            let instances = instances(machine, &name, user);
+            let candidates = if instances.is_empty() { vec![name] } else { instances };
+            for name in candidates.into_iter().filter(|name| unit_files::oomd_kills_in(root, name, user)) {
+                let unit = Managed { name, user };
+                if !found.contains(&unit) {
+                    found.push(unit);
+                }
             }
         }
     }
-    units.sort();
-    units
+    found
 }
 
-/// The unit of a file, or of a directory of drop-ins.
-fn unit_name(name: &str, is_directory: bool) -> Option<&str> {
-    let unit = if is_directory { name.strip_suffix(".d")? } else { name };
-    [".slice", ".service", ".scope", "slice", "service", "scope"].iter().any(|kind| unit.ends_with(kind)).then_some(unit)
-}
-
-fn asks_for_kills(file: &Path) -> bool {
-    let text = read(file).unwrap_or_default();
-    let asks = |line: &str| {
-        let (key, value) = line.split_once('=').unwrap_or_default();
-        matches!(key.trim(), "ManagedOOMSwap" | "ManagedOOMMemoryPressure") && value.trim() == "kill"
+/// The system's groups that a template (`user@.service`) or a beginning (`user-.slice`) is about;
+/// for anything else, and for units of users, whose own files count for all of them, none.
+fn instances(machine: &Machine, name: &str, user: bool) -> Vec<String> {
+    let Some((stem, kind)) = name.rsplit_once('.') else { return Vec::new() };
+    if user || stem == "-" || !stem.ends_with(['@', '-']) {
+        return Vec::new();
+    }
+    let is_one = |name: &&str| {
+        let rest = name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(kind)).and_then(|rest| rest.strip_suffix('.'));
+        rest.is_some_and(|rest| !rest.is_empty())
     };
-    text.lines().any(asks)
+    let names = machine.groups.iter().filter_map(|group| group.file_name()?.to_str()).filter(is_one);
+    let mut names: Vec<String> = names.take(MOST_INSTANCES).map(str::to_owned).collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 pub(super) fn oom_policy(machine: &Machine) -> Finding {

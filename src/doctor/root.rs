@@ -66,9 +66,7 @@ pub(super) fn memory_controller(machine: &Machine) -> Finding {
 }
 
 pub(super) fn mount_options(machine: &Machine) -> Finding {
-    // of several mounts on one another the last is seen; of nested ones the deepest
-    let covers = |mount: &&MountInfo| mount.fs_type == "cgroup2" && machine.system.cgroup_root.starts_with(&mount.mount_point);
-    let Some(mount) = machine.mounts.iter().filter(covers).max_by_key(|mount| mount.mount_point.components().count()) else {
+    let Some(mount) = machine.mount_of(&machine.system.cgroup_root) else {
         return Finding::unreadable("the mount of the cgroup root");
     };
     let has = |option: &str| mount.super_options.contains_key(option);

@@ -57,6 +57,8 @@ impl Fake {
             ("proc/sys/kernel/osrelease", "6.12.117+deb13-cloud-amd64\n"),
             ("proc/sys/fs/inotify/max_user_watches", "8192\n"),
             ("proc/sys/fs/inotify/max_user_instances", "128\n"),
+            ("proc/sys/vm/overcommit_memory", "0\n"),
+            ("proc/sys/vm/panic_on_oom", "0\n"),
             ("proc/cmdline", "quiet\n"),
             ("proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"),
             ("proc/meminfo", MEMINFO),
@@ -108,6 +110,10 @@ impl Fake {
     }
 
     fn examine(&self) -> Report {
+        examine(&self.system())
+    }
+
+    fn system(&self) -> System {
         let probes = Probes {
             is_cgroup2: |path| Ok(path.join("cgroup.controllers").exists()),
             arm_trigger: fake_trigger,
@@ -126,7 +132,7 @@ impl Fake {
             },
             marks: |path, names| names.iter().any(|name| path.join(name).exists()),
         };
-        examine(&System { root: self.path("root"), proc: self.path("proc"), cgroup_root: self.path("cgroup"), pid: PID, probes })
+        System { root: self.path("root"), proc: self.path("proc"), cgroup_root: self.path("cgroup"), pid: PID, unit: None, probes }
     }
 
     fn check(&self, name: &str) -> Finding {
@@ -446,7 +452,7 @@ fn as_text_and_as_json() {
     let text = report.to_string();
     let line = text.lines().find(|line| line.contains("memory-controller")).unwrap();
     assert!(line.starts_with("missing   memory-controller  available, but not enabled for the groups below -> echo +memory >"), "{line}");
-    assert!(text.ends_with("\noomwarden can't do its work here: 25 ok, 1 degraded, 1 missing\n"), "{text}");
+    assert!(text.ends_with("\noomwarden can't do its work here: 28 ok, 1 degraded, 1 missing\n"), "{text}");
     assert_eq!(text.lines().count(), CHECKS.len() + 2);
 
     let json: serde_json::Value = serde_json::to_value(&report).unwrap();
@@ -464,7 +470,7 @@ proptest! {
     fn whatever_stands_in_the_files(
         which in prop::sample::select(vec![
             "proc/self/mountinfo", "proc/self/status", "proc/self/limits", "proc/self/cgroup", "proc/sys/kernel/osrelease", "proc/meminfo",
-            "proc/swaps", "proc/oom_notifier", "proc/321/comm", "proc/sys/fs/inotify/max_user_watches", "cgroup/cgroup.controllers", "cgroup/own.service/cgroup.procs",
+            "proc/swaps", "proc/oom_notifier", "proc/321/comm", "proc/sys/vm/overcommit_memory", "proc/sys/vm/panic_on_oom", "proc/sys/fs/inotify/max_user_watches", "cgroup/cgroup.controllers", "cgroup/own.service/cgroup.procs",
         ]),
         cut in any::<prop::sample::Index>(),
         noise in prop::collection::vec(prop::sample::select(b"\0\n\t :-/,=09azAZ\xff".to_vec()), 0..40),
@@ -486,12 +492,179 @@ fn systemd_oomd_is_a_neighbour_where_units_ask_it_to_kill() {
     fake.expect("systemd-oomd", Status::Ok, "not running");
     fake.write("proc/400/comm", "systemd-oomd\n");
     fake.expect("systemd-oomd", Status::Degraded, "kill in user@.service:");
+    // A template has no properties that systemctl could set.
+    fake.expect(
+        "systemd-oomd",
+        Status::Degraded,
+        "or that unit only: `mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\\n",
+    );
     fake.write("root/etc/systemd/system/-.slice.d/swap.conf", "[Slice]\n ManagedOOMSwap = kill\n");
     fake.write("root/etc/systemd/system/db.service", "[Service]\nManagedOOMSwap=auto\nManagedOOMPreference=omit\n");
     fake.write("root/etc/systemd/system/README.d/x", "ManagedOOMSwap=kill\n");
     fake.expect("systemd-oomd", Status::Degraded, "kill in -.slice, user@.service:");
+    // What is typed is understood: `-.slice` is no option, and what is only disabled would come
+    // back.
+    fake.expect(
+        "systemd-oomd",
+        Status::Degraded,
+        "`systemctl set-property -- -.slice ManagedOOMSwap=auto ManagedOOMMemoryPressure=auto`, and so",
+    );
+    fake.expect("systemd-oomd", Status::Degraded, "`systemctl mask --now systemd-oomd.service systemd-oomd.socket`");
+    // Instances are named in the place of their template, but for those that were set otherwise.
+    for name in ["user@1000.service", "user@7.service", "user.service"] {
+        fake.group(name, "");
+    }
+    fake.write(
+        "root/etc/systemd/system.control/user@7.service.d/50-ManagedOOMMemoryPressure.conf",
+        "[Service]\nManagedOOMMemoryPressure=auto\n",
+    );
+    fake.expect("systemd-oomd", Status::Degraded, "kill in -.slice, user@1000.service:");
+    fake.write("root/etc/systemd/system/-.slice.d/zz.conf", "[Slice]\nManagedOOMSwap=auto\n");
+    fake.expect("systemd-oomd", Status::Degraded, "`systemctl set-property -- user@1000.service Managed");
+    fake.write("root/usr/lib/systemd/user/app.slice", "[Slice]\nManagedOOMSwap=kill\n");
+    fake.write("root/etc/systemd/system/user@.service.d/zz.conf", "[Service]\nManagedOOMMemoryPressure=auto\n");
+    fake.expect("systemd-oomd", Status::Degraded, "mkdir -p /etc/systemd/user/app.slice.d && printf '[Slice]");
     fake.remove("root");
     fake.expect("systemd-oomd", Status::Ok, "running (process 400), and no unit asks it to kill");
+}
+
+#[test]
+fn the_daemons_start_names_neighbours_in_a_line_each() {
+    let fake = Fake::fit();
+    assert!(neighbours(&fake.system()).is_empty());
+    fake.write("proc/400/comm", "systemd-oomd\n");
+    fake.write("proc/401/comm", "psi-notify\n");
+    assert!(neighbours(&fake.system()).is_empty(), "they are in nobody's way");
+    fake.write("root/etc/systemd/system/-.slice.d/swap.conf", "[Slice]\nManagedOOMSwap=kill\n");
+    fake.write("proc/402/comm", "earlyoom\n");
+    fake.write("proc/403/comm", "kubelet\n");
+    let lines = neighbours(&fake.system());
+    let begins = [
+        "systemd-oomd: running (process 400), and told to kill in -.slice",
+        "another killer beside oomwarden: earlyoom (process 402)",
+        "kubelet: running",
+    ];
+    assert_eq!(lines.len(), begins.len(), "{lines:?}");
+    assert!(lines.iter().zip(begins).all(|(line, begin)| line.starts_with(begin) && line.lines().count() == 1), "{lines:?}");
+    assert!(lines[0].contains("; leave it all to oomwarden: `systemctl mask --now"), "{}", lines[0]);
+}
+
+#[test]
+fn memory_that_is_promised_and_a_kernel_that_panics() {
+    let fake = Fake::fit();
+    fake.expect("overcommit", Status::Ok, "vm.overcommit_memory=0");
+    fake.edit("proc/meminfo", "Committed_AS: 1 kB", "CommitLimit: 4000 kB\nCommitted_AS: 3900 kB");
+    fake.expect("overcommit", Status::Ok, "does not apply");
+    fake.write("proc/sys/vm/overcommit_memory", "2\n");
+    fake.expect("overcommit", Status::Degraded, "(97%): allocations fail");
+    fake.expect("overcommit", Status::Degraded, "vm.overcommit_ratio");
+    fake.edit("proc/meminfo", "Committed_AS: 3900 kB", "Committed_AS: 300 kB");
+    fake.expect("overcommit", Status::Ok, "vm.overcommit_memory=2, Committed_AS 300KiB of CommitLimit");
+    fake.remove("proc/sys/vm/overcommit_memory");
+    fake.expect("overcommit", Status::Degraded, "could not be read");
+    fake.expect("panic-on-oom", Status::Ok, "=0");
+    for (value, part) in
+        [("1", "the whole machine is out of memory the kernel panics"), ("2", "also when only a group"), ("x", "not understood")]
+    {
+        fake.write("proc/sys/vm/panic_on_oom", value);
+        fake.expect("panic-on-oom", Status::Degraded, part);
+        fake.expect("panic-on-oom", Status::Degraded, "sysctl vm.panic_on_oom=0");
+    }
+    fake.write("proc/sys/vm/panic_on_oom", "1\n");
+    fake.write("proc/sys/kernel/panic", "0\n");
+    fake.expect("panic-on-oom", Status::Degraded, "stays down");
+}
+
+const SHOWN: &str = "LoadState=loaded\nActiveState=active\nMainPID=777\nNeedDaemonReload=no\nUser=\nDynamicUser=no\n\
+    CapabilityBoundingSet=cap_dac_override cap_kill cap_ipc_lock cap_sys_resource cap_syslog\nAmbientCapabilities=\n\
+    LimitNOFILE=524288\nLimitNOFILESoft=1024\nLimitMEMLOCK=65536\nLimitMEMLOCKSoft=65536\nOOMScoreAdjust=-1000\nOOMPolicy=continue\n\
+    MemoryMax=infinity\nMemoryHigh=infinity\nTasksMax=64\nSlice=system.slice\nProtectControlGroups=no\nProtectKernelLogs=no\n";
+
+impl Fake {
+    fn expect_of_unit(&self, shown: &str, name: &str, status: Status, part: &str) {
+        let unit = unit::Unit::of("w.service", shown).unwrap();
+        let finding = examine(&self.system().with_unit(Some(unit))).lines.into_iter().find(|line| line.name == name).unwrap().finding;
+        let text = format!("{} -> {}", finding.found, finding.advice.clone().unwrap_or_default());
+        assert_eq!(finding.status, status, "{name}: {text}");
+        assert!(text.contains(part), "{name}: {text}");
+    }
+}
+
+/// The caller may do everything; what counts is what the service may.
+#[test]
+fn a_service_is_judged_by_the_rights_of_its_process() {
+    let fake = Fake::fit();
+    fake.expect("unit", Status::Ok, "none named");
+    let status = STATUS.replace("000001ffffffffff", "0000000000000020").replace("Uid:\t0\t0", "Uid:\t99\t99");
+    fake.write("proc/777/status", &status);
+    fake.write("proc/777/limits", &LIMITS.replace("524288", "64").replace("8388608              8388608", "65536                65536"));
+    fake.write("proc/777/cgroup", "0::/w.service\n");
+    fake.write("proc/777/oom_score_adj", "0\n");
+    let mount = format!("32 31 0:29 / {} ro,nosuid - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n", fake.path("cgroup").display());
+    fake.write("proc/777/mountinfo", &mount);
+    fake.group("w.service", "777\n");
+    fake.expect_of_unit(SHOWN, "unit", Status::Degraded, "w.service, process 777, uid 99: oom_score_adj=0: the kernel may choose it");
+    fake.expect_of_unit(SHOWN, "own-group", Status::Ok, "/w.service");
+    fake.expect_of_unit(SHOWN, "cap-kill", Status::Ok, "granted (uid 99)");
+    fake.expect_of_unit(SHOWN, "cap-sys-resource", Status::Degraded, "not granted (uid 99)");
+    fake.expect_of_unit(SHOWN, "rlimit-nofile", Status::Degraded, "64, ");
+    fake.expect_of_unit(SHOWN, "rlimit-memlock", Status::Degraded, "64KiB");
+    fake.expect_of_unit(SHOWN, "kernel-log", Status::Degraded, "CAP_SYSLOG");
+    fake.expect_of_unit(SHOWN, "kill-rights", Status::Missing, "mounted read-only");
+    fake.expect_of_unit(SHOWN, "psi-triggers", Status::Missing, "Read-only");
+    fake.write("proc/777/mountinfo", &mount.replace(" ro,", " rw,"));
+    fake.expect_of_unit(SHOWN, "kill-rights", Status::Missing, "Permission denied");
+    fake.write("proc/777/status", &STATUS.replace("000001ffffffffff", "0000000000000002"));
+    fake.expect_of_unit(SHOWN, "kill-rights", Status::Ok, "may be written");
+    fake.expect_of_unit(SHOWN, "psi-triggers", Status::Degraded, "only windows of 2s");
+    fake.write("proc/777/oom_score_adj", "-1000\n");
+    fake.expect_of_unit(SHOWN, "unit", Status::Ok, "w.service, process 777, uid 0: the rights below are its own");
+    for (from, to, part) in [
+        ("OOMPolicy=continue", "OOMPolicy=stop", "OOMPolicy=stop: it is ended as well"),
+        ("NeedDaemonReload=no", "NeedDaemonReload=yes", "systemctl daemon-reload"),
+        ("ProtectControlGroups=no", "ProtectControlGroups=yes", "ProtectControlGroups"),
+    ] {
+        fake.expect_of_unit(&SHOWN.replace(from, to), "unit", Status::Degraded, part);
+    }
+}
+
+#[test]
+fn a_service_that_does_not_run_is_judged_by_its_settings() {
+    let fake = Fake::fit();
+    let idle = SHOWN.replace("MainPID=777", "MainPID=0").replace("=active", "=inactive");
+    fake.expect_of_unit(&idle, "unit", Status::Degraded, "w.service: it is inactive, so it is judged by its settings");
+    fake.expect_of_unit(&idle, "unit", Status::Degraded, "systemctl enable --now w.service");
+    fake.expect_of_unit(&idle, "own-group", Status::Ok, "below system.slice, once it runs");
+    for name in [
+        "cap-kill",
+        "cap-sys-resource",
+        "cap-ipc-lock",
+        "kernel-log",
+        "kill-rights",
+        "psi-triggers",
+        "rlimit-nofile",
+        "rlimit-memlock",
+        "own-limits",
+    ] {
+        fake.expect_of_unit(&idle, name, Status::Ok, "");
+    }
+    for (from, to, name, status, part) in [
+        (" cap_kill", "", "cap-kill", Status::Degraded, "not granted (uid 0)"),
+        ("User=", "User=4000000000", "cap-kill", Status::Degraded, "not granted (uid 4000000000)"),
+        ("User=", "User=4000000000", "kill-rights", Status::Missing, "Permission denied"),
+        ("AmbientCapabilities=", "AmbientCapabilities=cap_kill", "cap-kill", Status::Ok, "granted"),
+        ("ProtectControlGroups=no", "ProtectControlGroups=yes", "kill-rights", Status::Missing, "read-only"),
+        ("ProtectKernelLogs=no", "ProtectKernelLogs=yes", "kernel-log", Status::Degraded, "not readable"),
+        ("LimitNOFILE=524288", "LimitNOFILE=8", "rlimit-nofile", Status::Degraded, "8, "),
+        ("MemoryMax=infinity", "MemoryMax=1048576", "own-limits", Status::Degraded, "MemoryMax=1048576"),
+        ("TasksMax=64", "TasksMax=2", "own-limits", Status::Degraded, "TasksMax=2"),
+    ] {
+        fake.expect_of_unit(&idle.replace(from, to), name, status, part);
+    }
+    let refused = |text: &str| unit::Unit::of("w.service", text).unwrap_err().to_string();
+    assert!(refused("LoadState=not-found\n").contains("no unit w.service"));
+    assert!(refused("LoadState=bad-setting\n").contains("systemctl status w.service"));
+    assert!(refused("").contains("can't be loaded"));
 }
 
 #[test]

@@ -60,6 +60,7 @@ pub(super) fn compile(draft: Draft, hash: Arc<str>, report: &mut Report) -> Opti
     let hold = draft.hold.as_ref().map(|hold| hold.value);
     let limit = draft.limit.as_ref().map(|limit| limit.value);
     let node_limit = draft.node_limit.as_ref().map(|limit| limit.value);
+    let oomd_xattrs = draft.oomd_xattrs.as_ref().is_none_or(|wanted| wanted.value);
     let mut optional = |patterns: &Option<Patterns>| match patterns {
         Some(patterns) => globs(patterns, report).map(Some),
         None => Some(None),
@@ -72,7 +73,7 @@ pub(super) fn compile(draft: Draft, hash: Arc<str>, report: &mut Report) -> Opti
         .map(|entry| Some(Importance { group: globs(&entry.value.group, report)?, value: entry.value.value }))
         .collect::<Option<_>>()?;
     let rules = draft.rules.into_iter().map(|entry| rule(entry, mode, cooldown, report)).collect::<Option<_>>()?;
-    Some(Policy { hash, mode, exclude, importance, rules, oom_group, hold, limit, node_limit, kill_one_in })
+    Some(Policy { hash, mode, exclude, importance, rules, oom_group, hold, limit, node_limit, kill_one_in, oomd_xattrs })
 }
 
 fn exclude(entry: draft::Exclude, report: &mut Report) -> Option<Exclude> {

@@ -41,6 +41,7 @@ pub(super) struct Draft {
     pub limit: Option<At<KillLimit>>,
     pub node_limit: Option<At<KillLimit>>,
     pub kill_one_in: Option<Patterns>,
+    pub oomd_xattrs: Option<At<bool>>,
 }
 
 #[derive(Debug)]

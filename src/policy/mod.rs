@@ -7,7 +7,8 @@
 //! meant). Every fault is kept with its place until the end, so that all are shown at once.
 //! [`schema`] tells editors the same form as JSON Schema.
 //!
-//! Only [`files`] reads files. What a policy says of one group is asked with [`model::Policy::classify`], once for each
+//! Only [`files`] reads files, and [`overlooked`] names those that look like policies and are none.
+//! What a policy says of one group is asked with [`model::Policy::classify`], once for each
 //! group; which group dies is decided elsewhere.
 
 mod classify;
@@ -19,6 +20,7 @@ pub mod globs;
 mod lint;
 mod locate;
 pub mod model;
+pub mod overlooked;
 mod pattern;
 pub mod places;
 mod quoting;
@@ -91,6 +93,14 @@ pub fn load(sources: &[Source]) -> Result<Loaded, Vec<Diagnostic>> {
 /// What is wrong, and what to write instead.
 pub fn parse_time(text: &str) -> Result<Duration, String> {
     values::duration(text).map_err(|bad| format!("{}: {}", bad.message, bad.hint))
+}
+
+/// As [`parse_time`], however long: for callers with a limit of their own.
+///
+/// # Errors
+/// What is wrong, and what to write instead.
+pub fn parse_any_time(text: &str) -> Result<Duration, String> {
+    values::any_duration(text).map_err(|bad| format!("{}: {}", bad.message, bad.hint))
 }
 
 /// Reads an amount of memory as a policy writes it: `64MiB`.

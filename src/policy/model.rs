@@ -98,6 +98,9 @@ pub struct Policy {
     /// Groups that are no unit, such as the scope of a login: where a rule kills a group, here it kills one process, as by `kill: process`.
     /// Covers everything below them.
     pub kill_one_in: Option<Globs>,
+    /// `systemd: {oomd_xattrs: ...}`: a victim's directory gets the extended attributes by which
+    /// systemd learns that a unit was killed for its memory.
+    pub oomd_xattrs: bool,
 }
 
 /// `limits: {kills: 5 per 10m}`: beyond it a rule only observes for a subject. Counted for each rule and subject.

@@ -57,10 +57,10 @@ fn lists_are_joined_in_the_order_of_the_sources() {
 #[test]
 fn sources_may_not_contradict_each_other() {
     let first = format!(
-        "version: 1\nmode: observe\ndefaults: {{cooldown: 1s}}\nkernel: {{hold: 1s}}\nlimits: {{kills: 5 per 1m, node: 8 per 1m}}\n{RULE}"
+        "version: 1\nmode: observe\ndefaults: {{cooldown: 1s}}\nkernel: {{hold: 1s}}\nsystemd: {{oomd_xattrs: true}}\nlimits: {{kills: 5 per 1m, node: 8 per 1m}}\n{RULE}"
     );
     let second = format!(
-        "version: 1\nmode: enforce\ndefaults: {{cooldown: 2s}}\nkernel: {{hold: 2s}}\nlimits: {{kills: 6 per 1m, node: 9 per 1m}}\n{RULE}"
+        "version: 1\nmode: enforce\ndefaults: {{cooldown: 2s}}\nkernel: {{hold: 2s}}\nsystemd: {{oomd_xattrs: false}}\nlimits: {{kills: 6 per 1m, node: 9 per 1m}}\n{RULE}"
     );
     assert_eq!(
         errors(&[&first, &second]),
@@ -68,9 +68,10 @@ fn sources_may_not_contradict_each_other() {
             "b.yaml:2:7: error: mode is set differently in a.yaml:2\n  hint: it counts for all files together: set it once",
             "b.yaml:3:22: error: cooldown is set differently in a.yaml:3\n  hint: it counts for all files together: set it once",
             "b.yaml:4:16: error: hold is set differently in a.yaml:4\n  hint: it counts for all files together: set it once",
-            "b.yaml:5:17: error: the limit of kills is set differently in a.yaml:5\n  hint: it counts for all files together: set it once",
-            "b.yaml:5:33: error: the limit of kills on the node is set differently in a.yaml:5\n  hint: it counts for all files together: set it once",
-            "b.yaml:7:12: error: there is a rule `r` already, in a.yaml:7\n  hint: give this one a name of its own",
+            "b.yaml:5:24: error: oomd_xattrs is set differently in a.yaml:5\n  hint: it counts for all files together: set it once",
+            "b.yaml:6:17: error: the limit of kills is set differently in a.yaml:6\n  hint: it counts for all files together: set it once",
+            "b.yaml:6:33: error: the limit of kills on the node is set differently in a.yaml:6\n  hint: it counts for all files together: set it once",
+            "b.yaml:8:12: error: there is a rule `r` already, in a.yaml:8\n  hint: give this one a name of its own",
         ]
     );
 }

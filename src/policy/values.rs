@@ -25,7 +25,10 @@ pub(super) const BYTE_UNITS: [(&str, u64); 10] = [
     ("TB", 1_000_000_000_000),
 ];
 
-pub(super) const TIME_UNITS: [(&str, u64); 4] = [("ms", 1_000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000)];
+/// In microseconds. Weeks are longer than any time may be: who writes one is told that, not that
+/// there is no such unit.
+pub(super) const TIME_UNITS: [(&str, u64); 6] =
+    [("ms", 1_000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000), ("d", 24 * 3_600_000_000), ("w", 7 * 24 * 3_600_000_000)];
 
 /// The events of memory.events and how a policy calls them.
 pub(super) const EVENTS: [(&str, EventKind); 6] = [
@@ -124,12 +127,17 @@ pub(super) fn share(text: &str) -> Result<Share, Bad> {
 
 /// A time: `150ms`, `2s`, `10m`, `1h`. May be zero.
 pub(super) fn duration(text: &str) -> Result<Duration, Bad> {
-    let suggest = |number: &str| format!("write {0}ms or {0}s", plain(number));
-    let time = number_and_unit(text, &TIME_UNITS, "time", "`150ms` or `2s`", &suggest).map(Duration::from_micros)?;
+    let time = any_duration(text)?;
     if time > LONGEST {
         return Err(Bad::new(format!("{} is too long", shown(text)), "a time is at most 24h"));
     }
     Ok(time)
+}
+
+/// As [`duration`], however long: for callers with a limit of their own.
+pub(super) fn any_duration(text: &str) -> Result<Duration, Bad> {
+    let suggest = |number: &str| format!("write {0}ms or {0}s", plain(number));
+    number_and_unit(text, &TIME_UNITS, "time", "`150ms` or `2s`", &suggest).map(Duration::from_micros)
 }
 
 /// What usage may be compared with: a share or an amount.

@@ -7,7 +7,8 @@
 //!
 //! What the kernel itself kills is put together by the [`kernel_kills`]' book on the [`witness`]' thread, and goes the same way.
 //! The last lines of the journal are kept in memory ([`recent`]), and the [`board`] is where the server leaves orders for the warden and finds
-//! how it stands. What keeps the daemon from doing all that it was set up for is kept in [`degraded`].
+//! how it stands. What keeps the daemon from doing all that it was set up for is kept in [`degraded`]; [`origin`] tells where the
+//! policy in force was read.
 //!
 //! Nothing here decides, and nothing here makes the rooms before it wait: a full disk costs lines, counted ones.
 
@@ -23,6 +24,7 @@ pub mod journal;
 pub mod kernel_kills;
 mod lms;
 pub mod model;
+pub mod origin;
 pub mod pool;
 pub mod process;
 pub mod pulse;

@@ -188,6 +188,7 @@ impl Default for Blank {
             oom_group: None,
             node_limit: None,
             kill_one_in: None,
+            oomd_xattrs: true,
             hold: None,
             limit: None,
         };

@@ -64,6 +64,7 @@ pub fn policy() -> Policy {
         oom_group: None,
         node_limit: None,
         kill_one_in: None,
+        oomd_xattrs: true,
         hold: None,
         limit: None,
     }

@@ -186,7 +186,7 @@ impl Told {
         let gone = matches!(errno, Errno::NOENT | Errno::NODEV) && group.reopen_dir().is_err();
         if !gone && !self.refused.contains(&errno) {
             self.refused.push(errno);
-            tracing::warn!("{}/memory.pressure: no PSI trigger: {errno}; stall is read on a timer there", group.path);
+            tracing::warn!("{}: no PSI trigger: {errno}; stall is read on a timer there", group.path.file("memory.pressure"));
         }
     }
 }

@@ -44,10 +44,18 @@ pub enum AskError {
 /// # Errors
 /// See [`AskError`]; an answer other than 200 is one.
 pub fn ask(socket: &Path, method: &Method, path: &str) -> Result<String, AskError> {
+    ask_within(socket, method, path, PATIENCE)
+}
+
+/// As [`ask`], with so much time for all of it.
+///
+/// # Errors
+/// As there.
+pub fn ask_within(socket: &Path, method: &Method, path: &str, patience: Duration) -> Result<String, AskError> {
     let at = || socket.to_owned();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let runtime = runtime.map_err(|error| AskError::Failed(at(), error.to_string()))?;
-    let answer = async { tokio::time::timeout(PATIENCE, converse(socket, method, path)).await };
+    let answer = async { tokio::time::timeout(patience, converse(socket, method, path)).await };
     let (status, text) = runtime.block_on(answer).map_err(|_| AskError::Silent(at()))??;
     if status == StatusCode::OK {
         return Ok(text);

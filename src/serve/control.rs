@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
 use super::Desk;
-use crate::policy::parse_time;
+use crate::policy::parse_any_time;
 use crate::record::board::{Board, LONGEST_PAUSE, Order, Ticket};
 use crate::record::by::By;
 use crate::state::pause::{Keeper, Now, Pause};
@@ -67,9 +67,9 @@ pub(super) fn parameter<'q>(query: Option<&'q str>, name: &str) -> Result<Option
 /// # Errors
 /// What is wrong, and what to write instead.
 pub fn pause_time(text: &str) -> Result<Duration, String> {
-    let time = parse_time(text)?;
+    let time = parse_any_time(text)?;
     if time < Duration::from_secs(1) || time > LONGEST_PAUSE {
-        return Err("a pause is 1s to 24h, such as `10m`; it ends by itself".to_owned());
+        return Err("a pause is 1s to 24h, such as `10m`, and ends by itself: for longer, set `mode: observe` in the policy".to_owned());
     }
     Ok(time)
 }
@@ -178,10 +178,17 @@ mod tests {
     #[test]
     fn a_pause_has_a_unit_and_an_end() {
         assert_eq!(pause_time("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(pause_time("24h"), Ok(LONGEST_PAUSE));
-        for (wrong, why) in
-            [("10", "write 10ms or 10s"), ("0s", "1s to 24h"), ("25h", "24h"), ("1ms", "1s to 24h"), ("", "150ms"), ("-1s", "2s")]
-        {
+        assert_eq!([pause_time("24h"), pause_time("1d")], [Ok(LONGEST_PAUSE), Ok(LONGEST_PAUSE)]);
+        for (wrong, why) in [
+            ("10", "write 10ms or 10s"),
+            ("0s", "1s to 24h"),
+            ("25h", "24h"),
+            ("2d", "1s to 24h"),
+            ("1w", "mode: observe"),
+            ("1ms", "1s to 24h"),
+            ("", "150ms"),
+            ("-1s", "2s"),
+        ] {
             assert!(pause_time(wrong).is_err_and(|said| said.contains(why)), "{wrong}: {:?}", pause_time(wrong));
         }
     }

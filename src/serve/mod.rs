@@ -50,6 +50,7 @@ pub use socket::{ControlAddr, ControlSocket};
 use crate::record::board::Board;
 use crate::record::counters::Counters;
 use crate::record::degraded::Degraded;
+use crate::record::origin::Origin;
 use crate::record::pulse::Pulse;
 use crate::record::recent::Recent;
 use crate::state::pause;
@@ -156,6 +157,8 @@ pub struct Desk {
     pub recent: Option<Arc<Recent>>,
     /// Where pauses are written down.
     pub pauses: Option<Arc<pause::Keeper>>,
+    /// Where the policy in force was read.
+    pub origin: Option<Arc<Origin>>,
 }
 
 /// Bound, not yet serving: connections queue up in the kernel.

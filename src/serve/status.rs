@@ -91,6 +91,16 @@ pub struct PolicyStatus {
     pub mode: String,
     /// Whether it is the one that was offered last; if not, that one was refused.
     pub is_last: bool,
+    /// What it was made of: `files`, `built-in`, or `last-good`; empty from a version that does not
+    /// tell.
+    pub source: String,
+    /// The files and directories that the daemon was started with, whether the policy in force is
+    /// theirs or not; none: the built-in one.
+    pub files: Vec<String>,
+    /// Where the daemon keeps the texts of the policy that it took over last.
+    pub kept: String,
+    /// The daemon only observes, whatever the policy says.
+    pub observe: bool,
 }
 
 /// A pause.
@@ -272,6 +282,12 @@ impl Status {
         if let Some(policy) = &policy {
             status.take_policy(policy, &standing, counters, now);
         }
+        if let Some(origin) = &desk.origin {
+            status.policy.source = origin.source().word().to_owned();
+            status.policy.files = origin.files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
+            status.policy.kept = origin.kept.to_string_lossy().into_owned();
+            status.policy.observe = origin.observe;
+        }
         status
     }
 
@@ -282,8 +298,9 @@ impl Status {
 
     fn take_policy(&mut self, policy: &Policy, standing: &Standing, counters: &Counters, now: Instant) {
         let name = |rule: usize| policy.rules.get(rule).map(|rule| rule.name.to_string());
-        self.policy =
-            PolicyStatus { hash: policy.hash.to_string(), mode: mode_word(policy.mode), is_last: counters.is_last_policy_in_force() };
+        self.policy.hash = policy.hash.to_string();
+        self.policy.mode = mode_word(policy.mode);
+        self.policy.is_last = counters.is_last_policy_in_force();
         let limit = |limit: KillLimit| Limit { kills: limit.kills, per_seconds: limit.per.as_secs() };
         (self.limit, self.node_limit) = (policy.limit.map(limit), policy.node_limit.map(limit));
         let since_shown = now.saturating_duration_since(standing.shown);

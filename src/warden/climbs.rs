@@ -610,7 +610,7 @@ impl Climbs {
         self.actors.recall(u32::try_from(place).unwrap_or(u32::MAX));
         // All jobs stuck: the deadline of the rung goes on to the next, and by then one may be free.
         let Some(mut job) = self.actors.take() else { return };
-        climb.in_flight = matches!(deed, Deed::KillGroup { .. } | Deed::KillProcesses | Deed::KillOne(_));
+        climb.in_flight = deed.is_kill();
         if climb.in_flight {
             climb.begun = true;
             climb.at_kill = climb.at_kill.or(climb.present);
@@ -618,6 +618,10 @@ impl Climbs {
         }
         job.ladder = self.attempt_key(place, climb);
         job.deed = deed;
+        // A second try after one that was only slow counts nobody twice.
+        let again = deed == Deed::KillProcesses && !climb.ladder.was_refused();
+        job.marked = climb.policy.oomd_xattrs && deed.is_kill() && !again;
+        job.processes = if climb.one { Some(1) } else { climb.processes.map(u64::from) };
         job.hold = senses.signal.device().cloned().zip(climb.hold);
         job.targets.push(Arc::clone(&climb.victim));
         if let Some(top) = senses.tree.slot_of(climb.victim.id) {

@@ -101,6 +101,7 @@ pub(super) fn policy(rule: Rule) -> Policy {
         oom_group: None,
         node_limit: None,
         kill_one_in: None,
+        oomd_xattrs: true,
         hold: None,
         limit: None,
     }

@@ -22,7 +22,7 @@ pub(super) use victim::MOST_RANK_KEYS;
 
 const TOP: Keys = Keys {
     what: "the policy",
-    known: &["version", "mode", "limits", "defaults", "exclude", "kill_one_in", "importance", "rules", "kernel"],
+    known: &["version", "mode", "limits", "defaults", "exclude", "kill_one_in", "importance", "rules", "kernel", "systemd"],
     later: &["tenants", "kubernetes"],
 };
 const LIMITS: Keys = Keys { what: "`limits`", known: &["kills", "node"], later: &[] };
@@ -30,6 +30,7 @@ const DEFAULTS: Keys = Keys { what: "`defaults`", known: &["cooldown"], later: &
 const EXCLUDE: Keys = Keys { what: "an exclusion", known: &["group", "comm"], later: &["kubernetes"] };
 const IMPORTANCE: Keys = Keys { what: "a line of importance", known: &["group", "value"], later: &["kubernetes"] };
 const KERNEL: Keys = Keys { what: "`kernel`", known: &["oom_group", "hold"], later: &[] };
+const SYSTEMD: Keys = Keys { what: "`systemd`", known: &["oomd_xattrs"], later: &[] };
 
 /// The tables of keys, by what they are the keys of: the schema is made from them.
 pub(super) struct Tables {
@@ -39,6 +40,7 @@ pub(super) struct Tables {
     pub exclude: &'static Keys,
     pub importance: &'static Keys,
     pub kernel: &'static Keys,
+    pub systemd: &'static Keys,
     pub rule: &'static Keys,
     pub when: &'static Keys,
     pub only_if: &'static Keys,
@@ -57,8 +59,28 @@ pub(super) fn tables() -> Tables {
     let [rule, when, only_if, usage, level, below] = rule::KEYS;
     let [victim] = victim::KEYS;
     let [rung, warn, hook, term] = ladder::KEYS;
-    let (top, limits, defaults, exclude, importance, kernel) = (&TOP, &LIMITS, &DEFAULTS, &EXCLUDE, &IMPORTANCE, &KERNEL);
-    Tables { top, limits, defaults, exclude, importance, kernel, rule, when, only_if, usage, level, below, victim, rung, warn, hook, term }
+    let (top, limits, defaults, exclude, importance) = (&TOP, &LIMITS, &DEFAULTS, &EXCLUDE, &IMPORTANCE);
+    let (kernel, systemd) = (&KERNEL, &SYSTEMD);
+    Tables {
+        top,
+        limits,
+        defaults,
+        exclude,
+        importance,
+        kernel,
+        systemd,
+        rule,
+        when,
+        only_if,
+        usage,
+        level,
+        below,
+        victim,
+        rung,
+        warn,
+        hook,
+        term,
+    }
 }
 
 /// Reads one text into the draft.
@@ -98,6 +120,12 @@ pub(super) fn read(root: &Node, draft: &mut Draft, report: &mut Report) {
         if let Some((at, value)) = kernel.get("hold").and_then(|node| Some((node.at, scalar(node, values::hold, report)?))) {
             settle(&mut draft.hold, At::new(at, value), "hold", report);
         }
+    }
+    if let Some(systemd) = fields.get("systemd").and_then(|node| Fields::open(node, &SYSTEMD, report))
+        && let Some(node) = systemd.get("oomd_xattrs")
+        && let Some(value) = truth(node, "oomd_xattrs", "with `false` systemd does not learn that a unit was killed for its memory", report)
+    {
+        settle(&mut draft.oomd_xattrs, At::new(node.at, value), "oomd_xattrs", report);
     }
 }
 

@@ -140,6 +140,10 @@ fn the_rest_of_a_rule_and_of_the_policy() {
     assert_eq!((policy.rules[1].mode, policy.rules[1].cooldown), (Mode::Observe, ms(1500)));
     assert!(policy.rules[0].watch.patterns().eq(["/f", "/g/*"]));
     assert_eq!(policy.hold, None);
+    assert!(policy.oomd_xattrs, "systemd is told unless the policy says otherwise");
+    for (text, told) in [("{oomd_xattrs: false}", false), ("{oomd_xattrs: true}", true), ("{}", true)] {
+        assert_eq!(good(&format!("version: 1\nsystemd: {text}\n")).policy.oomd_xattrs, told, "{text}");
+    }
     for (text, hold) in [("1ms", ms(1)), ("500ms", ms(500)), ("1.25s", ms(1250)), ("2s", LONGEST_HOLD)] {
         assert_eq!(good(&format!("version: 1\nkernel: {{hold: {text}}}\n")).policy.hold, Some(hold), "{text}");
     }
@@ -254,6 +258,17 @@ fn errors_at_the_top() {
         (format!("version: 1\nkernel: {{hold: 1.5ms}}\n{rest}"), "2:16: `1.5ms` is finer than the kernel module counts", "`500ms`"),
         (format!("version: 1\nkernel: {{hold: 500}}\n{rest}"), "2:16: `500` has no unit", "write 500ms or 500s"),
         (format!("version: 1\nkernel: {{hold: [500ms]}}\n{rest}"), "2:16: a single value is expected here, not a list", "`150ms`"),
+        (
+            format!("version: 1\nsystemd: {{oomd_xattrs: no}}\n{rest}"),
+            "2:24: `oomd_xattrs` is `true` or `false`",
+            "write `oomd_xattrs: false`",
+        ),
+        (
+            format!("version: 1\nsystemd: {{oomd_xattr: false}}\n{rest}"),
+            "2:11: unknown key `oomd_xattr` in `systemd`",
+            "did you mean `oomd_xattrs`?",
+        ),
+        (format!("version: 1\nsystemd: false\n{rest}"), "2:10: `systemd` is a mapping with keys", "write `oomd_xattrs: ...`"),
         (format!("version: 1\nkernel: {{holt: 500ms}}\n{rest}"), "2:10: unknown key `holt` in `kernel`", "did you mean `hold`?"),
         (format!("version: 1\nlimits: {{}}\n{rest}"), "2:9: `limits` sets no limit", "`limits: {kills: 5 per 10m, node: 20 per 10m}`"),
         (format!("version: 1\nlimits: {{node: 20}}\n{rest}"), "2:16: `20` is no limit of kills", "`5 per 10m`"),

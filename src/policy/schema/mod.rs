@@ -131,6 +131,7 @@ fn top(key: &str) -> Option<Value> {
         ),
         "rules" => described(list("rule"), "What to do when. A rule's name may stand only once among all files."),
         "kernel" => described(mapping(tables.kernel, &[], kernel), "What the kernel is told, for when it comes first."),
+        "systemd" => described(mapping(tables.systemd, &[], systemd), "What systemd is told of kills."),
         _ => return None,
     })
 }
@@ -199,6 +200,16 @@ fn kernel(key: &str) -> Option<Value> {
         "hold" => described(
             reference("hold"),
             "How long the kernel module may hold a global OOM while oomwarden acts. The module's own parameter hold_ms bounds it.",
+        ),
+        _ => return None,
+    })
+}
+
+fn systemd(key: &str) -> Option<Value> {
+    Some(match key {
+        "oomd_xattrs" => described(
+            with_default(json!({"type": "boolean"}), json!(true)),
+            "`true`: the extended attributes user.oomd_ooms and user.oomd_kill of a victim are raised, so that systemd says `Result=oom-kill` of a unit that was killed.",
         ),
         _ => return None,
     })

@@ -11,7 +11,7 @@ const NUMBER: &str = r"[0-9]{1,18}(?:\.[0-9]{1,9})?";
 /// Up to 100%, at most two digits after the point.
 const SHARE: &str = r"0{0,15}(?:100(?:\.0{1,2})?|[0-9]{1,2}(?:\.[0-9]{1,2})?)%";
 /// What the kernel module may be asked for: 1ms to 2s, whole milliseconds (what is finer than a microsecond doesn't count).
-const HOLD: &str = r"(?:0{0,14}(?:[1-9][0-9]{0,2}|1[0-9]{3}|2000)(?:\.0{1,3}|\.000[0-9]{1,6})?ms|0{0,14}(?:[01](?:\.[0-9]{1,9})?|2(?:\.0{1,6}[0-9]{0,3})?)s|0{1,18}\.[0-9]{1,9}[mh])";
+const HOLD: &str = r"(?:0{0,14}(?:[1-9][0-9]{0,2}|1[0-9]{3}|2000)(?:\.0{1,3}|\.000[0-9]{1,6})?ms|0{0,14}(?:[01](?:\.[0-9]{1,9})?|2(?:\.0{1,6}[0-9]{0,3})?)s|0{1,18}\.[0-9]{1,9}[mhdw])";
 
 /// The definitions of single values.
 pub(super) fn definitions() -> Map<String, Value> {
@@ -20,7 +20,7 @@ pub(super) fn definitions() -> Map<String, Value> {
     let define = |name: &str, value: Value| (name.to_owned(), value);
     Map::from_iter([
         define("mode", json!({"enum": ["enforce", "observe"]})),
-        define("time", text(&time, "A time: `150ms`, `2s`, `10m`, `1h`; at most a day.", json!(["150ms", "2s"]))),
+        define("time", text(&time, "A time: `150ms`, `2s`, `10m`, `1h`; at most a day, `1d`.", json!(["150ms", "2s"]))),
         define("time_above_zero", json!({"allOf": [reference("time"), {"not": {"pattern": "^[0.]+[a-z]"}}]})),
         define(
             "hold",

@@ -105,6 +105,7 @@ fn every_table_of_the_reader_is_there() {
     defined("/properties/defaults", tables.defaults);
     defined("/properties/limits", tables.limits);
     defined("/properties/kernel", tables.kernel);
+    defined("/properties/systemd", tables.systemd);
     for (name, keys) in [
         ("importance", tables.importance),
         ("rule", tables.rule),
@@ -189,7 +190,7 @@ fn defined_takes(name: &str, value: &str) -> bool {
 proptest! {
     #[test]
     fn no_value_that_the_reader_takes_is_refused(
-        number in "0{0,3}[0-9]{0,4}(\\.[0-9]{0,3})?", unit in "%|B|[KMGT]i?B|kB|ms|s|m|h|x|",
+        number in "0{0,3}[0-9]{0,4}(\\.[0-9]{0,3})?", unit in "%|B|[KMGT]i?B|kB|ms|s|m|h|d|w|x|",
         word in "some|full|usage|age|swap", between in " |  |", tail in "( within )?",
     ) {
         let value = format!("{number}{unit}");

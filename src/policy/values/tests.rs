@@ -62,12 +62,23 @@ fn shares() {
 
 #[test]
 fn times() {
-    for (text, ms) in [("150ms", 150), ("2s", 2000), ("1.5s", 1500), ("10m", 600_000), ("1h", 3_600_000), ("0s", 0), ("24h", 86_400_000)] {
+    for (text, ms) in [
+        ("150ms", 150),
+        ("2s", 2000),
+        ("1.5s", 1500),
+        ("10m", 600_000),
+        ("1h", 3_600_000),
+        ("0s", 0),
+        ("24h", 86_400_000),
+        ("1d", 86_400_000),
+    ] {
         assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
     }
     says(&refused(duration("100")), &["`100` has no unit", "write 100ms or 100s"]);
-    says(&refused(duration("5us")), &["`us` is no unit of time", "ms, s, m, h"]);
-    says(&refused(duration("25h")), &["too long", "24h"]);
+    says(&refused(duration("5us")), &["`us` is no unit of time", "ms, s, m, h, d, w"]);
+    for text in ["25h", "2d", "1w"] {
+        says(&refused(duration(text)), &["too long", "24h"]);
+    }
     says(&refused(duration("soon")), &["`soon` is not an amount of time"]);
     says(&refused(duration("999999999999999999h")), &["too much"]);
 }

@@ -22,6 +22,7 @@ fn policy() -> Arc<Policy> {
         oom_group: None,
         node_limit: None,
         kill_one_in: None,
+        oomd_xattrs: true,
         hold: None,
         limit: None,
     })

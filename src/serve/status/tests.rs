@@ -7,7 +7,7 @@ fn sample() -> Status {
         pid: 42,
         uptime_seconds: 3 * 86_400 + 4 * 3600,
         ready: true,
-        policy: PolicyStatus { hash: "0123abcd".into(), mode: "enforce".into(), is_last: true },
+        policy: PolicyStatus { hash: "0123abcd".into(), mode: "enforce".into(), is_last: true, ..PolicyStatus::default() },
         groups: Groups { total: 12, by_timer: 0 },
         psi_triggers: Triggers { armed: 2, by_timer: 0 },
         limit: Some(Limit { kills: 5, per_seconds: 600 }),

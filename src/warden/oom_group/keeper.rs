@@ -28,6 +28,8 @@ use crate::state::oom_group::{Ledger, Unreadable};
 use crate::threads;
 use crate::unit_files;
 
+/// The file that is set.
+const FILE: &str = "memory.oom.group";
 /// A group that is reset so often...
 const MOST_RESETS: usize = 10;
 /// ...within this time is left to whoever resets it.
@@ -145,8 +147,9 @@ impl Told {
         if !self.errnos.contains(&errno) {
             self.errnos.push(errno);
             tracing::warn!(
-                "{path}/memory.oom.group: cannot be {what}: {errno}: oomwarden needs the right to write this file of the groups that \
-                 `kernel: oom_group` names; it is tried again"
+                "{}: cannot be {what}: {errno}: oomwarden needs the right to write this file of the groups that `kernel: oom_group` names; it is \
+                 tried again",
+                path.file(FILE)
             );
         }
     }
@@ -306,9 +309,9 @@ impl Work {
         times.push_back(now);
         if times.len() >= MOST_RESETS {
             tracing::warn!(
-                "{}/memory.oom.group: somebody else has written 0 there {MOST_RESETS} times within {} s: it is left at that; find out who \
+                "{}: somebody else has written 0 there {MOST_RESETS} times within {} s: it is left at that; find out who \
                  does, or take the group out of `kernel: oom_group`",
-                group.path,
+                group.path.file(FILE),
                 RESETS_WITHIN.as_secs()
             );
             self.left.insert(id);
@@ -317,7 +320,7 @@ impl Work {
         } else {
             if self.write(&group, b"1") {
                 self.resets.inc();
-                tracing::info!("{}/memory.oom.group: somebody else has written 0 there; it is set again", group.path);
+                tracing::info!("{}: somebody else has written 0 there; it is set again", group.path.file(FILE));
             }
         }
         None
@@ -329,9 +332,9 @@ impl Work {
         let Some((unit, by)) = unit_files::continues(&self.files, group.path.as_bytes()) else { return true };
         if self.told.units.insert(unit.clone()) {
             tracing::warn!(
-                "{}/memory.oom.group: {unit} has {by}, so it is not set there; take the group out of `kernel: oom_group`, or set OOMPolicy= in \
+                "{}: {unit} has {by}, so it is not set there; take the group out of `kernel: oom_group`, or set OOMPolicy= in \
                  the unit",
-                group.path
+                group.path.file(FILE)
             );
         }
         false
@@ -402,7 +405,7 @@ impl Work {
                 Ok(_) | Err(Errno::NOENT | Errno::NODEV | Errno::NOTDIR) => return self.ledger.remove(id),
                 Err(errno) => {
                     self.failed = true;
-                    tracing::warn!("{path}/memory.oom.group: cannot be taken back: {errno}; it is tried again");
+                    tracing::warn!("{}: cannot be taken back: {errno}; it is tried again", path.file(FILE));
                     return;
                 }
             },

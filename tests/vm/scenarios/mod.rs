@@ -27,6 +27,7 @@ mod lms_foreign;
 mod lms_hold;
 mod lms_levels;
 mod lms_table;
+mod marks;
 mod node;
 mod oom_group;
 mod precedence;
@@ -258,6 +259,12 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             plan_and_explain_tell_without_a_daemon,
             recording_answers_for_any_policy,
             journal_is_judged_again,
+        }
+        marks::{
+            attempts_and_processes_are_counted_on_the_victim,
+            victims_are_not_marked_where_the_policy_says_so,
+            one_process_is_no_attempt_at_the_group,
+            owner_of_a_subtree_marks_and_a_refusal_changes_nothing,
         }
         refusals::{
             bad_policy_at_the_start,
