@@ -86,7 +86,7 @@ enum Command {
     Man(man::ManArgs),
     /// Runs hooks for the daemon, which starts this itself
     #[command(name = crate::act::hooks::SUBCOMMAND, hide = true)]
-    HookHelper,
+    HookHelper(hook_helper::HookHelperArgs),
 }
 
 /// Runs the command that was typed.
@@ -106,7 +106,7 @@ pub fn main() -> ExitCode {
         Command::Schema => schema::run(),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
-        Command::HookHelper => hook_helper::run(),
+        Command::HookHelper(args) => hook_helper::run(&args),
     };
     ExitCode::from(code)
 }

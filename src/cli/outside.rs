@@ -8,7 +8,8 @@ use nix::sys::eventfd::EventFd;
 
 use super::FAILED;
 use super::failure::Failure;
-use crate::act::hooks::Helper;
+use crate::act::hooks::hazards::Facts;
+use crate::act::hooks::{Helper, Starter};
 use crate::act::listeners::{Door, Listeners};
 use crate::policy::model::Policy;
 use crate::record::counters::Counters;
@@ -24,20 +25,36 @@ fn own_program() -> PathBuf {
     "/proc/self/exe".into()
 }
 
+/// Where cgroup v2 may be mounted; our own group need not be below the watched root.
+fn mounts(root: &Path) -> Vec<PathBuf> {
+    vec![root.to_owned(), "/sys/fs/cgroup".into()]
+}
+
 /// Starts the helper if the policy has hooks and deeds are done at all.
 ///
 /// # Errors
 /// When it can't be started.
-pub fn start_helper(policy: &Policy, observe: bool) -> io::Result<Option<Helper>> {
-    if observe || !hooks::are_in(policy) { Ok(None) } else { Helper::start(&own_program()).map(Some) }
+pub fn start_helper(policy: &Policy, observe: bool, root: &Path) -> io::Result<(Starter, Option<Helper>)> {
+    let mut starter = Starter::new(own_program(), mounts(root));
+    let helper = if observe || !hooks::are_in(policy) { None } else { Some(starter.start()?) };
+    Ok((starter, helper))
+}
+
+/// Says what would take the daemon down with somebody whom the kernel kills.
+pub fn warn_of_hazards(root: &Path, policy: &Policy) {
+    let mounts = mounts(root);
+    let facts = Facts::look(&mounts.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+    for warning in facts.warnings(hooks::are_in(policy)) {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// Starts the thread that goes between the warden and the helper.
 ///
 /// # Errors
 /// As [`Hooks::start`].
-pub fn hooks(helper: Option<Helper>, records: Records, context: Context, mail: Arc<EventFd>) -> io::Result<Hooks> {
-    Hooks::start(helper, own_program(), records, context, mail)
+pub fn hooks(starter: Starter, helper: Option<Helper>, records: Records, context: Context, mail: Arc<EventFd>) -> io::Result<Hooks> {
+    Hooks::start(starter, helper, records, context, mail)
 }
 
 /// Opens the pressure socket: at `asked`, nowhere if that is `none`, else at [`SOCKET`], where it may fail.

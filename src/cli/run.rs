@@ -195,7 +195,8 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let Beginning { policy, sources, instead } = beginning(&args.policy, args.observe, &state)?;
     let policy = Arc::new(policy);
     // Before anything is blocked, locked or raised: hooks are ordinary processes.
-    let helper = outside::start_helper(&policy, args.observe).map_err(|error| failed(FAILED)(format!("the helper for hooks: {error}")))?;
+    let (starter, helper) = outside::start_helper(&policy, args.observe, &args.cgroup_root)
+        .map_err(|error| failed(FAILED)(format!("the helper for hooks: {error}")))?;
     let signals = block_signals().map_err(|error| failed(FAILED)(format!("signals: {error}")))?;
     let root = match Root::open(&args.cgroup_root) {
         Ok(root) => root,
@@ -219,6 +220,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let door = outside::open_door(args.pressure_socket.as_deref(), &args.cgroup_root)?;
     let descriptors = descriptors(args.psi_groups.max(1), &policy, door.is_some());
     prepare_self();
+    outside::warn_of_hazards(&args.cgroup_root, &policy);
 
     let counters = Arc::new(Counters::new().map_err(|error| failed(FAILED)(format!("metrics: {error}")))?);
     let policies = Arc::new(state::policy::Keeper::new(state.clone()));
@@ -252,7 +254,9 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let listeners = outside::serve(door, descriptors.listeners, &counters).map_err(|error| failed(FAILED)(error.to_string()))?;
     let hooks = match args.observe {
         true => None,
-        false => Some(outside::hooks(helper, records.clone(), context, mailbox.mail()).map_err(|error| failed(FAILED)(error.to_string()))?),
+        false => Some(
+            outside::hooks(starter, helper, records.clone(), context, mailbox.mail()).map_err(|error| failed(FAILED)(error.to_string()))?,
+        ),
     };
     let warden = Warden::new(Setup {
         root,
@@ -273,6 +277,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     })
     .map_err(|error| failed(FAILED)(format!("{}: {error}", args.cgroup_root.display())))?;
     let paths = args.policy.clone();
+    let hooks_at_end = hooks.clone();
     let again = Box::new(move || {
         let sources = sources_of(&paths).map_err(|failure| failure.message)?;
         let policy = load(&sources, args.observe).map_err(|failure| failure.message)?;
@@ -314,6 +319,9 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     }
     if let Some(listeners) = listeners {
         listeners.close();
+    }
+    if let Some(hooks) = hooks_at_end {
+        hooks.end(FAREWELL);
     }
     if !recorder.shutdown(FAREWELL) {
         tracing::warn!("records were still waiting to be written at the end");
