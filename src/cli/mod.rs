@@ -14,6 +14,7 @@ pub mod outside;
 pub mod pause;
 pub mod plan;
 pub mod record;
+pub mod reload;
 pub mod replay;
 pub mod run;
 pub mod schema;
@@ -76,6 +77,10 @@ enum Command {
     Pause(pause::PauseArgs),
     /// Ends a pause before its time
     Resume(pause::ResumeArgs),
+    /// Has the running daemon read its policy again, and tells what came of it
+    ///
+    /// Exits with 0 when the policy is in force, with 2 and all that is wrong when it is refused: the old one stays.
+    Reload(reload::ReloadArgs),
     /// Tells whether this machine can do it, and what to do where it can't
     Doctor(doctor::DoctorArgs),
     /// Prints the JSON Schema of the policy, for editors
@@ -102,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),
+        Command::Reload(args) => reload::run(&args),
         Command::Doctor(args) => doctor::run(args),
         Command::Schema => schema::run(),
         Command::Completions(args) => completions::run(&args),

@@ -31,7 +31,7 @@ use crate::record::recent::Recent;
 use crate::record::recorder::Recorder;
 use crate::record::witness::Witness;
 use crate::sense::lms;
-use crate::serve::{ControlAddr, ControlSocket, Desk, Limits, ListenAddr, Server, socket};
+use crate::serve::{ControlAddr, ControlSocket, Desk, Limits, ListenAddr, Server, socket, supervisor};
 use crate::state::{self, StateDir};
 use crate::units::Bytes;
 use crate::warden::reach::Reach;
@@ -251,6 +251,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     };
     let mailbox = Mailbox::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?;
     let board = Arc::new(Board::new(mailbox.mail()));
+    let reloads = mailbox.reloads();
     let listeners = outside::serve(door, descriptors.listeners, &counters).map_err(|error| failed(FAILED)(error.to_string()))?;
     let hooks = match args.observe {
         true => None,
@@ -290,7 +291,8 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     reload::start(mailbox, args.policy, Arc::clone(&policy), Arc::clone(&counters), again)
         .map_err(|error| failed(FAILED)(format!("policy reload: {error}")))?;
     let pauses = Arc::new(state::pause::Keeper::new(state));
-    let desk = Desk { board: Some(board), recent: Some(recent), pauses: Some(pauses) };
+    let desk = Desk { board: Some(board), recent: Some(recent), pauses: Some(pauses), reloads: Some(reloads) };
+    supervisor::start(desk.clone(), Arc::clone(&counters)).map_err(|error| failed(FAILED)(format!("the service manager: {error}")))?;
     if let Some(control) = &control {
         tracing::info!("control socket at {}", control.path().display());
     }

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use hyper::Method;
+use hyper::{Method, StatusCode};
 use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::failure::Failure;
-use super::{FAILED, output};
-use crate::serve::client::ask;
+use super::{FAILED, USAGE, output};
+use crate::serve::client::{AskError, ask};
 use crate::serve::socket::DEFAULT;
 use crate::serve::status::Status;
 
@@ -24,7 +24,16 @@ pub struct ControlArgs {
 impl ControlArgs {
     /// Asks it; the answer is JSON.
     pub(super) fn ask(&self, method: &Method, path: &str) -> Result<Value, Failure> {
-        let answer = ask(&self.control, method, path).map_err(|error| Failure::new(FAILED, error.to_string()))?;
+        if self.control.as_os_str() == "none" {
+            let why =
+                "the daemon has no control socket (--control none, or OOMWARDEN_CONTROL=none): give it one; a reload goes by SIGHUP too";
+            return Err(Failure::new(FAILED, why));
+        }
+        let answer = ask(&self.control, method, path).map_err(|error| match &error {
+            // What was asked for is wrong, not the asking.
+            AskError::Refused(_, StatusCode::UNPROCESSABLE_ENTITY, _) => Failure::new(USAGE, error.to_string()),
+            _ => Failure::new(FAILED, error.to_string()),
+        })?;
         serde_json::from_str(&answer).map_err(|error| self.foreign(&error))
     }
 

@@ -5,7 +5,7 @@
 //! warden's side.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::eventfd::EventFd;
@@ -89,6 +89,8 @@ pub struct Board {
     done: AtomicU64,
     standing: Mutex<Standing>,
     policy: Mutex<Option<Arc<Policy>>>,
+    /// Rung when the warden has shown how it stands.
+    shown: OnceLock<Arc<EventFd>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -107,6 +109,16 @@ impl Board {
             done: AtomicU64::new(0),
             standing: Mutex::default(),
             policy: Mutex::new(None),
+            shown: OnceLock::new(),
+        }
+    }
+
+    /// `bell` is rung whenever the warden has shown how it stands.
+    pub fn on_shown(&self, bell: Arc<EventFd>) {
+        // Set once, at the start.
+        let _ = self.shown.set(bell);
+        if let Some(bell) = self.shown.get() {
+            let _ = bell.write(1);
         }
     }
 
@@ -147,6 +159,11 @@ impl Board {
     pub fn show(&self, write: impl FnOnce(&mut Standing)) -> bool {
         let Ok(mut standing) = self.standing.try_lock() else { return false };
         write(&mut standing);
+        drop(standing);
+        if let Some(bell) = self.shown.get() {
+            // Full means that it rings already.
+            let _ = bell.write(1);
+        }
         true
     }
 

@@ -7,7 +7,7 @@
 //!
 //! What the kernel itself kills is put together by the [`kernel_kills`]' book on the [`witness`]' thread, and goes the same way.
 //! The last lines of the journal are kept in memory ([`recent`]), and the [`board`] is where the server leaves orders for the warden and finds
-//! how it stands.
+//! how it stands. Whoever wants the policy read again asks by way of [`reloads`].
 //!
 //! Nothing here decides, and nothing here makes the rooms before it wait: a full disk costs lines, counted ones.
 
@@ -25,6 +25,7 @@ pub mod process;
 pub mod pulse;
 pub mod recent;
 pub mod recorder;
+pub mod reloads;
 pub mod rules;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -7,7 +7,6 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,6 +16,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::policy::model::Policy;
 use crate::record::counters::Counters;
+use crate::record::reloads::{Decided, Reloads};
 
 /// Room for a few events with the longest names.
 const BUFFER_BYTES: usize = 4096;
@@ -28,8 +28,7 @@ const MOST_LINKS: usize = 40;
 #[derive(Debug)]
 struct Shared {
     policy: Mutex<Option<Arc<Policy>>>,
-    asked: AtomicBool,
-    ask: EventFd,
+    reloads: Arc<Reloads>,
     mail: Arc<EventFd>,
 }
 
@@ -43,8 +42,8 @@ impl Mailbox {
     /// # Errors
     /// EMFILE.
     pub fn new() -> io::Result<Mailbox> {
-        let event = || EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
-        let shared = Shared { policy: Mutex::new(None), asked: AtomicBool::new(false), ask: event()?, mail: Arc::new(event()?) };
+        let mail = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let shared = Shared { policy: Mutex::new(None), reloads: Arc::new(Reloads::new()?), mail };
         Ok(Mailbox(Arc::new(shared)))
     }
 
@@ -56,9 +55,13 @@ impl Mailbox {
 
     /// Asks for a reload.
     pub fn ask(&self) {
-        self.0.asked.store(true, Ordering::SeqCst);
-        // Full means that it is being asked already.
-        let _ = self.0.ask.write(1);
+        self.0.reloads.ask();
+    }
+
+    /// Where others ask for a reload, and hear what came of it.
+    #[must_use]
+    pub fn reloads(&self) -> Arc<Reloads> {
+        Arc::clone(&self.0.reloads)
     }
 
     /// The new policy, if one has come.
@@ -69,7 +72,7 @@ impl Mailbox {
 
     fn put(&self, policy: Arc<Policy>) {
         *self.0.policy.lock().unwrap_or_else(PoisonError::into_inner) = Some(policy);
-        // As in `ask`.
+        // Full means that the warden is being woken already.
         let _ = self.0.mail.write(1);
     }
 }
@@ -118,7 +121,7 @@ impl Reloader {
         let mut gone_for_good: Option<Instant> = None;
         loop {
             let mut fds =
-                [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN), PollFd::new(self.mailbox.0.ask.as_fd(), PollFlags::POLLIN)];
+                [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN), PollFd::new(self.mailbox.0.reloads.as_fd(), PollFlags::POLLIN)];
             if let Err(error) = poll(&mut fds, gone_for_good.map_or(PollTimeout::NONE, until)) {
                 if error == nix::errno::Errno::EINTR {
                     continue;
@@ -126,9 +129,7 @@ impl Reloader {
                 tracing::error!("the policy's files are not watched any more: {error}");
                 return;
             }
-            // EAGAIN where only a file changed.
-            let _ = self.mailbox.0.ask.read();
-            let asked = self.mailbox.0.asked.swap(false, Ordering::SeqCst);
+            let (asked, waiting) = self.mailbox.0.reloads.take();
             let changed = self.changed(&mut buffer);
             if changed == Change::Gone {
                 gone_for_good = Some(Instant::now() + GONE);
@@ -136,7 +137,8 @@ impl Reloader {
             let gone = gone_for_good.is_some_and(|at| at <= Instant::now());
             if asked || changed == Change::Whole || gone {
                 gone_for_good = None;
-                self.reload(asked);
+                let decided = self.reload(asked);
+                self.mailbox.0.reloads.tell(waiting, &decided);
                 // A swapped symlink may point elsewhere now.
                 self.watch();
             }
@@ -179,13 +181,14 @@ impl Reloader {
         changed
     }
 
-    fn reload(&mut self, asked: bool) {
+    fn reload(&mut self, asked: bool) -> Decided {
         match (self.load)() {
             Ok(policy) if policy.hash == self.current.hash && !asked => {
                 if !self.counters.is_last_policy_in_force() {
                     tracing::info!("policy {} stands in the files again", policy.hash);
                     self.counters.policy_started(SystemTime::now());
                 }
+                Ok(policy.hash)
             }
             Ok(policy) => {
                 self.counters.policy_reloaded(SystemTime::now());
@@ -195,10 +198,12 @@ impl Reloader {
                 }
                 self.current = Arc::new(policy);
                 self.mailbox.put(Arc::clone(&self.current));
+                Ok(self.current.hash.clone())
             }
             Err(message) => {
                 self.counters.policy_refused();
                 tracing::error!("the new policy is refused, {} stays in force:\n{message}", self.current.hash);
+                Err(message)
             }
         }
     }

@@ -88,7 +88,7 @@ pub struct Machine {
     pub policy: PathBuf,
     pub board: Arc<Board>,
     pub recent: Arc<Recent>,
-    mailbox: Mailbox,
+    pub mailbox: Mailbox,
     pub pulse: Arc<Pulse>,
     pub counters: Arc<Counters>,
     thread: nix::sys::pthread::Pthread,
