@@ -1,7 +1,7 @@
 //! Options of the commands that ask what a policy would do, and what can go wrong before they have an answer.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -9,10 +9,12 @@ use clap::Args;
 use super::failure::Failure;
 use super::{FAILED, UNSUPPORTED, USAGE};
 use crate::cgroup::root::Root;
+use crate::policy::files::{self, ReadError};
 use crate::policy::model::Policy;
-use crate::policy::{Loaded, Source, files, load};
+use crate::policy::{Loaded, Source, load};
 use crate::preview::daemon;
 use crate::preview::onlooker::Onlooker;
+use crate::sandbox;
 
 /// Which policy is asked.
 #[derive(Debug, Args)]
@@ -50,7 +52,13 @@ pub(super) fn sources_of(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
     if paths.is_empty() {
         return Ok(vec![Source::builtin()]);
     }
-    files::read_sources(paths).map_err(|error| Failure::new(FAILED, error.to_string()))
+    files::read_sources(paths).map_err(|error| {
+        let path = match &error {
+            ReadError::Io { path, .. } => path.as_path(),
+            ReadError::Empty { .. } | ReadError::TooMany { .. } => Path::new(""),
+        };
+        Failure::new(FAILED, sandbox::explained(path, &error))
+    })
 }
 
 /// Compiles them.

@@ -15,6 +15,7 @@ use crate::policy::model::Policy;
 use crate::record::counters::Counters;
 use crate::record::journal::Context;
 use crate::record::pool::Pool as Records;
+use crate::sandbox;
 use crate::warden::hooks::{self, Hooks};
 
 /// Where applications look for it; the value of MEMORY_PRESSURE_WATCH.
@@ -66,7 +67,7 @@ pub fn open_door(asked: Option<&Path>, root: &Path) -> Result<Option<Door>, Fail
         Some(path) if path == Path::new("none") => Ok(None),
         Some(path) => Door::open(path, root).map(Some).map_err(|error| Failure {
             code: FAILED,
-            message: format!("pressure socket {error}: name another place with --pressure-socket, or `none`"),
+            message: format!("pressure socket {}: name another place with --pressure-socket, or `none`", sandbox::explained(path, &error)),
         }),
         None => match Door::open(Path::new(SOCKET), root) {
             Ok(door) => Ok(Some(door)),

@@ -30,6 +30,7 @@ use crate::record::pulse::Pulse;
 use crate::record::recent::Recent;
 use crate::record::recorder::Recorder;
 use crate::record::witness::Witness;
+use crate::sandbox;
 use crate::sense::lms;
 use crate::serve::{ControlAddr, ControlSocket, Desk, Limits, ListenAddr, Server, socket, supervisor};
 use crate::state::{self, StateDir};
@@ -173,7 +174,9 @@ fn beginning(paths: &[PathBuf], observe: bool, state: &StateDir) -> Result<Begin
 fn control_socket(asked: Option<&ControlAddr>) -> Result<Option<ControlSocket>, Failure> {
     match asked {
         Some(ControlAddr::None) => Ok(None),
-        Some(ControlAddr::Path(path)) => ControlSocket::bind(path).map(Some).map_err(|error| failed(FAILED)(error.to_string())),
+        Some(ControlAddr::Path(path)) => {
+            ControlSocket::bind(path).map(Some).map_err(|error| failed(FAILED)(sandbox::explained(path, &error)))
+        }
         None => Ok(ControlSocket::bind(Path::new(socket::DEFAULT))
             .map_err(|error| {
                 eprintln!("oomwarden: {error}: there is no control socket now, so that `status`, `pause` and `resume` don't work")
@@ -240,8 +243,14 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let journal = Destination { to, rotation: Rotation { at: args.journal_max_size.0, keep: args.journal_keep } };
     let recent = Arc::new(Recent::default());
     let context = Context::of_this_process(None);
-    let recorder = Recorder::spawn(&records, journal, context.clone(), counters.journal_dropped(), Arc::clone(&recent))
-        .map_err(|error| failed(FAILED)(error.to_string()))?;
+    let recorder =
+        Recorder::spawn(&records, journal, context.clone(), counters.journal_dropped(), Arc::clone(&recent)).map_err(|error| {
+            let file = match &args.journal {
+                Some(JournalTo::File(file)) => file.as_path(),
+                _ => Path::new(""),
+            };
+            failed(FAILED)(sandbox::explained(file, &error))
+        })?;
     let witness = match Witness::start(Arc::clone(&root), records.clone(), Arc::clone(&counters), descriptors.notices) {
         Ok(witness) => Some(witness),
         Err(error) => {
@@ -373,7 +382,8 @@ fn idle(signals: &SignalFd) -> Result<(), Failure> {
 /// One oomwarden to a tree.
 fn lock_state(directory: &Path) -> Result<Flock<File>, Failure> {
     let fail = |what: String| failed(FAILED)(format!("{what}: name a directory that oomwarden may write to with --state"));
-    fs::create_dir_all(directory).map_err(|error| fail(format!("{}: {error}", directory.display())))?;
+    let explained = |error: &std::io::Error| sandbox::explained(&directory.join("lock"), error);
+    fs::create_dir_all(directory).map_err(|error| fail(format!("{}: {}", directory.display(), explained(&error))))?;
     let path = directory.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|error| fail(format!("{}: {error}", path.display())))?;

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ use crate::record::journal::{self, Context};
 use crate::record::model::JudgementRecord;
 use crate::record::pool::Pool as Records;
 use crate::record::words::rung_outcome;
+use crate::sandbox;
 use crate::sense::poller::Key;
 
 /// Hooks that may be asked for and not yet heard of, before a queue must grow.
@@ -280,6 +282,13 @@ impl Broker {
         let (ended, took) = (rung_outcome(outcome), reply.took_us / 1000);
         let said = reply.output.trim_end();
         let cut = if reply.cut { " (and more)" } else { "" };
+        let reason = match reply.ended {
+            Ended::NotStarted(errno) => sandbox::reason_here(Path::new(program), errno),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            return tracing::warn!("hook {program}: {ended} ({reason})");
+        }
         match (outcome == RungOutcome::Done, said.is_empty()) {
             (true, true) => tracing::info!("hook {program}: {ended} in {took} ms"),
             (true, false) => tracing::info!("hook {program}: {ended} in {took} ms; it said: {}{cut}", said.escape_debug()),
