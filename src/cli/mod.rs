@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod explain;
 pub mod failure;
 pub mod hook_helper;
+pub mod journal_stream;
 pub mod logging;
 pub mod man;
 pub mod output;

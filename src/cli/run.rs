@@ -11,9 +11,11 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use tracing::Level;
 
 use super::asking::{compile, sources_of};
 use super::failure::Failure;
+use super::journal_stream;
 use super::logging::{self, LogFormat, LogLevel};
 use super::outside;
 use super::{DONE, FAILED, UNSUPPORTED, USAGE};
@@ -42,8 +44,8 @@ use crate::warden::{Setup, Warden};
 /// Records that may be open or wait to be written at a time.
 const RECORDS: usize = 24;
 /// Descriptors of the daemon itself: standard ones, epoll, timers, signals, /proc, inotify, the journal, the server's own, the
-/// pressure socket's, the helper's, the control socket, the kernel's log and count.
-const OWN_DESCRIPTORS: usize = 49;
+/// pressure socket's, the helper's, the control socket, the service manager's bell, the kernel's log and count.
+const OWN_DESCRIPTORS: usize = 50;
 /// Descriptors at the most: the kernel keeps some memory for each file that is held.
 const MOST_DESCRIPTORS: u64 = 16_384;
 /// How long the end waits for records and log lines to be written.
@@ -179,7 +181,8 @@ fn control_socket(asked: Option<&ControlAddr>) -> Result<Option<ControlSocket>, 
         }
         None => Ok(ControlSocket::bind(Path::new(socket::DEFAULT))
             .map_err(|error| {
-                eprintln!("oomwarden: {error}: there is no control socket now, so that `status`, `pause` and `resume` don't work")
+                let why = "there is no control socket now, so that `status`, `pause`, `resume` and `reload` don't work";
+                journal_stream::say(Level::WARN, &format!("{}: {why}", sandbox::explained(Path::new(socket::DEFAULT), &error)));
             })
             .ok()),
     }
@@ -204,7 +207,8 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let root = match Root::open(&args.cgroup_root) {
         Ok(root) => root,
         Err(error) if args.on_unsupported == OnUnsupported::Idle => {
-            eprintln!("oomwarden: {error}\noomwarden: idle until stopped (--on-unsupported=idle)");
+            journal_stream::say(Level::WARN, &error.to_string());
+            journal_stream::say(Level::WARN, "idle until stopped (--on-unsupported=idle)");
             return idle(&signals);
         }
         Err(error) => return Err(failed(UNSUPPORTED)(error.to_string())),
@@ -386,7 +390,7 @@ fn lock_state(directory: &Path) -> Result<Flock<File>, Failure> {
     fs::create_dir_all(directory).map_err(|error| fail(format!("{}: {}", directory.display(), explained(&error))))?;
     let path = directory.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|error| fail(format!("{}: {error}", path.display())))?;
+    let file = file.map_err(|error| fail(format!("{}: {}", path.display(), explained(&error))))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
         nix::Error::EWOULDBLOCK => failed(FAILED)(format!(
             "{}: another oomwarden is running here: stop it, or give this one a --state of its own if it watches another tree",
