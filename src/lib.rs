@@ -13,6 +13,7 @@ pub mod policy;
 pub mod preview;
 pub mod record;
 pub mod replay;
+pub mod sandbox;
 pub mod sense;
 pub mod serve;
 pub mod state;

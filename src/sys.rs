@@ -77,13 +77,15 @@ unsafe fn socket_option<T>(socket: BorrowedFd<'_>, option: i32, value: &mut T) -
     }
 }
 
-/// Has a command run in a session of its own, and end when the thread that starts it does (setsid(2), PR_SET_PDEATHSIG).
+/// Has a command run in a session of its own, with no signal blocked, and end when the thread that starts it does (setsid(2),
+/// PR_SET_PDEATHSIG).
 pub fn in_own_session(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt as _;
-    // SAFETY: between fork and exec only two system calls are made, which take and keep no lock and allocate nothing.
+    // SAFETY: between fork and exec only three system calls are made, which take and keep no lock and allocate nothing.
     unsafe {
         command.pre_exec(|| {
             rustix::process::setsid()?;
+            nix::sys::signal::SigSet::empty().thread_set_mask()?;
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
             Ok(())
         });

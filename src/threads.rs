@@ -39,8 +39,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// All threads that are watched, by name: the label of `oomwarden_thread_deaths_total`.
-pub const WATCHED: [&str; 10] =
-    ["glance", "hooks", "listeners", "log", "marks", "oom-group", "recorder", "reloader", "server", "witness"];
+pub const WATCHED: [&str; 11] =
+    ["glance", "hooks", "listeners", "log", "marks", "oom-group", "recorder", "reloader", "server", "supervisor", "witness"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {

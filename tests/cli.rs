@@ -103,6 +103,42 @@ fn a_root_that_is_not_cgroup2_is_said_in_one_line() {
     }
 }
 
+/// What a failing start says on a standard error that is a file, with these variables.
+fn said_to_a_file(policy: &str, variables: impl Fn(&fs::Metadata) -> Vec<(&'static str, String)>) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("stderr");
+    let file = fs::File::create(&path).unwrap();
+    let variables = variables(&file.metadata().unwrap());
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_oomwarden"));
+    command.args(["run", "--listen", "none", "--policy", policy]).env_remove("JOURNAL_STREAM").env_remove("INVOCATION_ID").envs(variables);
+    let state = dir.path().join("state");
+    assert!(!command.arg("--state").arg(state).stderr(file).status().unwrap().success());
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn lines_for_the_journal_have_a_priority_and_others_none() {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let bad = policy(dir.path(), "version: 1\nrulez: []\nrules:\n  - name: 1\n");
+    let to_journal = said_to_a_file(&bad, |file| vec![("JOURNAL_STREAM", format!("{}:{}", file.dev(), file.ino()))]);
+    assert!(to_journal.lines().count() > 1 && to_journal.lines().all(|line| line.starts_with("<3>")), "{to_journal}");
+    // The variable is inherited whatever standard error is by now.
+    for elsewhere in [|_: &fs::Metadata| vec![("JOURNAL_STREAM", "8:1".to_owned())], |_: &fs::Metadata| Vec::new()] {
+        let said = said_to_a_file(&bad, elsewhere);
+        assert!(said.starts_with("oomwarden: ") && !said.contains("<3>"), "{said}");
+    }
+}
+
+#[test]
+fn a_service_is_told_by_which_setting_a_path_fails() {
+    let policy = "/home/oomwarden-was-never-here/policy.yaml";
+    let said = said_to_a_file(policy, |_| vec![("INVOCATION_ID", "1".to_owned())]);
+    assert!(said.contains(policy) && said.contains("ProtectHome="), "{said}");
+    let said = said_to_a_file(policy, |_| Vec::new());
+    assert!(said.contains(policy) && !said.contains("ProtectHome="), "{said}");
+}
+
 #[test]
 fn idle_waits_for_a_signal_where_cgroup2_is_missing() {
     let dir = tempfile::tempdir().unwrap();

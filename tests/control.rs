@@ -20,7 +20,8 @@ use oomwarden::record::degraded::Reason;
 use oomwarden::record::origin::{self, Origin};
 use oomwarden::record::pulse::Pulse;
 use oomwarden::record::recent::Recent;
-use oomwarden::serve::{ControlSocket, Desk, Limits, Server, ServerHandle};
+use oomwarden::record::reloads::Reloads;
+use oomwarden::serve::{ControlSocket, Desk, Limits, Server, ServerHandle, supervisor};
 use oomwarden::state::StateDir;
 use oomwarden::state::pause::{self, Keeper, Now};
 use serde_json::Value;
@@ -45,6 +46,11 @@ struct Fixture {
     _dirs: [tempfile::TempDir; 2],
 }
 
+fn desk_of(machine: &Machine, pauses: Option<Arc<Keeper>>) -> Desk {
+    let (board, recent) = (Some(Arc::clone(&machine.board)), Some(Arc::clone(&machine.recent)));
+    Desk { board, recent, pauses, reloads: Some(machine.mailbox.reloads()), ..Desk::default() }
+}
+
 fn start(limits: Limits, api: bool) -> Fixture {
     let (tree, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     group(tree.path(), "t", 1000);
@@ -54,7 +60,7 @@ fn start(limits: Limits, api: bool) -> Fixture {
     let socket = run.path().join("control.sock");
     let state = StateDir::new(run.path());
     let pauses = Some(Arc::new(Keeper::new(state.clone())));
-    let desk = Desk { board: Some(Arc::clone(&machine.board)), recent: Some(Arc::clone(&machine.recent)), pauses, ..Desk::default() };
+    let desk = desk_of(&machine, pauses);
     let server = Server::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
     let server = server.with_control(Some(ControlSocket::bind(&socket).unwrap())).with_desk(desk).with_api(api);
     let server = server.spawn(Arc::clone(&machine.counters), Arc::clone(&machine.pulse), limits).unwrap();
@@ -433,18 +439,18 @@ fn a_warden_that_does_not_answer_is_told_of_and_nothing_hangs() {
     let mail = Arc::new(nix::sys::eventfd::EventFd::from_flags(nix::sys::eventfd::EfdFlags::EFD_NONBLOCK).unwrap());
     let board = Arc::new(Board::new(mail));
     let state = StateDir::new(dir.path());
-    let desk = Desk {
-        board: Some(board),
-        recent: Some(Arc::new(Recent::default())),
-        pauses: Some(Arc::new(Keeper::new(state.clone()))),
-        ..Desk::default()
-    };
+    let pauses = Some(Arc::new(Keeper::new(state.clone())));
+    // Nobody reads policies either.
+    let reloads = Some(Arc::new(Reloads::new().unwrap()));
+    let desk = Desk { board: Some(board), recent: Some(Arc::new(Recent::default())), pauses, reloads, ..Desk::default() };
     let socket = dir.path().join("control.sock");
     let server = Server::bind(&[]).unwrap().with_control(Some(ControlSocket::bind(&socket).unwrap())).with_desk(desk);
     let (counters, pulse) = (Arc::new(Counters::new().unwrap()), Arc::new(Pulse::new().unwrap()));
     let server = server.spawn(counters, pulse, Limits::default()).unwrap();
     let answer = converse(UnixStream::connect(&socket).unwrap(), &request("POST", "/api/v1/pause", "")).expect("an answer");
     assert!(answer.status == 504 && answer.body.contains("has not obeyed yet"), "{}", answer.body);
+    let answer = converse(UnixStream::connect(&socket).unwrap(), &request("POST", "/api/v1/reload", "")).expect("an answer");
+    assert!(answer.status == 504 && answer.body.contains("not read yet"), "{}", answer.body);
     assert!(pause::left(&state, &Now::read()).unwrap().is_some(), "kept all the same: a restart is the likely next step");
     server.shutdown();
 }
@@ -577,6 +583,73 @@ fn where_no_daemon_tells_its_policy_the_built_in_one_is_asked_and_that_is_said()
 }
 
 #[test]
+fn a_reload_is_answered_when_the_policy_is_in_force_or_refused() {
+    let fixture = start(Limits::default(), true);
+    let control = fixture.socket.to_str().unwrap();
+    let rules = || fixture.status()["rules"].as_array().unwrap().iter().map(|rule| rule["name"].clone()).collect::<Vec<_>>();
+    fs::write(&fixture.machine.policy, POLICY.replace("name: finish", "name: other")).unwrap();
+    let answer = fixture.ask("POST", "/api/v1/reload", "");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(
+        (rules(), &answer.json()["policy"]),
+        (vec!["other".into()], &fixture.status()["policy"]["hash"]),
+        "in force before the answer"
+    );
+    fs::write(&fixture.machine.policy, "version: 1\nrulez: []\n").unwrap();
+    let answer = fixture.ask("POST", "/api/v1/reload", "");
+    assert!(answer.status == 422 && answer.body.contains("bad policy") && answer.body.contains("stays in force"), "{}", answer.body);
+    let (code, out, messages) = oomwarden(&["reload", "--control", control]);
+    assert_eq!((code, out.as_str()), (Some(2), ""), "{messages}");
+    assert!(messages.contains("bad policy"), "{messages}");
+    assert_eq!((rules(), fixture.status()["policy"]["is_last"].as_bool()), (vec!["other".into()], Some(false)));
+    fs::write(&fixture.machine.policy, POLICY).unwrap();
+    let (code, out, messages) = oomwarden(&["reload", "--control", control]);
+    assert_eq!((code, messages.as_str()), (Some(0), ""));
+    assert!(out.starts_with("policy ") && out.ends_with(" is in force\n") && rules() == ["finish"], "{out}");
+    // The same again is no error, and nobody else may ask.
+    let (code, out, _) = oomwarden(&["reload", "--json", "--control", control]);
+    assert!(code == Some(0) && serde_json::from_str::<Value>(&out).unwrap()["policy"].is_string(), "{out}");
+    for (method, path, body, status) in
+        [("GET", "/api/v1/reload", "", 405), ("POST", "/api/v1/reload?x=1", "", 400), ("POST", "/api/v1/reload", "{}", 400)]
+    {
+        assert_eq!(fixture.ask(method, path, body).status, status, "{method} {path} {body}");
+    }
+    assert_eq!(fixture.ask_address("POST", "/api/v1/reload").status, 405);
+    fixture.end();
+}
+
+#[test]
+fn the_service_manager_is_told_what_changes_and_nothing_while_nothing_does() {
+    let fixture = start(Limits::default(), false);
+    fixture.machine.counters.policy_started(SystemTime::now());
+    let (sender, told) = std::sync::mpsc::channel();
+    let tell = move |text: &str| drop(sender.send(text.to_owned()));
+    let desk = desk_of(&fixture.machine, None);
+    supervisor::start_telling(desk, Arc::clone(&fixture.machine.counters), Duration::from_millis(20), tell).unwrap();
+    let until = |part: &str| {
+        let mut last = String::new();
+        while !last.contains(part) {
+            last = told.recv_timeout(Duration::from_secs(30)).unwrap_or_else(|_| panic!("{part} was not told after {last}"));
+        }
+        last
+    };
+    let first = until("enforcing, policy ");
+    assert!(first.contains("(1 rule)") && !first.contains("last") && !first.contains(" 0 groups"), "{first}");
+    fixture.machine.turn();
+    assert!(told.recv_timeout(Duration::from_millis(300)).is_err(), "nothing has changed");
+    fixture.ask("POST", "/api/v1/pause", "");
+    until("PAUSED until ");
+    fixture.ask("POST", "/api/v1/resume", "");
+    fixture.kill_a();
+    let deed = until("; last killed /t/a by rule finish at ");
+    assert!(!deed.contains("PAUSED"), "{deed}");
+    fs::write(&fixture.machine.policy, "nonsense").unwrap();
+    fixture.ask("POST", "/api/v1/reload", "");
+    until("the last policy is REFUSED");
+    fixture.end();
+}
+
+#[test]
 fn without_a_daemon_the_commands_say_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let nobody = dir.path().join("nobody.sock");
@@ -587,19 +660,21 @@ fn without_a_daemon_the_commands_say_what_to_do() {
     let foreign = dir.path().join("foreign.sock");
     let listener = std::os::unix::net::UnixListener::bind(&foreign).unwrap();
     let rude = std::thread::spawn(move || {
-        for _ in 0..3 {
+        for _ in 0..4 {
             let (mut stream, _) = listener.accept().unwrap();
             let _ = stream.write_all(b"220 mail.example.org ESMTP\r\n");
         }
     });
     let said = |path: &Path, part: &str| {
-        for args in [&["status"][..], &["pause"], &["resume"]] {
+        for args in [&["status"][..], &["pause"], &["resume"], &["reload"]] {
             let (code, out, messages) = oomwarden(&[args, &["--control", path.to_str().unwrap()]].concat());
             assert_eq!((code, out.as_str()), (Some(1), ""), "{messages}");
             assert!(messages.contains(part) && messages.contains(path.to_str().unwrap()), "{messages}");
             assert_eq!(messages.lines().count(), 1, "{messages}");
         }
     };
+    let (code, _, messages) = oomwarden(&["reload", "--control", "none"]);
+    assert!(code == Some(1) && messages.contains("SIGHUP"), "{messages}");
     said(&nobody, "is it running");
     said(&dead, "is it running");
     said(&file, "is it running");

@@ -8,7 +8,7 @@ use oomwarden::act::hooks::Helper;
 use oomwarden::act::hooks::protocol::{Ended, Inbox, Reply, Request, write_request};
 
 fn start() -> Helper {
-    Helper::start(Path::new(env!("CARGO_BIN_EXE_oomwarden"))).unwrap()
+    Helper::start(Path::new(env!("CARGO_BIN_EXE_oomwarden")), None).unwrap()
 }
 
 fn ask(helper: &Helper, id: u64, script: &str, timeout: Duration) {
@@ -46,6 +46,20 @@ fn is_gone(pid: &str) -> bool {
 }
 
 const LONG: Duration = Duration::from_secs(1000);
+
+#[test]
+fn a_signal_that_stops_the_daemon_is_none_to_its_helper_and_hooks_can_be_stopped() {
+    let (helper, mut inbox) = (start(), Inbox::default());
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(helper.pid()).unwrap());
+    ask(&helper, 1, "exit 0", LONG);
+    assert_eq!(reply(&helper, &mut inbox).ended, Ended::Exit(0), "it is at work");
+    for signal in [nix::sys::signal::Signal::SIGTERM, nix::sys::signal::Signal::SIGINT] {
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+    ask(&helper, 2, "kill -TERM $$; sleep 1000", LONG);
+    let stopped = reply(&helper, &mut inbox);
+    assert_eq!((stopped.id, stopped.ended), (2, Ended::Signal(15)));
+}
 
 #[test]
 fn hooks_run_side_by_side_and_each_has_its_own_end() {

@@ -1,7 +1,7 @@
 //! Options of the commands that ask what a policy would do, and what can go wrong before they have an answer.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -11,10 +11,12 @@ use super::found::policy_of_the_daemon;
 use super::status::ControlArgs;
 use super::{FAILED, UNSUPPORTED, USAGE};
 use crate::cgroup::root::Root;
+use crate::policy::files::{self, ReadError};
 use crate::policy::overlooked::{overlooked, warning};
-use crate::policy::{Loaded, Source, files, load, model};
+use crate::policy::{Loaded, Source, load, model};
 use crate::preview::daemon;
 use crate::preview::onlooker::Onlooker;
+use crate::sandbox;
 use crate::warden::reload::BAD_POLICY;
 
 /// Which policy is asked.
@@ -86,7 +88,13 @@ pub(super) fn sources_of(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
     if paths.is_empty() {
         return Ok(vec![Source::builtin()]);
     }
-    files::read_sources(paths).map_err(|error| Failure::new(FAILED, error.to_string()))
+    files::read_sources(paths).map_err(|error| {
+        let path = match &error {
+            ReadError::Io { path, .. } => path.as_path(),
+            ReadError::Empty { .. } | ReadError::TooMany { .. } => Path::new(""),
+        };
+        Failure::new(FAILED, sandbox::explained(path, &error))
+    })
 }
 
 /// Compiles them.

@@ -1,6 +1,8 @@
 //! Why a command did not do what it was asked for: one message, and the exit code that goes with it.
 
-use std::io::{self, Write as _};
+use tracing::Level;
+
+use super::journal_stream;
 
 /// A failure.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,8 +21,7 @@ impl Failure {
 
     /// Says it on standard error; the exit code.
     pub fn report(&self) -> u8 {
-        // Where standard error is gone nobody listens.
-        let _ = writeln!(io::stderr(), "oomwarden: {}", self.message);
+        journal_stream::say(Level::ERROR, &self.message);
         self.code
     }
 }

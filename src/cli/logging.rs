@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use clap::ValueEnum;
+use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::journal_stream;
 use crate::threads;
 
 /// Lines that may wait.
@@ -60,12 +62,15 @@ enum Message {
 struct Queue {
     lines: SyncSender<Message>,
     lost: Arc<AtomicU64>,
+    /// Standard error is systemd's journal.
+    journal: bool,
 }
 
 /// Collects one line, sent when it is complete.
 struct Line {
     queue: Queue,
     text: Vec<u8>,
+    prefix: &'static str,
 }
 
 impl Write for Line {
@@ -81,7 +86,9 @@ impl Write for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        if let Err(TrySendError::Full(_)) = self.queue.lines.try_send(Message::Line(std::mem::take(&mut self.text))) {
+        let text = std::mem::take(&mut self.text);
+        let text = if self.prefix.is_empty() { text } else { journal_stream::lines(&text, self.prefix) };
+        if let Err(TrySendError::Full(_)) = self.queue.lines.try_send(Message::Line(text)) {
             self.queue.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -91,7 +98,14 @@ impl<'a> MakeWriter<'a> for Queue {
     type Writer = Line;
 
     fn make_writer(&'a self) -> Line {
-        Line { queue: self.clone(), text: Vec::with_capacity(160) }
+        Line { queue: self.clone(), text: Vec::with_capacity(160), prefix: "" }
+    }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Line {
+        let prefix = if self.journal { journal_stream::prefix(*meta.level()) } else { "" };
+        let mut line = self.make_writer();
+        line.prefix = prefix;
+        line
     }
 }
 
@@ -116,15 +130,16 @@ impl Log {
 pub fn start(format: LogFormat, level: LogLevel, colours: bool) -> io::Result<Log> {
     let (lines, inbox) = sync_channel(QUEUE);
     let lost = Arc::new(AtomicU64::new(0));
-    let queue = Queue { lines: lines.clone(), lost: Arc::clone(&lost) };
+    let journal = journal_stream::is_stderr();
+    let queue = Queue { lines: lines.clone(), lost: Arc::clone(&lost), journal };
     threads::watched("log", 64 * 1024, move |_| {
-        write(&inbox, &lost);
+        write(&inbox, &lost, journal);
         Ok(())
     })?;
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::from(level)).with_writer(queue).with_target(false);
     let result = match format {
         // The system's journal stamps lines itself; elsewhere a time helps.
-        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => subscriber.without_time().with_ansi(false).try_init(),
+        LogFormat::Text if journal => subscriber.without_time().with_ansi(false).try_init(),
         LogFormat::Text => subscriber.with_ansi(colours).try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
     };
@@ -132,7 +147,8 @@ pub fn start(format: LogFormat, level: LogLevel, colours: bool) -> io::Result<Lo
     Ok(Log(lines))
 }
 
-fn write(inbox: &Receiver<Message>, lost: &AtomicU64) {
+fn write(inbox: &Receiver<Message>, lost: &AtomicU64, journal: bool) {
+    let prefix = if journal { journal_stream::prefix(Level::WARN) } else { "" };
     for message in inbox {
         match message {
             Message::Line(line) => {
@@ -141,7 +157,7 @@ fn write(inbox: &Receiver<Message>, lost: &AtomicU64) {
                 let _ = stderr.write_all(&line);
                 let missed = lost.swap(0, Ordering::Relaxed);
                 if missed > 0 {
-                    let _ = writeln!(stderr, "{missed} log lines were lost: standard error was too slow");
+                    let _ = writeln!(stderr, "{prefix}{missed} log lines were lost: standard error was too slow");
                 }
             }
             Message::Flush(done) => {
@@ -149,5 +165,37 @@ fn write(inbox: &Receiver<Message>, lost: &AtomicU64) {
                 let _ = done.send(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logged(journal: bool) -> String {
+        let (lines, inbox) = sync_channel(QUEUE);
+        let queue = Queue { lines, lost: Arc::default(), journal };
+        let subscriber = tracing_subscriber::fmt().with_max_level(Level::DEBUG).with_writer(queue).without_time().with_ansi(false).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::error!("refused:\nsecond line");
+            tracing::warn!("odd");
+            tracing::info!("fine");
+            tracing::debug!("more");
+        });
+        let lines = inbox.try_iter().filter_map(|message| match message {
+            Message::Line(line) => Some(String::from_utf8(line).unwrap()),
+            Message::Flush(_) => None,
+        });
+        lines.collect()
+    }
+
+    #[test]
+    fn in_the_journal_each_line_has_a_priority_and_elsewhere_none() {
+        let text = logged(true);
+        let priorities: Vec<&str> = text.lines().map(|line| line.get(..3).unwrap()).collect();
+        assert_eq!(priorities, ["<3>", "<3>", "<4>", "<6>", "<7>"], "{text}");
+        assert!(text.contains("<3>second line\n"), "{text}");
+        let text = logged(false);
+        assert!(!text.contains("<3>") && text.contains("second line"), "{text}");
     }
 }

@@ -10,6 +10,7 @@ pub mod explain;
 pub mod failure;
 mod found;
 pub mod hook_helper;
+pub mod journal_stream;
 pub mod logging;
 pub mod man;
 pub mod output;
@@ -17,6 +18,7 @@ pub mod outside;
 pub mod pause;
 pub mod plan;
 pub mod record;
+pub mod reload;
 pub mod replay;
 pub mod run;
 pub mod schema;
@@ -80,6 +82,10 @@ enum Command {
     Pause(pause::PauseArgs),
     /// Ends a pause before its time
     Resume(pause::ResumeArgs),
+    /// Has the running daemon read its policy again, and tells what came of it
+    ///
+    /// Exits with 0 when the policy is in force, with 2 and all that is wrong when it is refused: the old one stays.
+    Reload(reload::ReloadArgs),
     /// Tells whether this machine can do it, and what to do where it can't
     Doctor(doctor::DoctorArgs),
     /// Prints the JSON Schema of the policy, for editors
@@ -90,7 +96,7 @@ enum Command {
     Man(man::ManArgs),
     /// Runs hooks for the daemon, which starts this itself
     #[command(name = crate::act::hooks::SUBCOMMAND, hide = true)]
-    HookHelper,
+    HookHelper(hook_helper::HookHelperArgs),
 }
 
 /// What was typed, and what stands in the environment.
@@ -105,7 +111,7 @@ fn parse() -> Result<Cli, ExitCode> {
         ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
     })?;
     // The daemon looked at the helper's environment when it started.
-    if !matches!(cli.command, Command::HookHelper) {
+    if !matches!(cli.command, Command::HookHelper(_)) {
         environment::check(&Cli::command(), std::env::vars_os()).map_err(|failure| ExitCode::from(failure.report()))?;
     }
     Ok(cli)
@@ -128,11 +134,12 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Pause(args) => pause::pause(&args),
         Command::Resume(args) => pause::resume(&args),
+        Command::Reload(args) => reload::run(&args),
         Command::Doctor(args) => doctor::run(args),
         Command::Schema => schema::run(),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
-        Command::HookHelper => hook_helper::run(),
+        Command::HookHelper(args) => hook_helper::run(&args),
     };
     ExitCode::from(code)
 }

@@ -11,10 +11,12 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use tracing::Level;
 
 use super::asking::sources_of;
 use super::beginning::{Beginning, begin, load};
 use super::failure::Failure;
+use super::journal_stream;
 use super::logging::{self, LogFormat, LogLevel};
 use super::outside;
 use super::{DONE, FAILED, UNSUPPORTED};
@@ -35,8 +37,9 @@ use crate::record::pulse::Pulse;
 use crate::record::recent::Recent;
 use crate::record::recorder::Recorder;
 use crate::record::witness::Witness;
+use crate::sandbox;
 use crate::sense::lms;
-use crate::serve::{ControlAddr, ControlSocket, Desk, Limits, ListenAddr, Server, socket};
+use crate::serve::{ControlAddr, ControlSocket, Desk, Limits, ListenAddr, Server, socket, supervisor};
 use crate::state::{self, StateDir};
 use crate::threads;
 use crate::units::Bytes;
@@ -47,8 +50,8 @@ use crate::warden::{Setup, Warden};
 /// Records that may be open or wait to be written at a time.
 const RECORDS: usize = 24;
 /// Descriptors of the daemon itself: standard ones, epoll, timers, signals, /proc, inotify, the journal, the server's own, the
-/// pressure socket's, the helper's, the control socket, the kernel's log and count.
-const OWN_DESCRIPTORS: usize = 49;
+/// pressure socket's, the helper's, the control socket, the service manager's bell, the kernel's log and count.
+const OWN_DESCRIPTORS: usize = 50;
 /// Descriptors at the most: the kernel keeps some memory for each file that is held.
 const MOST_DESCRIPTORS: u64 = 16_384;
 /// How long the end waits for records to be written...
@@ -157,10 +160,13 @@ fn server(asked: &[ListenAddr]) -> Result<Server, Failure> {
 fn control_socket(asked: Option<&ControlAddr>) -> Result<Option<ControlSocket>, Failure> {
     match asked {
         Some(ControlAddr::None) => Ok(None),
-        Some(ControlAddr::Path(path)) => ControlSocket::bind(path).map(Some).map_err(|error| failed(FAILED)(error.to_string())),
+        Some(ControlAddr::Path(path)) => {
+            ControlSocket::bind(path).map(Some).map_err(|error| failed(FAILED)(sandbox::explained(path, &error)))
+        }
         None => Ok(ControlSocket::bind(Path::new(socket::DEFAULT))
             .map_err(|error| {
-                eprintln!("oomwarden: {error}: there is no control socket now, so that `status`, `pause` and `resume` don't work")
+                let why = "there is no control socket now, so that `status`, `pause`, `resume` and `reload` don't work";
+                journal_stream::say(Level::WARN, &format!("{}: {why}", sandbox::explained(Path::new(socket::DEFAULT), &error)));
             })
             .ok()),
     }
@@ -185,12 +191,14 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let Beginning { policy, sources, instead } = begin(&args.policy, args.observe, args.strict_policy, &state)?;
     let policy = Arc::new(policy);
     // Before anything is blocked, locked or raised: hooks are ordinary processes.
-    let helper = outside::start_helper(&policy, args.observe).map_err(|error| failed(FAILED)(format!("the helper for hooks: {error}")))?;
+    let (starter, helper) = outside::start_helper(&policy, args.observe, &args.cgroup_root)
+        .map_err(|error| failed(FAILED)(format!("the helper for hooks: {error}")))?;
     let signals = block_signals().map_err(|error| failed(FAILED)(format!("signals: {error}")))?;
     let root = match Root::open(&args.cgroup_root) {
         Ok(root) => root,
         Err(error) if args.on_unsupported == OnUnsupported::Idle => {
-            eprintln!("oomwarden: {error}\noomwarden: idle until stopped (--on-unsupported=idle)");
+            journal_stream::say(Level::WARN, &error.to_string());
+            journal_stream::say(Level::WARN, "idle until stopped (--on-unsupported=idle)");
             return idle(&signals);
         }
         Err(error) => return Err(failed(UNSUPPORTED)(error.to_string())),
@@ -209,6 +217,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let door = outside::open_door(args.pressure_socket.as_deref(), &args.cgroup_root)?;
     let descriptors = descriptors(args.psi_groups.max(1), &policy, door.is_some());
     prepare_self();
+    outside::warn_of_hazards(&args.cgroup_root, &policy);
 
     let counters = Arc::new(Counters::new().map_err(|error| failed(FAILED)(format!("metrics: {error}")))?);
     threads::watch(&counters);
@@ -229,8 +238,14 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let journal = Destination { to, rotation: Rotation { at: args.journal_max_size.0, keep: args.journal_keep } };
     let recent = Arc::new(Recent::default());
     let context = Context::of_this_process(None);
-    let recorder = Recorder::spawn(&records, journal, context.clone(), counters.journal_dropped(), Arc::clone(&recent))
-        .map_err(|error| failed(FAILED)(error.to_string()))?;
+    let recorder =
+        Recorder::spawn(&records, journal, context.clone(), counters.journal_dropped(), Arc::clone(&recent)).map_err(|error| {
+            let file = match &args.journal {
+                Some(JournalTo::File(file)) => file.as_path(),
+                _ => Path::new(""),
+            };
+            failed(FAILED)(sandbox::explained(file, &error))
+        })?;
     let witness = match Witness::start(Arc::clone(&root), records.clone(), Arc::clone(&counters), descriptors.notices) {
         Ok(witness) => Some(witness),
         Err(error) => {
@@ -240,10 +255,13 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     };
     let mailbox = Mailbox::new().map_err(|error| failed(FAILED)(format!("eventfd: {error}")))?;
     let board = Arc::new(Board::new(mailbox.mail()));
+    let reloads = mailbox.reloads();
     let listeners = outside::serve(door, descriptors.listeners, &counters).map_err(|error| failed(FAILED)(error.to_string()))?;
     let hooks = match args.observe {
         true => None,
-        false => Some(outside::hooks(helper, records.clone(), context, mailbox.mail()).map_err(|error| failed(FAILED)(error.to_string()))?),
+        false => Some(
+            outside::hooks(starter, helper, records.clone(), context, mailbox.mail()).map_err(|error| failed(FAILED)(error.to_string()))?,
+        ),
     };
     let warden = Warden::new(Setup {
         root,
@@ -265,6 +283,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     .map_err(|error| failed(FAILED)(format!("{}: {error}", args.cgroup_root.display())))?;
     let paths = args.policy.clone();
     let loaded = Arc::clone(&origin);
+    let hooks_at_end = hooks.clone();
     let again = Box::new(move || {
         warn_of_overlooked(&paths);
         let sources = sources_of(&paths).map_err(|failure| failure.message)?;
@@ -279,7 +298,8 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     reload::start(mailbox, args.policy, Arc::clone(&policy), Arc::clone(&counters), again)
         .map_err(|error| failed(FAILED)(format!("policy reload: {error}")))?;
     let pauses = Arc::new(state::pause::Keeper::new(state));
-    let desk = Desk { board: Some(board), recent: Some(recent), pauses: Some(pauses), origin: Some(origin) };
+    let desk = Desk { board: Some(board), recent: Some(recent), pauses: Some(pauses), origin: Some(origin), reloads: Some(reloads) };
+    supervisor::start(desk.clone(), Arc::clone(&counters)).map_err(|error| failed(FAILED)(format!("the service manager: {error}")))?;
     if let Some(control) = &control {
         tracing::info!("control socket at {}", control.path().display());
     }
@@ -309,6 +329,9 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     }
     if let Some(listeners) = listeners {
         listeners.close();
+    }
+    if let Some(hooks) = hooks_at_end {
+        hooks.end(FAREWELL);
     }
     if !recorder.shutdown(FAREWELL) {
         tracing::warn!("records were still waiting to be written at the end");
@@ -368,10 +391,11 @@ fn idle(signals: &SignalFd) -> Result<(), Failure> {
 /// One oomwarden to a tree.
 fn lock_state(directory: &Path) -> Result<Flock<File>, Failure> {
     let fail = |what: String| failed(FAILED)(format!("{what}: name a directory that oomwarden may write to with --state"));
-    fs::create_dir_all(directory).map_err(|error| fail(format!("{}: {error}", directory.display())))?;
+    let explained = |error: &std::io::Error| sandbox::explained(&directory.join("lock"), error);
+    fs::create_dir_all(directory).map_err(|error| fail(format!("{}: {}", directory.display(), explained(&error))))?;
     let path = directory.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|error| fail(format!("{}: {error}", path.display())))?;
+    let file = file.map_err(|error| fail(format!("{}: {}", path.display(), explained(&error))))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
         nix::Error::EWOULDBLOCK => failed(FAILED)(format!(
             "{}: another oomwarden is running here: stop it, or give this one a --state of its own if it watches another tree",

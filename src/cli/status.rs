@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use hyper::Method;
+use hyper::{Method, StatusCode};
 use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::failure::Failure;
-use super::{FAILED, output};
+use super::{FAILED, USAGE, output};
 use crate::serve::client::{AskError, ask, ask_within};
 use crate::serve::socket::DEFAULT;
 use crate::serve::status::Status;
@@ -25,16 +25,31 @@ pub struct ControlArgs {
 impl ControlArgs {
     /// Asks it; the answer is JSON.
     pub(super) fn ask(&self, method: &Method, path: &str) -> Result<Value, Failure> {
+        self.is_there()?;
         self.understood(ask(&self.control, method, path))
     }
 
     /// As [`ControlArgs::ask`], with so much time for the answer.
     pub(super) fn ask_within(&self, method: &Method, path: &str, patience: Duration) -> Result<Value, Failure> {
+        self.is_there()?;
         self.understood(ask_within(&self.control, method, path, patience))
     }
 
+    fn is_there(&self) -> Result<(), Failure> {
+        if self.control.as_os_str() == "none" {
+            let why =
+                "the daemon has no control socket (--control none, or OOMWARDEN_CONTROL=none): give it one; a reload goes by SIGHUP too";
+            return Err(Failure::new(FAILED, why));
+        }
+        Ok(())
+    }
+
     fn understood(&self, answer: Result<String, AskError>) -> Result<Value, Failure> {
-        let answer = answer.map_err(|error| Failure::new(FAILED, error.to_string()))?;
+        let answer = answer.map_err(|error| match &error {
+            // What was asked for is wrong, not the asking.
+            AskError::Refused(_, StatusCode::UNPROCESSABLE_ENTITY, _) => Failure::new(USAGE, error.to_string()),
+            _ => Failure::new(FAILED, error.to_string()),
+        })?;
         serde_json::from_str(&answer).map_err(|error| self.foreign(&error))
     }
 

@@ -108,6 +108,15 @@ pub(super) fn own_group(machine: &Machine) -> Finding {
     let Some((directory, _)) = groups::own_directory(machine) else { return Finding::ok("not below the cgroup root") };
     let line = directory.ancestors().take_while(|above| above.starts_with(&machine.system.cgroup_root));
     for above in line {
+        // Whoever is exempt does not die with its group.
+        let exempt = machine.proc("self/oom_score_adj").is_some_and(|adjust| adjust.trim() == "-1000");
+        let may_be = exempt || machine.has_capability(CAP_SYS_RESOURCE) == Some(true);
+        if !may_be && read(&above.join("memory.oom.group")).is_some_and(|text| text.trim() == "1") {
+            return Finding::degraded(
+                format!("{} has memory.oom.group 1: the kernel kills oomwarden in there with whomever it kills", machine.group_path(above)),
+                "start it with oom_score_adj -1000 (systemd: OOMScoreAdjust=-1000), grant CAP_SYS_RESOURCE, or set that to 0 (systemd: OOMPolicy=continue)",
+            );
+        }
         let number = |file: &str| read(&above.join(file)).and_then(|text| text.parse::<u64>().ok());
         let group = machine.group_path(above);
         for file in ["memory.max", "memory.high"] {

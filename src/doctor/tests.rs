@@ -745,4 +745,13 @@ fn limits_of_the_own_group_and_of_those_above_it() {
     fake.remove("cgroup/own.service/pids.max");
     fake.write("cgroup/memory.max", "1048576\n");
     fake.expect("own-limits", Status::Degraded, "/ has memory.max 1MiB");
+    fake.remove("cgroup/memory.max");
+    // Whoever may exempt itself does not die with its group.
+    fake.remove("cgroup/own.service/memory.high");
+    fake.write("cgroup/own.service/memory.oom.group", "1\n");
+    fake.expect("own-limits", Status::Ok, "/own.service");
+    fake.edit("proc/self/status", "000001ffffffffff", "0000000000000000");
+    fake.expect("own-limits", Status::Degraded, "/own.service has memory.oom.group 1");
+    fake.write("proc/self/oom_score_adj", "-1000\n");
+    fake.expect("own-limits", Status::Ok, "/own.service");
 }

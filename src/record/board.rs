@@ -5,7 +5,7 @@
 //! warden's side.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
@@ -91,6 +91,8 @@ pub struct Board {
     asked: AtomicU64,
     done: AtomicU64,
     standing: Mutex<Standing>,
+    /// Rung when the warden has shown how it stands.
+    shown: OnceLock<Arc<EventFd>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -102,7 +104,23 @@ impl Board {
     /// An empty one. `mail` wakes the warden.
     #[must_use]
     pub fn new(mail: Arc<EventFd>) -> Board {
-        Board { mail, order: Mutex::new(None), asked: AtomicU64::new(0), done: AtomicU64::new(0), standing: Mutex::default() }
+        Board {
+            mail,
+            order: Mutex::new(None),
+            asked: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            standing: Mutex::default(),
+            shown: OnceLock::new(),
+        }
+    }
+
+    /// `bell` is rung whenever the warden has shown how it stands.
+    pub fn on_shown(&self, bell: Arc<EventFd>) {
+        // Set once, at the start.
+        let _ = self.shown.set(bell);
+        if let Some(bell) = self.shown.get() {
+            let _ = bell.write(1);
+        }
     }
 
     /// As [`Board::order_by`], by nobody in particular.
@@ -148,6 +166,11 @@ impl Board {
     pub fn show(&self, write: impl FnOnce(&mut Standing)) -> bool {
         let Ok(mut standing) = self.standing.try_lock() else { return false };
         write(&mut standing);
+        drop(standing);
+        if let Some(bell) = self.shown.get() {
+            // Full means that it rings already.
+            let _ = bell.write(1);
+        }
         true
     }
 

@@ -8,7 +8,7 @@
 //! What the kernel itself kills is put together by the [`kernel_kills`]' book on the [`witness`]' thread, and goes the same way.
 //! The last lines of the journal are kept in memory ([`recent`]), and the [`board`] is where the server leaves orders for the warden and finds
 //! how it stands. What keeps the daemon from doing all that it was set up for is kept in [`degraded`]; [`origin`] tells where the
-//! policy in force was read.
+//! policy in force was read. Whoever wants the policy read again asks by way of [`reloads`].
 //!
 //! Nothing here decides, and nothing here makes the rooms before it wait: a full disk costs lines, counted ones.
 
@@ -30,6 +30,7 @@ pub mod process;
 pub mod pulse;
 pub mod recent;
 pub mod recorder;
+pub mod reloads;
 pub mod rules;
 #[cfg(test)]
 pub(crate) mod testing;

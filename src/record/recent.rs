@@ -1,7 +1,9 @@
 //! The journal's last lines, in memory: for whoever asks the running daemon what it did, also where no journal is written.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use nix::sys::eventfd::EventFd;
 
 /// How many lines are kept.
 pub const LINES: usize = 256;
@@ -10,7 +12,11 @@ const BYTES: usize = 4 << 20;
 
 /// The lines. The recorder adds, the server reads; the warden never comes here.
 #[derive(Debug, Default)]
-pub struct Recent(Mutex<Kept>);
+pub struct Recent {
+    kept: Mutex<Kept>,
+    deed: Mutex<Option<Arc<str>>>,
+    bell: OnceLock<Arc<EventFd>>,
+}
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -20,7 +26,7 @@ struct Kept {
 
 impl Recent {
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a line of the journal (one JSON object, without the newline). The oldest gives way: beyond [`LINES`], and beyond 4 MiB in all.
@@ -33,6 +39,27 @@ impl Recent {
             let oldest = kept.lines.pop_front().map_or(0, |line| line.len());
             kept.bytes -= oldest;
         }
+    }
+
+    /// Remembers the last deed, in words.
+    pub fn note_deed(&self, words: &str) {
+        *self.deed.lock().unwrap_or_else(PoisonError::into_inner) = Some(words.into());
+        if let Some(bell) = self.bell.get() {
+            // Full means that it rings already.
+            let _ = bell.write(1);
+        }
+    }
+
+    /// The last deed, in words, if there was one.
+    #[must_use]
+    pub fn deed(&self) -> Option<Arc<str>> {
+        self.deed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// `bell` is rung at each deed.
+    pub fn on_deed(&self, bell: Arc<EventFd>) {
+        // Set once, at the start.
+        let _ = self.bell.set(bell);
     }
 
     /// The last lines, at most `most`, the newest first.

@@ -107,6 +107,9 @@ struct Writer {
 impl Writer {
     fn record(&mut self, record: &JudgementRecord) {
         self.log(record);
+        if record.outcome == Outcome::Killed {
+            self.recent.note_deed(&words::deed(record));
+        }
         if record.is_for_the_journal() {
             self.keep(journal::line(record, &self.context).map_err(io::Error::from));
         }

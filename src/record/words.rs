@@ -420,6 +420,14 @@ impl fmt::Display for KeyText {
     }
 }
 
+/// A kill in a few words.
+#[must_use]
+pub fn deed(record: &JudgementRecord) -> String {
+    let victim = record.victim.as_ref().map_or_else(|| "an unknown group".to_owned(), |victim| victim.to_string());
+    let rule = record.rule().map_or("?", |rule| &*rule.name);
+    format!("killed {victim} by rule {rule} at {}", crate::state::time_text(record.time))
+}
+
 /// A judgement as one line for people.
 #[must_use]
 pub fn log_line(record: &JudgementRecord) -> String {

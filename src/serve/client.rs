@@ -32,8 +32,8 @@ pub enum AskError {
     #[error("{0}: the oomwarden there does not answer")]
     Silent(PathBuf),
     /// It refused, and said why.
-    #[error("{0}: {1}")]
-    Refused(PathBuf, String),
+    #[error("{0}: {2}")]
+    Refused(PathBuf, StatusCode, String),
     /// Anything else.
     #[error("{0}: {1}; is it oomwarden's control socket?")]
     Failed(PathBuf, String),
@@ -60,7 +60,9 @@ pub fn ask_within(socket: &Path, method: &Method, path: &str, patience: Duration
     if status == StatusCode::OK {
         return Ok(text);
     }
-    Err(AskError::Refused(at(), crate::cgroup::path::Escaped(text.trim().as_bytes()).to_string()))
+    // One line is one line, whatever is in it.
+    let lines: Vec<String> = text.trim().lines().map(|line| crate::cgroup::path::Escaped(line.as_bytes()).to_string()).collect();
+    Err(AskError::Refused(at(), status, lines.join("\n")))
 }
 
 async fn converse(socket: &Path, method: &Method, path: &str) -> Result<(StatusCode, String), AskError> {

@@ -1,4 +1,4 @@
-//! Pause and resume, as the control socket takes them.
+//! Pause, resume and reload, as the control socket takes them.
 //!
 //! The warden acts first, then the pause is written down for a restart: a slow disk must not keep deeds going.
 
@@ -15,6 +15,7 @@ use super::Desk;
 use crate::policy::parse_any_time;
 use crate::record::board::{Board, LONGEST_PAUSE, Order, Ticket};
 use crate::record::by::By;
+use crate::record::counters::Counters;
 use crate::state::pause::{Keeper, Now, Pause};
 use crate::state::time_text;
 
@@ -24,6 +25,8 @@ pub const DEFAULT_PAUSE: Duration = Duration::from_secs(10 * 60);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the disk has.
 const DISK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a policy may take to be read and checked.
+const READ_PATIENCE: Duration = Duration::from_secs(6);
 /// How often it is looked whether the warden has.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The largest body of a request, and the time for it to arrive.
@@ -37,6 +40,13 @@ pub struct Done {
     pub paused_until: Option<String>,
     /// What the caller should know besides: that it won't survive a restart, and why.
     pub note: Option<String>,
+}
+
+/// The answer to a reload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The fingerprint of the policy that is in force now.
+    pub policy: String,
 }
 
 /// Why it was not done: a status and a line.
@@ -109,6 +119,36 @@ pub(super) async fn resume(desk: &Desk, turn: &Turn, by: Option<By>, request: Re
     let _turn = turn.lock().await;
     let note = carry_out(desk, Order::Resume, by, None).await?;
     Ok(Done { paused_until: None, note })
+}
+
+/// Has the policy read again, and answers when it is in force, or refused (422, with all that is wrong).
+pub(super) async fn reload(desk: &Desk, counters: &Counters, request: Request<Incoming>) -> Result<Reloaded, Refusal> {
+    if request.uri().query().is_some_and(|query| !query.is_empty()) || !body(request).await?.trim_ascii().is_empty() {
+        return Err(bad("reload takes neither parameters nor a body"));
+    }
+    let Some(reloads) = &desk.reloads else {
+        return Err((StatusCode::SERVICE_UNAVAILABLE, "nobody here reads policies\n".to_owned()));
+    };
+    let late = |what: &str| (StatusCode::GATEWAY_TIMEOUT, format!("{what}: the log says what comes of it\n"));
+    let Some(hearer) = reloads.ask_and_hear() else {
+        return Err((StatusCode::SERVICE_UNAVAILABLE, "too many wait for a reload already\n".to_owned()));
+    };
+    let policy = match timeout(READ_PATIENCE, hearer).await {
+        Ok(Ok(Ok(policy))) => policy,
+        Ok(Ok(Err(why))) => {
+            return Err((StatusCode::UNPROCESSABLE_ENTITY, format!("the new policy is refused, the old one stays in force: {why}\n")));
+        }
+        Ok(Err(_)) => return Err((StatusCode::SERVICE_UNAVAILABLE, "policies are not read any more: restart the daemon\n".to_owned())),
+        Err(_) => return Err(late("the policy is not read yet")),
+    };
+    let since = Instant::now();
+    while counters.in_force().get().is_none_or(|current| current.hash != policy) {
+        if since.elapsed() >= PATIENCE {
+            return Err(late("the new policy is sound, but the warden has not taken it over yet"));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    Ok(Reloaded { policy: policy.to_string() })
 }
 
 async fn body(request: Request<Incoming>) -> Result<Bytes, Refusal> {

@@ -9,8 +9,9 @@
 //! | `GET /api/v1/status` | how the daemon stands, as JSON: [`status`] |
 //! | `GET /api/v1/kills?limit=N` | the journal's last lines, the newest first, as a JSON array |
 //! | `POST /api/v1/pause?for=10m`, `POST /api/v1/resume` | the on-call's switch: [`control`] |
+//! | `POST /api/v1/reload` | reads the policy again; 422 if it is refused |
 //!
-//! HEAD works wherever GET does; every other method gets 405, every other path 404, each with a line why. The last three, and the page with
+//! HEAD works wherever GET does; every other method gets 405, every other path 404, each with a line why. The last four, and the page with
 //! groups and deeds, are for the control socket ([`socket`]): names of other people's groups are not for the network. At an address
 //! there is no name of a group but as a label of the metrics, unless it was asked for ([`Server::with_api`]), and never a switch.
 //!
@@ -29,6 +30,7 @@ mod late;
 mod pages;
 pub mod socket;
 pub mod status;
+pub mod supervisor;
 mod who;
 
 use std::io;
@@ -53,6 +55,7 @@ use crate::record::degraded::Degraded;
 use crate::record::origin::Origin;
 use crate::record::pulse::Pulse;
 use crate::record::recent::Recent;
+use crate::record::reloads::Reloads;
 use crate::state::pause;
 use crate::threads::{self, Running};
 
@@ -159,6 +162,8 @@ pub struct Desk {
     pub pauses: Option<Arc<pause::Keeper>>,
     /// Where the policy in force was read.
     pub origin: Option<Arc<Origin>>,
+    /// Where a reload is asked for.
+    pub reloads: Option<Arc<Reloads>>,
 }
 
 /// Bound, not yet serving: connections queue up in the kernel.

@@ -23,6 +23,8 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// The switch.
 const PAUSE: &str = "/api/v1/pause";
 const RESUME: &str = "/api/v1/resume";
+/// The policy, read again.
+const RELOAD: &str = "/api/v1/reload";
 const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -111,14 +113,15 @@ impl Site {
 
     /// Answers one request. A body is read only of an order.
     pub(super) async fn answer(self: Arc<Site>, door: Door, peer: Peer, request: Request<Incoming>) -> Result<Answer, Infallible> {
-        let is_order = matches!(request.uri().path(), PAUSE | RESUME);
+        let is_order = matches!(request.uri().path(), PAUSE | RESUME | RELOAD);
         let mut answer = match *request.method() {
             Method::POST if is_order && door == Door::Control => self.order(peer, request).await,
             Method::GET | Method::HEAD if is_order && door == Door::Control => refuse_method("POST", "this is done by POST\n"),
             Method::GET | Method::HEAD => self.page_at(door, &request).await,
-            _ if door == Door::Control => {
-                refuse_method("GET, HEAD", "only GET and HEAD are answered here, and POST to /api/v1/pause and /api/v1/resume\n")
-            }
+            _ if door == Door::Control => refuse_method(
+                "GET, HEAD",
+                "only GET and HEAD are answered here, and POST to /api/v1/pause, /api/v1/resume and /api/v1/reload\n",
+            ),
             _ => {
                 if is_order {
                     self.complain_of(peer, request.uri().path());
@@ -169,16 +172,18 @@ impl Site {
 
     async fn order(&self, peer: Peer, request: Request<Incoming>) -> Answer {
         let (by, what) = (peer.by(), order_word(request.uri().path()));
+        let json = |done: Result<_, control::Refusal>| done.map(|done| serde_json::to_vec(&done));
         let done = match request.uri().path() {
-            PAUSE => control::pause(&self.desk, &self.turn, by, request).await,
-            _ => control::resume(&self.desk, &self.turn, by, request).await,
+            PAUSE => json(control::pause(&self.desk, &self.turn, by, request).await),
+            RESUME => json(control::resume(&self.desk, &self.turn, by, request).await),
+            _ => control::reload(&self.desk, &self.counters, request).await.map(|done| serde_json::to_vec(&done)),
         };
         if let Err((status, why)) = &done {
             // Whoever may connect is trusted with the switch, so this is no flood.
             tracing::warn!("not done: {what} by {}: {} ({status})", Named(by, peer), why.trim_end());
         }
         *self.status.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        match done.map(|done| serde_json::to_vec(&done)) {
+        match done {
             Ok(Ok(json)) => reply(StatusCode::OK, JSON, json.into()),
             Ok(Err(error)) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer could not be encoded: {error}\n")),
             Err((status, why)) => {

@@ -385,6 +385,7 @@ impl Court {
         self.node = node;
         let Sight { tree, trends, buffer, .. } = sight;
         let own = own_group(&mut self.own, tree, buffer);
+        let hooks = self.own.as_ref().and_then(|finder| finder.hooks(tree));
         let ranks_by = |key: RankKey| matches!(policy.rules.get(rule).map(|rule| &rule.victim), Some(Victim::Among(among)) if among.rank.iter().any(|by| by.key == key));
         let by_pressure = ranks_by(RankKey::Pressure);
         // Before the first note the birth of a young group tells.
@@ -420,7 +421,7 @@ impl Court {
             }
             facts.parent = parent;
             facts.own = match own {
-                Own::Inside(id) => id == facts.id,
+                Own::Inside(id) => id == facts.id || hooks.is_some_and(|hooks| is_below(tree, slot, hooks)),
                 Own::Outside => false,
                 Own::Unknown => true,
             };

@@ -7,23 +7,24 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::act::hooks::Helper;
 use crate::act::hooks::protocol::{Ended, Inbox, Reply, Request, write_request};
+use crate::act::hooks::{Helper, Starter};
 use crate::act::rung::RungOutcome;
 use crate::policy::model::{Hook, Policy, Rung};
 use crate::record::journal::{self, Context};
 use crate::record::model::JudgementRecord;
 use crate::record::pool::Pool as Records;
 use crate::record::words::rung_outcome;
+use crate::sandbox;
 use crate::sense::poller::Key;
 use crate::threads;
 
@@ -50,6 +51,11 @@ struct Shared {
     asked: Mutex<VecDeque<Ask>>,
     ended: Mutex<VecDeque<(Key, RungOutcome)>>,
     wanted: AtomicBool,
+    /// The thread is to end.
+    ending: AtomicBool,
+    /// It has.
+    over: Mutex<bool>,
+    is_over: Condvar,
     bell: EventFd,
     mail: Arc<EventFd>,
 }
@@ -70,23 +76,27 @@ pub fn are_in(policy: &Policy) -> bool {
 }
 
 impl Hooks {
-    /// Starts the thread. `program` is started as the helper when there is none; `mail` is written when a hook has ended;
-    /// `records` get their copies back; `context` is that of the journal's lines.
+    /// Starts the thread. `starter` starts a helper when there is none; `mail` is written when a hook has ended; `records` get their copies
+    /// back; `context` is that of the journal's lines.
     ///
     /// # Errors
     /// EMFILE, or no thread.
-    pub fn start(helper: Option<Helper>, program: PathBuf, records: Records, context: Context, mail: Arc<EventFd>) -> io::Result<Hooks> {
+    pub fn start(starter: Starter, helper: Option<Helper>, records: Records, context: Context, mail: Arc<EventFd>) -> io::Result<Hooks> {
         let shared = Arc::new(Shared {
             asked: Mutex::new(VecDeque::with_capacity(ROOM)),
             ended: Mutex::new(VecDeque::with_capacity(ROOM)),
             wanted: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+            over: Mutex::new(false),
+            is_over: Condvar::new(),
             bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             mail,
         });
         let mut broker = Broker {
             shared: Arc::clone(&shared),
             helper: helper.map(Connection::new),
-            program,
+            starter,
+            told_place: false,
             records,
             context,
             under_way: Vec::with_capacity(ROOM),
@@ -107,6 +117,14 @@ impl Hooks {
             self.0.wanted.store(true, Ordering::SeqCst);
             self.ring();
         }
+    }
+
+    /// Ends the thread, the helper, and whatever hooks left in their group; waits for that, at most `limit`.
+    pub fn end(&self, limit: Duration) {
+        self.0.ending.store(true, Ordering::SeqCst);
+        self.ring();
+        // Late or not: the end of the daemon waits no longer.
+        let _ = self.0.is_over.wait_timeout_while(lock(&self.0.over), limit, |over| !*over);
     }
 
     /// Asks for a hook. Waits for nobody. Gives back what was asked for the same ladder before and nobody came to: that ladder has
@@ -162,7 +180,8 @@ struct UnderWay {
 struct Broker {
     shared: Arc<Shared>,
     helper: Option<Connection>,
-    program: PathBuf,
+    starter: Starter,
+    told_place: bool,
     records: Records,
     context: Context,
     under_way: Vec<UnderWay>,
@@ -171,10 +190,15 @@ struct Broker {
 
 impl Broker {
     fn work(&mut self) -> Result<(), String> {
+        self.tell_place();
         loop {
             self.wait().map_err(|error| format!("poll: {error}"))?;
             // EAGAIN where only the helper spoke.
             let _ = self.shared.bell.read();
+            if self.shared.ending.load(Ordering::SeqCst) {
+                self.finish();
+                return Ok(());
+            }
             if self.shared.wanted.swap(false, Ordering::SeqCst)
                 && self.helper.is_none()
                 && let Err(error) = self.start_helper()
@@ -193,6 +217,16 @@ impl Broker {
         }
     }
 
+    /// The end: the helper, and whatever hooks left in their group.
+    fn finish(&mut self) {
+        if let Some(connection) = self.helper.take() {
+            connection.helper.kill();
+        }
+        self.starter.undo();
+        *lock(&self.shared.over) = true;
+        self.shared.is_over.notify_all();
+    }
+
     fn wait(&self) -> nix::Result<()> {
         let mut fds = vec![PollFd::new(self.shared.bell.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.helper.as_ref().map(|connection| PollFd::new(connection.helper.socket.as_fd(), PollFlags::POLLIN)));
@@ -207,8 +241,20 @@ impl Broker {
     }
 
     fn start_helper(&mut self) -> io::Result<()> {
-        self.helper = Some(Connection::new(Helper::start(&self.program)?));
+        let helper = self.starter.start();
+        self.tell_place();
+        self.helper = Some(Connection::new(helper?));
         Ok(())
+    }
+
+    /// Says once where hooks stand.
+    fn tell_place(&mut self) {
+        let Some(place) = self.starter.place().filter(|_| !self.told_place) else { return };
+        match place {
+            Ok(place) => tracing::info!("hooks run in a group of their own, {}", place.hooks().display()),
+            Err(why) => tracing::info!("hooks run in oomwarden's own group: {why}"),
+        }
+        self.told_place = true;
     }
 
     /// Takes what the helper says.
@@ -251,6 +297,13 @@ impl Broker {
         let (ended, took) = (rung_outcome(outcome), reply.took_us / 1000);
         let said = reply.output.trim_end();
         let cut = if reply.cut { " (and more)" } else { "" };
+        let reason = match reply.ended {
+            Ended::NotStarted(errno) => sandbox::reason_here(Path::new(program), errno),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            return tracing::warn!("hook {program}: {ended} ({reason})");
+        }
         match (outcome == RungOutcome::Done, said.is_empty()) {
             (true, true) => tracing::info!("hook {program}: {ended} in {took} ms"),
             (true, false) => tracing::info!("hook {program}: {ended} in {took} ms; it said: {}{cut}", said.escape_debug()),
@@ -301,6 +354,7 @@ impl Broker {
         if let Some(connection) = self.helper.take() {
             connection.helper.kill();
         }
+        self.starter.clear();
         for hook in std::mem::take(&mut self.under_way) {
             self.tell(hook.ladder, RungOutcome::NoHelper);
         }
@@ -336,6 +390,9 @@ mod tests {
             asked: Mutex::new(VecDeque::with_capacity(ROOM)),
             ended: Mutex::default(),
             wanted: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+            over: Mutex::new(false),
+            is_over: Condvar::new(),
             bell: event(),
             mail: Arc::new(event()),
         }));

@@ -8,11 +8,12 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags, open};
 
+use crate::act::hooks::place;
 use crate::cgroup::GroupId;
 use crate::cgroup::group::{Group, ReadBuf};
 use crate::cgroup::parse::{self, Process};
 use crate::cgroup::path::GroupPath;
-use crate::sense::tree::Tree;
+use crate::sense::tree::{Slot, Tree};
 
 /// What is known of our own group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct Finder {
     seen: u64,
     /// Groups that came since we were known to be outside and whose processes could not be read: each might be ours.
     doubtful: Vec<GroupId>,
+    /// The group of our hooks, if our own is the daemon's half of a divided one ([`crate::act::hooks::place`]).
+    hooks: Option<GroupPath>,
 }
 
 /// Room for doubtful groups before the first [`Finder::reserve`].
@@ -59,7 +62,15 @@ impl Finder {
 
     fn at(path: &str, pid: i32) -> rustix::io::Result<Finder> {
         let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Finder { pid, file, last: Vec::with_capacity(4096), own: Own::Unknown, seen: 0, doubtful: Vec::with_capacity(DOUBTFUL) })
+        Ok(Finder {
+            pid,
+            file,
+            last: Vec::with_capacity(4096),
+            own: Own::Unknown,
+            seen: 0,
+            doubtful: Vec::with_capacity(DOUBTFUL),
+            hooks: None,
+        })
     }
 
     /// Makes room for doubts about so many groups. Not on the kill path.
@@ -71,6 +82,12 @@ impl Finder {
     #[must_use]
     pub fn doubts(&self, group: GroupId) -> bool {
         self.own == Own::Outside && self.doubtful.contains(&group)
+    }
+
+    /// The group in which our hooks run beside us, as it was when [`Finder::find`] was asked last: it and all below it are ours too.
+    #[must_use]
+    pub fn hooks(&self, tree: &Tree) -> Option<Slot> {
+        self.hooks.as_ref().and_then(|path| tree.slot_at(path))
     }
 
     /// Whether the last answer still holds for an unchanged path: inside, as long as that group is there; outside, as long as no group has
@@ -124,6 +141,7 @@ impl Finder {
             Ok(_) => {
                 let named = parse::own_group(&self.last).map(GroupPath::from_bytes);
                 self.own = look(tree, named.as_ref(), self.pid, buffer);
+                self.hooks = hooks_beside(tree, self.own);
                 self.seen = tree.arrivals();
                 self.doubtful.clear();
                 // Not found is looked for again at the next judgement.
@@ -136,6 +154,15 @@ impl Finder {
         }
         self.own
     }
+}
+
+/// The hooks' group beside the daemon's.
+fn hooks_beside(tree: &Tree, own: Own) -> Option<GroupPath> {
+    let Own::Inside(id) = own else { return None };
+    let path = &tree.get(tree.slot_of(id)?)?.group.path;
+    let base = path.as_bytes().strip_suffix(place::DAEMON.as_bytes())?.strip_suffix(b"/")?;
+    let base = if base.is_empty() { GroupPath::root() } else { GroupPath::from_bytes(base) };
+    Some(base.child(place::HOOKS.as_bytes()))
 }
 
 /// Whether a pid stands in a group's list; `None` if the list can't tell.

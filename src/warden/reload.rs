@@ -10,7 +10,6 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,6 +19,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::policy::model::{Mode, Policy};
 use crate::record::counters::Counters;
+use crate::record::reloads::{Decided, Reloads};
 use crate::record::rules::RuleCounters;
 use crate::threads;
 
@@ -37,8 +37,7 @@ const MOST_STEPS: usize = 64;
 #[derive(Debug)]
 struct Shared {
     policy: Mutex<Option<Prepared>>,
-    asked: AtomicBool,
-    ask: EventFd,
+    reloads: Arc<Reloads>,
     mail: Arc<EventFd>,
 }
 
@@ -61,8 +60,8 @@ impl Mailbox {
     /// # Errors
     /// EMFILE.
     pub fn new() -> io::Result<Mailbox> {
-        let event = || EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
-        let shared = Shared { policy: Mutex::new(None), asked: AtomicBool::new(false), ask: event()?, mail: Arc::new(event()?) };
+        let mail = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let shared = Shared { policy: Mutex::new(None), reloads: Arc::new(Reloads::new()?), mail };
         Ok(Mailbox(Arc::new(shared)))
     }
 
@@ -74,9 +73,13 @@ impl Mailbox {
 
     /// Asks for a reload.
     pub fn ask(&self) {
-        self.0.asked.store(true, Ordering::SeqCst);
-        // Full means that it is being asked already.
-        let _ = self.0.ask.write(1);
+        self.0.reloads.ask();
+    }
+
+    /// Where others ask for a reload, and hear what came of it.
+    #[must_use]
+    pub fn reloads(&self) -> Arc<Reloads> {
+        Arc::clone(&self.0.reloads)
     }
 
     /// The new policy, if one has come.
@@ -89,7 +92,7 @@ impl Mailbox {
         let untaken = self.0.policy.lock().unwrap_or_else(PoisonError::into_inner).replace(policy);
         // Freed with the lock released.
         drop(untaken);
-        // As in `ask`.
+        // Full means that the warden is being woken already.
         let _ = self.0.mail.write(1);
     }
 }
@@ -160,16 +163,14 @@ impl Reloader {
         let mut look_at = first.then(|| Instant::now() + GONE);
         loop {
             let mut fds =
-                [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN), PollFd::new(self.mailbox.0.ask.as_fd(), PollFlags::POLLIN)];
+                [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN), PollFd::new(self.mailbox.0.reloads.as_fd(), PollFlags::POLLIN)];
             if let Err(error) = poll(&mut fds, look_at.map_or(PollTimeout::NONE, until)) {
                 if error == nix::errno::Errno::EINTR {
                     continue;
                 }
                 return Err(format!("poll: {error}"));
             }
-            // EAGAIN where only a file changed.
-            let _ = self.mailbox.0.ask.read();
-            let asked = self.mailbox.0.asked.swap(false, Ordering::SeqCst);
+            let (asked, waiting) = self.mailbox.0.reloads.take();
             let changed = self.changed(&mut buffer);
             if changed == Change::Nearer {
                 self.watch();
@@ -183,7 +184,8 @@ impl Reloader {
                 look_at = None;
                 // What is still wrong was said at the start.
                 let quiet = std::mem::take(&mut first) && !told;
-                self.reload(asked, quiet);
+                let decided = self.reload(asked, quiet);
+                self.mailbox.0.reloads.tell(waiting, &decided);
                 // A swapped symlink may point elsewhere now.
                 self.watch();
             }
@@ -242,7 +244,7 @@ impl Reloader {
         changed
     }
 
-    fn reload(&mut self, asked: bool, quiet: bool) {
+    fn reload(&mut self, asked: bool, quiet: bool) -> Decided {
         match (self.load)() {
             // The built-in policy that only observes, in place of one that could not be used, may have the text of the one that can.
             Ok(policy) if policy.hash == self.current.hash && policy.mode == self.current.mode && !asked => {
@@ -250,6 +252,7 @@ impl Reloader {
                     tracing::info!("policy {} stands in the files again", policy.hash);
                     self.counters.policy_started(SystemTime::now());
                 }
+                Ok(policy.hash)
             }
             Ok(policy) => {
                 self.counters.policy_reloaded(SystemTime::now());
@@ -260,12 +263,14 @@ impl Reloader {
                 self.current = Arc::new(policy);
                 let rules = self.counters.for_policy(&self.current);
                 self.mailbox.put(Prepared { policy: Arc::clone(&self.current), rules });
+                Ok(self.current.hash.clone())
             }
-            Err(_) if quiet => {}
+            Err(message) if quiet => Err(message),
             Err(message) => {
                 let observes = if self.current.mode == Mode::Observe { " and only observes" } else { "" };
                 self.counters.policy_refused(format!("{}; {} stays in force{observes}", gist(&message), self.current.hash));
                 tracing::error!("the new policy is refused, {} stays in force:\n{message}", self.current.hash);
+                Err(message)
             }
         }
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use oomwarden::act::hooks::Starter;
 use oomwarden::cgroup::root::Root;
 use oomwarden::policy::{self, Source};
 use oomwarden::record::board::Board;
@@ -87,7 +88,7 @@ pub struct Machine {
     pub policy: PathBuf,
     pub board: Arc<Board>,
     pub recent: Arc<Recent>,
-    mailbox: Mailbox,
+    pub mailbox: Mailbox,
     pub pulse: Arc<Pulse>,
     pub counters: Arc<Counters>,
     thread: nix::sys::pthread::Pthread,
@@ -145,8 +146,8 @@ impl Machine {
             let paused = None;
             let state = StateDir::new(&root.path);
             // The helper is only started for a policy with hooks.
-            let program = env!("CARGO_BIN_EXE_oomwarden").into();
-            let hooks = Hooks::start(None, program, records.clone(), Context::of_this_process(None), mailbox.mail()).unwrap();
+            let starter = Starter::new(env!("CARGO_BIN_EXE_oomwarden").into(), Vec::new());
+            let hooks = Hooks::start(starter, None, records.clone(), Context::of_this_process(None), mailbox.mail()).unwrap();
             hooks.prepare(&policy);
             let reach = Reach { listeners: None, hooks: Some(hooks) };
             let setup = Setup {

@@ -3,16 +3,18 @@
 //! Processes that leave their hook's session are adopted by this one (PR_SET_CHILD_SUBREAPER) and ended as soon as no hook
 //! runs: nothing that a hook leaves behind may gather while memory is short.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal as Stop};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, wait};
 
+use super::place;
 use super::protocol::{Ended, Inbox, Reply, parse_request, write_reply};
 use super::running::Running;
 
@@ -23,18 +25,31 @@ const DESCRIPTORS: u64 = 1024;
 /// How often those that were left behind are looked at until they are gone.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
-/// Serves the daemon at the other end of standard input until it goes away.
+/// Serves the daemon at the other end of standard input until it goes away. Hooks run in `group`, which this process enters, and nobody is
+/// left in there at the end, this process included.
 ///
 /// # Errors
 /// When standard input is no socket, or fails.
-pub fn run() -> io::Result<()> {
+pub fn run(group: Option<&Path>) -> io::Result<()> {
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     crate::sys::peer_credentials(socket.as_fd())?;
     prepare_self();
+    let group = group.filter(|group| match place::enter(group) {
+        Ok(()) => true,
+        Err(error) => {
+            // Where standard error is gone nobody listens.
+            let _ = writeln!(io::stderr(), "oomwarden: {}: {error}: hooks run in oomwarden's own group", group.display());
+            false
+        }
+    });
     let mut helper = Helper { socket: socket.into(), running: Vec::new(), inbox: Inbox::default(), sweeping: false };
     let ended = helper.serve();
     for hook in &helper.running {
         hook.end_session();
+    }
+    if let Some(group) = group {
+        // Those too that left their hook's session.
+        place::clear(group);
     }
     ended
 }
@@ -42,7 +57,13 @@ pub fn run() -> io::Result<()> {
 /// Takes back what the daemon's own life asked for: hooks are ordinary processes.
 fn prepare_self() {
     // Each of these may be refused, and the hooks run all the same.
-    let _ = SigSet::empty().thread_set_mask();
+    // Whoever stops the daemon tells all of its group, or of its terminal. It is the daemon that ends us, by closing the socket, when it is
+    // done with its hooks.
+    let mut stops = SigSet::empty();
+    for signal in [Stop::SIGTERM, Stop::SIGINT, Stop::SIGHUP] {
+        stops.add(signal);
+    }
+    let _ = stops.thread_set_mask();
     let _ = set_child_subreaper(Some(getpid()));
     if std::fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|adjust| adjust.starts_with('-')) {
         let _ = std::fs::write("/proc/self/oom_score_adj", "0");

@@ -53,6 +53,40 @@ fn who_is_outside_stays_so_while_nothing_may_be_opened_and_is_looked_for_again_a
 }
 
 #[test]
+fn the_group_of_our_hooks_is_ours_too_wherever_it_comes_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = tempfile::NamedTempFile::new().unwrap();
+    fs::write(own.path(), "0::/w.service/daemon\n").unwrap();
+    fs::write(dir.path().join("cgroup.procs"), "1\n").unwrap();
+    group(dir.path(), "w.service", "");
+    group(dir.path(), "w.service/daemon", &format!("{PID}\n"));
+    group(dir.path(), "w.service/other", "7\n");
+    group(dir.path(), "hooks", "8\n");
+    let mut tree = tree(dir.path());
+    let mut finder = Finder::at(own.path().to_str().unwrap(), PID).unwrap();
+    let mut buffer = ReadBuf::new();
+    assert_eq!(finder.find(&tree, &mut buffer), Own::Inside(id_of(&tree, "/w.service/daemon")));
+    assert_eq!(finder.hooks(&tree), None);
+    group(dir.path(), "w.service/hooks", "9\n");
+    catch_up(&mut tree);
+    assert_eq!(finder.find(&tree, &mut buffer), Own::Inside(id_of(&tree, "/w.service/daemon")));
+    assert_eq!(finder.hooks(&tree), tree.slot_at(&GroupPath::from_bytes(b"/w.service/hooks")));
+    // Moved: what has that name elsewhere is somebody else's.
+    fs::write(dir.path().join("w.service/daemon/cgroup.procs"), "").unwrap();
+    fs::write(dir.path().join("w.service/other/cgroup.procs"), format!("{PID}\n")).unwrap();
+    fs::write(own.path(), "0::/w.service/other\n").unwrap();
+    assert_eq!(finder.find(&tree, &mut buffer), Own::Inside(id_of(&tree, "/w.service/other")));
+    assert_eq!(finder.hooks(&tree), None);
+    // In a cgroup namespace of its own the base is the root.
+    fs::write(dir.path().join("w.service/other/cgroup.procs"), "").unwrap();
+    group(dir.path(), "daemon", &format!("{PID}\n"));
+    fs::write(own.path(), "0::/daemon\n").unwrap();
+    catch_up(&mut tree);
+    assert_eq!(finder.find(&tree, &mut buffer), Own::Inside(id_of(&tree, "/daemon")));
+    assert_eq!(finder.hooks(&tree), tree.slot_at(&GroupPath::from_bytes(b"/hooks")));
+}
+
+#[test]
 fn who_was_moved_while_nothing_may_be_opened_can_not_be_told() {
     let dir = tempfile::tempdir().unwrap();
     let own = tempfile::NamedTempFile::new().unwrap();

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::common::{THRASH, hog, narrow};
-use crate::guest::daemon::{Daemon, rung};
-use crate::guest::group::Group;
+use crate::guest::daemon::{Daemon, Setup, rung};
+use crate::guest::group::{Group, MIB};
 use crate::guest::places;
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
@@ -116,6 +116,63 @@ pub fn helper_that_is_killed_fails_its_hook_and_is_started_anew() -> Outcome {
     daemon.stop()?;
     // The daemon's end is the hook's, not the victim's.
     wait::stays("the victim lives", Duration::from_millis(300), || other.running())
+}
+
+/// A group for the daemon that the kernel kills whole, with a limit.
+fn killed_whole() -> Outcome<Group> {
+    let group = Group::new("w")?.max(192 * MIB)?.no_swap()?;
+    group.set("memory.oom.group", "1")?;
+    Ok(group)
+}
+
+/// A hook that wants more than the daemon's group may have; `w/hooks` is watched as if it were anybody's.
+fn greedy() -> String {
+    format!(
+        "{THRASH}    then:\n      - hook: {{exec: [{}, --workload, hog, mib=256], timeout: 60s}}\n      - kill: group\n\
+         \x20 - name: any\n    watch: /w/*\n    when:\n      - event: oom_kill\n",
+        places::SELF
+    )
+}
+
+/// In a delegated group hooks have a group of their own: one that eats all memory dies there, alone, although the daemon's own group is one that
+/// dies whole and the daemon is not exempt; nobody else dies for it, and afterwards the group is as it was.
+pub fn hook_that_the_kernel_kills_leaves_the_daemon_alone() -> Outcome {
+    let own = killed_whole()?;
+    own.set("memory.min", "8388608")?;
+    rustix::fs::setxattr(own.directory(), "user.delegate", b"1", rustix::fs::XattrFlags::empty()).doing("delegate")?;
+    let daemon = Setup { group: Some(own.clone()), enter: "without=resource".to_owned(), ..Setup::default() }.start(&greedy())?;
+    let adjust = std::fs::read_to_string(format!("/proc/{}/oom_score_adj", daemon.pid())).doing("read oom_score_adj")?;
+    ensure!(adjust.trim() == "0", "the daemon is exempt: {adjust}");
+    let (leaf, hooks) = (own.named("daemon"), own.named("hooks"));
+    ensure!(leaf.processes()? == [daemon.pid()] && hooks.processes()?.len() == 1, "daemon and helper stand elsewhere");
+    ensure!(hooks.number("memory.max")? == 128 * MIB && leaf.number("memory.min")? == 8 * MIB, "limit and protection are not shared out");
+    let hook = climbed(&daemon, "t/a")?;
+    ensure!(hook["outcome"] == "failed: SIGKILL", "the rung tells another story: {hook}");
+    ensure!(hooks.event("oom_kill")? == 1 && leaf.event("oom_kill")? == 0, "the kernel killed somebody else");
+    let verdict =
+        daemon.journalled("the verdict on what the kernel killed", |line| line["rule"] == "any" && line["kind"] == "judgement")?;
+    ensure!(verdict["outcome"] == "no_victim", "somebody of ours was to die: {verdict}");
+    ensure!(hooks.processes()?.len() == 1, "the helper is gone");
+    daemon.stop()?;
+    ensure!(!leaf.directory().exists() && !hooks.directory().exists(), "the group stays divided");
+    ensure!(own.read("cgroup.subtree_control")?.trim().is_empty(), "nobody could be put into it");
+    Ok(())
+}
+
+/// Where hooks share the daemon's group, and that dies whole, it is said; whoever is exempt lives through it all the same.
+pub fn hook_in_the_daemons_group_that_dies_whole_is_said() -> Outcome {
+    let own = killed_whole()?;
+    let setup = |enter: &str| Setup { group: Some(own.clone()), enter: enter.to_owned(), ..Setup::default() };
+    let daemon = setup("without=resource").start(&greedy())?;
+    let said = daemon.said();
+    ensure!(said.contains("memory.oom.group of /w is 1") && said.contains("not delegated"), "nothing was said: {said}");
+    daemon.stop()?;
+    let daemon = setup("").start(&greedy())?;
+    let since = said.len();
+    ensure!(daemon.said().get(since..).is_some_and(|said| !said.contains("memory.oom.group of")), "a needless warning: {}", daemon.said());
+    let hook = climbed(&daemon, "t/a")?;
+    ensure!(matches!(hook["outcome"].as_str(), Some("failed: SIGKILL" | "failed: no helper")), "the rung tells another story: {hook}");
+    daemon.stop()
 }
 
 /// Each rung fails in turn, as far as the kernel can be made to refuse it: a daemon without CAP_KILL in a delegated subtree may signal

@@ -206,6 +206,8 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             hook_that_crashes_is_on_record_and_the_kill_follows,
             hook_that_floods_its_output_is_held_to_its_time,
             helper_that_is_killed_fails_its_hook_and_is_started_anew,
+            hook_that_the_kernel_kills_leaves_the_daemon_alone,
+            hook_in_the_daemons_group_that_dies_whole_is_said,
             each_rung_fails_in_turn_and_the_kill_is_what_remains,
         }
         storms::{
