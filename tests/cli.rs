@@ -73,6 +73,62 @@ fn a_policy_that_is_not_there_says_which() {
     }
 }
 
+const SOUND: &str = "version: 1\nrules:\n  - name: r\n    watch: /t/*\n    when: [event: oom]\n";
+
+/// Another user: nobody. Without root there is only what a mode may say.
+fn give_away(path: &str) -> String {
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+        return format!("{path} belongs to user 65534");
+    }
+    eprintln!("SKIPPED for files of another user, which needs root");
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    format!("{path} (mode 0666")
+}
+
+#[test]
+fn a_policy_that_others_can_write_is_refused_by_who_acts_and_check_warns_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = policy(dir.path(), SOUND);
+    let what = give_away(&path);
+    let state = dir.path().join("state");
+    let state = state.to_str().unwrap();
+    // What comes after it: there is no cgroup file system.
+    let run_with = |more: &[&str]| {
+        let args = ["run", "--listen", "none", "--cgroup-root", "/nowhere", "--state", state, "--policy", &path];
+        run(&[&args[..], more].concat())
+    };
+    let ran = run_with(&[]);
+    assert_eq!(ran.code, Some(1), "{}", ran.messages);
+    assert!(ran.messages.contains(&what) && ran.messages.contains("ch"), "{}", ran.messages);
+    let ran = run_with(&["--observe"]);
+    assert_eq!(ran.code, Some(3), "{}", ran.messages);
+    assert!(ran.messages.contains(&what) && ran.messages.contains("--observe"), "{}", ran.messages);
+    let ran = run(&["check", &path]);
+    assert_eq!(ran.code, Some(0), "{}", ran.messages);
+    assert!(ran.messages.contains(&format!("{path}:1:1: warning: ")) && ran.messages.contains(&what), "{}", ran.messages);
+    // Those who only look read it.
+    assert_eq!(run(&["explain", "--by-name", "--policy", &path, "/t/a"]).messages, "");
+}
+
+#[test]
+fn a_hook_that_others_can_write_is_refused_by_who_acts_and_check_warns_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let hook = dir.path().join("hook");
+    let hook = hook.to_str().unwrap();
+    fs::write(hook, "#!/bin/sh\n").unwrap();
+    let path = policy(dir.path(), &format!("{SOUND}    then:\n      - hook: {{exec: [{hook}], timeout: 1s}}\n      - kill: group\n"));
+    let ran = run(&["check", &path]);
+    assert_eq!((ran.code, ran.messages.as_str()), (Some(0), ""));
+    let what = give_away(hook);
+    let ran = run(&["run", "--listen", "none", "--cgroup-root", "/nowhere", "--policy", &path]);
+    assert_eq!(ran.code, Some(1), "{}", ran.messages);
+    assert!(ran.messages.contains(&what) && ran.messages.contains("rule r"), "{}", ran.messages);
+    let ran = run(&["check", &path]);
+    assert_eq!(ran.code, Some(0), "{}", ran.messages);
+    assert!(ran.messages.contains(&format!("{path}:3:1: warning: ")), "{}", ran.messages);
+}
+
 #[test]
 fn a_root_that_is_not_cgroup2_is_said_in_one_line() {
     let dir = tempfile::tempdir().unwrap();

@@ -46,7 +46,7 @@ pub(super) fn read_policy(paths: &[PathBuf]) -> Result<Loaded, Failure> {
 }
 
 /// The texts of the policy in these files, or the built-in one if there are none.
-pub(super) fn sources_of(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
+fn sources_of(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
     if paths.is_empty() {
         return Ok(vec![Source::builtin()]);
     }

@@ -12,7 +12,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::asking::{compile, sources_of};
+use super::acting;
+use super::asking::compile;
 use super::failure::Failure;
 use super::logging::{self, LogFormat, LogLevel};
 use super::outside;
@@ -133,6 +134,7 @@ pub fn run(args: RunArgs) -> u8 {
 
 fn load(sources: &[Source], observe: bool) -> Result<Policy, Failure> {
     let Loaded { mut policy, .. } = compile(sources)?;
+    acting::judge_hooks(&policy, observe)?;
     if observe {
         policy.mode = Mode::Observe;
         policy.rules.iter_mut().for_each(|rule| rule.mode = Mode::Observe);
@@ -150,7 +152,7 @@ struct Beginning {
 
 /// The policy that was given, or, if it is a bad one, the last good one.
 fn beginning(paths: &[PathBuf], observe: bool, state: &StateDir) -> Result<Beginning, Failure> {
-    let sources = sources_of(paths)?;
+    let sources = acting::sources(paths, observe, acting::at_the_start)?;
     let refused = match load(&sources, observe) {
         Ok(policy) => return Ok(Beginning { policy, sources, instead: None }),
         Err(failure) => failure,
@@ -274,7 +276,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     .map_err(|error| failed(FAILED)(format!("{}: {error}", args.cgroup_root.display())))?;
     let paths = args.policy.clone();
     let again = Box::new(move || {
-        let sources = sources_of(&paths).map_err(|failure| failure.message)?;
+        let sources = acting::sources(&paths, args.observe, acting::in_the_log).map_err(|failure| failure.message)?;
         let policy = load(&sources, args.observe).map_err(|failure| failure.message)?;
         policies.keep(&sources, &policy.hash);
         if let Some(hooks) = &hooks {

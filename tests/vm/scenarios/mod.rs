@@ -252,6 +252,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             port_taken,
             cgroup_root_that_is_none,
             no_rights,
+            policy_that_others_can_write_is_refused,
             second_oomwarden_refuses,
         }
         lms_file::{

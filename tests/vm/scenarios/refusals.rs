@@ -74,7 +74,7 @@ pub fn no_rights() -> Outcome {
 fn unprivileged() -> Outcome<Setup> {
     let setup = Setup::default();
     std::fs::create_dir_all(places::FILES).doing("create the files' directory")?;
-    std::fs::set_permissions(places::FILES, std::fs::Permissions::from_mode(0o777)).doing("open the files' directory")?;
+    std::fs::set_permissions(places::FILES, std::fs::Permissions::from_mode(0o1777)).doing("open the files' directory")?;
     Ok(setup)
 }
 
@@ -84,4 +84,18 @@ pub fn second_oomwarden_refuses() -> Outcome {
     let second = Setup { listen: "127.0.0.1:19878".to_owned(), ..Setup::default() };
     refuses(second, THRASH, &[1, 3], "")?;
     first.stop()
+}
+
+/// What user 65534 may write to says nothing to an oomwarden that is root: not at the start, not at a reload.
+pub fn policy_that_others_can_write_is_refused() -> Outcome {
+    let file = PathBuf::from("/run/scenario/theirs.yaml");
+    std::fs::create_dir_all(places::FILES).doing("create the files' directory")?;
+    std::fs::write(&file, THRASH).doing("write a policy")?;
+    std::os::unix::fs::chown(&file, Some(65534), Some(65534)).doing("give the policy away")?;
+    refuses(Setup { policy_file: Some(file.clone()), ..Setup::default() }, THRASH, &[1], "belongs to user 65534")?;
+    let daemon = Daemon::start(THRASH)?;
+    std::fs::rename(&file, daemon.policy_file()).doing("put it in place")?;
+    daemon.counted("oomwarden_policy_reload_failures_total", &[], 1.0)?;
+    ensure!(daemon.said().contains("belongs to user 65534"), "the log does not say why: {}", daemon.said());
+    daemon.stop()
 }
