@@ -1,12 +1,15 @@
-//! The policy of `run`, which acts: others may not write to what it goes by.
+//! The policy and the locks of `run`, which acts: others may not write to what it goes by, and no second one may act in the tree.
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::FAILED;
 use super::failure::Failure;
+use crate::cgroup::root::Root;
 use crate::policy::model::Policy;
 use crate::policy::{Source, files};
+use crate::serve::{ControlAddr, socket};
+use crate::state::lock::{self, About, Lock, OfTree};
 
 fn failed(error: impl Display) -> Failure {
     Failure::new(FAILED, error.to_string())
@@ -40,4 +43,28 @@ pub(super) fn sources(paths: &[PathBuf], observe: bool, warn: fn(&str)) -> Resul
 /// Refuses a policy with a hook's program that others may write to. Where nothing is done but observing no hook runs.
 pub(super) fn judge_hooks(policy: &Policy, observe: bool) -> Result<(), Failure> {
     if observe { Ok(()) } else { files::judge_hooks(policy).map_err(failed) }
+}
+
+/// Keeps a second oomwarden off: off the tree if this one acts, off its files in any case.
+pub(super) fn lock(root: &Root, state: &Path, control: Option<&ControlAddr>, observe: bool) -> Result<(Option<Lock>, Lock), Failure> {
+    let control = match control {
+        None => socket::DEFAULT.into(),
+        Some(ControlAddr::None) => "none".into(),
+        Some(ControlAddr::Path(path)) => path.to_string_lossy(),
+    };
+    let about = About { root: &root.path, state, control: &control };
+    let of_tree = match observe {
+        true => None,
+        false => match lock::of_tree(root, &about).map_err(failed)? {
+            OfTree::Held(lock) => Some(lock),
+            OfTree::NoPlace(why) => {
+                at_the_start(&format!(
+                    "a second oomwarden in this tree with another --state would not be noticed: there is no place for its lock ({why}); \
+                     set XDG_RUNTIME_DIR to a directory of this user"
+                ));
+                None
+            }
+        },
+    };
+    Ok((of_tree, lock::of_state(state, &about).map_err(failed)?))
 }

@@ -76,7 +76,7 @@ impl TreeArgs {
     /// Looks at them.
     pub(super) fn look(&self, policy: &Policy) -> Result<Onlooker, Failure> {
         let root = Root::open(&self.cgroup_root).map_err(|error| Failure::new(UNSUPPORTED, error.to_string()))?;
-        Onlooker::look(Arc::clone(&root), policy, daemon::running(&self.state))
+        Onlooker::look(Arc::clone(&root), policy, daemon::running(&root, &self.state))
             .map_err(|error| Failure::new(FAILED, format!("{}: {error}", self.cgroup_root.display())))
     }
 }

@@ -1,13 +1,12 @@
 //! `oomwarden run`: starts the daemon. Everything that can be wrong is found out before anything starts to act.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -88,7 +87,7 @@ pub struct RunArgs {
     /// Where processes wait to be told that their group should free memory, or `none`
     #[arg(long, value_name = "PATH|none", env = "OOMWARDEN_PRESSURE_SOCKET")]
     pressure_socket: Option<PathBuf>,
-    /// Directory for what outlives the daemon: a pause, the last good policy, the lock that keeps a second oomwarden off
+    /// Directory for what outlives the daemon: a pause, the last good policy
     #[arg(long, value_name = "DIR", env = "OOMWARDEN_STATE", default_value = "/run/oomwarden")]
     state: PathBuf,
     /// Judge and record, but do nothing
@@ -213,7 +212,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
             args.cgroup_root.display()
         )));
     }
-    let _lock = lock_state(&args.state)?;
+    let _locks = acting::lock(&root, &args.state, args.control.as_ref(), args.observe)?;
     let server = Server::bind(&args.listen).map_err(|error| failed(FAILED)(error.to_string()))?;
     let control = control_socket(args.control.as_ref())?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -360,22 +359,6 @@ fn idle(signals: &SignalFd) -> Result<(), Failure> {
             }
         }
     }
-}
-
-/// One oomwarden to a tree.
-fn lock_state(directory: &Path) -> Result<Flock<File>, Failure> {
-    let fail = |what: String| failed(FAILED)(format!("{what}: name a directory that oomwarden may write to with --state"));
-    fs::create_dir_all(directory).map_err(|error| fail(format!("{}: {error}", directory.display())))?;
-    let path = directory.join("lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|error| fail(format!("{}: {error}", path.display())))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-        nix::Error::EWOULDBLOCK => failed(FAILED)(format!(
-            "{}: another oomwarden is running here: stop it, or give this one a --state of its own if it watches another tree",
-            path.display()
-        )),
-        error => fail(format!("{}: {error}", path.display())),
-    })
 }
 
 /// How descriptors are shared out.

@@ -1,11 +1,12 @@
 //! What outlives the daemon, in the directory of `--state`: a pause that is not over ([`pause`]),
 //! the last policy that was good ([`policy`]), and where memory.oom.group was set ([`oom_group`]).
-//! The lock that keeps a second oomwarden off lies there too.
+//! [`lock`] keeps a second oomwarden off.
 //!
 //! A file is written whole under another name, synced and renamed: whoever reads finds the old one or the new one. Readable for the
 //! owner and his group. What others than root and our own user may write to is not read: a policy with hooks, or a pause for a
 //! day, would be theirs. Nobody who decides or acts waits for any of this.
 
+pub mod lock;
 pub mod oom_group;
 pub mod pause;
 pub mod policy;

@@ -254,6 +254,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             no_rights,
             policy_that_others_can_write_is_refused,
             second_oomwarden_refuses,
+            second_oomwarden_with_another_state_refuses,
         }
         lms_file::{
             fifty_times_loaded_and_unloaded_under_sleepers: 120,
