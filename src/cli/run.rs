@@ -193,6 +193,8 @@ fn pause_left(state: &StateDir) -> Option<Duration> {
 
 fn start(args: RunArgs) -> Result<(), Failure> {
     let state = StateDir::new(&args.state);
+    // Before they are read, so that no change of the policy's files is missed.
+    let watcher = reload::Watcher::new(args.policy.clone()).map_err(|error| failed(FAILED)(format!("policy reload: {error}")))?;
     let Beginning { policy, sources, instead } = beginning(&args.policy, args.observe, &state)?;
     let policy = Arc::new(policy);
     // Before anything is blocked, locked or raised: hooks are ordinary processes.
@@ -273,7 +275,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         ready: announce,
     })
     .map_err(|error| failed(FAILED)(format!("{}: {error}", args.cgroup_root.display())))?;
-    let paths = args.policy.clone();
+    let paths = args.policy;
     let again = Box::new(move || {
         let sources = acting::sources(&paths, args.observe, acting::in_the_log).map_err(|failure| failure.message)?;
         let policy = load(&sources, args.observe).map_err(|failure| failure.message)?;
@@ -283,7 +285,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         }
         Ok(policy)
     });
-    reload::start(mailbox, args.policy, Arc::clone(&policy), Arc::clone(&counters), again)
+    reload::start(mailbox, watcher, Arc::clone(&policy), Arc::clone(&counters), again)
         .map_err(|error| failed(FAILED)(format!("policy reload: {error}")))?;
     let pauses = Arc::new(state::pause::Keeper::new(state));
     let desk = Desk { board: Some(board), recent: Some(recent), pauses: Some(pauses) };

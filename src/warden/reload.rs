@@ -1,29 +1,28 @@
 //! Policy reloads: a thread that watches the policy's files and hands finished policies over.
 //!
-//! It acts on close-after-write, on rename (which is how a ConfigMap's symlink is swapped, too) and on SIGHUP, never on a
-//! file that is still being written. A file that leaves a directory of policies counts a moment later, since some editors move
-//! it away before they write it anew. A policy that is refused leaves the old one in force.
+//! A policy of one file is read when that is closed or renamed, one behind a symlink when that is swapped (as Kubernetes does it with a
+//! ConfigMap), and any at SIGHUP. A policy of several files, such as a directory, is read when nothing has happened to them for
+//! a while ([`settle`]), so that one that is rewritten file by file is never in force half-written; and until two readings are the
+//! same (`policy::files`). A policy that is refused leaves the old one in force.
+
+mod settle;
+mod watch;
 
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use inotify::{EventMask, Inotify, WatchMask};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::policy::model::Policy;
 use crate::record::counters::Counters;
-
-/// Room for a few events with the longest names.
-const BUFFER_BYTES: usize = 4096;
-/// How long a file is gone before it counts as taken out of the policy.
-const GONE: Duration = Duration::from_secs(1);
-/// How many symlinks of a path are followed: as many as the kernel follows.
-const MOST_LINKS: usize = 40;
+use settle::{LONGEST, Settling};
+use watch::Change;
+pub use watch::Watcher;
 
 #[derive(Debug)]
 struct Shared {
@@ -77,49 +76,33 @@ impl Mailbox {
 /// How the thread gets a policy: reads and compiles the files.
 pub type Load = Box<dyn Fn() -> Result<Policy, String> + Send>;
 
-/// Starts the thread for the policy's `paths` (files or directories; none for the compiled-in policy, which can't change).
-/// `current` is the policy in force.
+/// Starts the thread. `watcher` watches the policy's files since before they were read; `current` is the policy in force.
 ///
 /// # Errors
-/// When inotify or the thread can't be started.
-pub fn start(mailbox: Mailbox, paths: Vec<PathBuf>, current: Arc<Policy>, counters: Arc<Counters>, load: Load) -> io::Result<()> {
-    let inotify = Inotify::init()?;
-    let mut reloader = Reloader { mailbox, inotify, paths, current, counters, load };
-    reloader.watch();
+/// When the thread can't be started.
+pub fn start(mailbox: Mailbox, watcher: Watcher, current: Arc<Policy>, counters: Arc<Counters>, load: Load) -> io::Result<()> {
+    let reloader = Reloader { mailbox, watcher, current, counters, load };
     std::thread::Builder::new().name("reloader".into()).stack_size(512 * 1024).spawn(move || reloader.work())?;
     Ok(())
 }
 
 struct Reloader {
     mailbox: Mailbox,
-    inotify: Inotify,
-    paths: Vec<PathBuf>,
+    watcher: Watcher,
     current: Arc<Policy>,
     counters: Arc<Counters>,
     load: Load,
 }
 
 impl Reloader {
-    /// Watches the directories in which the files, and what their symlinks point at, stand.
-    fn watch(&mut self) {
-        for path in &self.paths {
-            for place in places(path) {
-                let comes = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::CREATE;
-                let mask = comes | WatchMask::MOVED_FROM | WatchMask::DELETE | WatchMask::ONLYDIR;
-                if let Err(error) = self.inotify.watches().add(&place, mask) {
-                    tracing::warn!("{}: changes are not noticed: {error}; reload by SIGHUP", place.display());
-                }
-            }
-        }
-    }
-
     fn work(mut self) {
-        let mut buffer = vec![0; BUFFER_BYTES];
-        let mut gone_for_good: Option<Instant> = None;
+        let mut settling: Option<Settling> = None;
+        // Said now that there is a log: what can't be watched.
+        self.watcher.renew();
         loop {
             let mut fds =
-                [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN), PollFd::new(self.mailbox.0.ask.as_fd(), PollFlags::POLLIN)];
-            if let Err(error) = poll(&mut fds, gone_for_good.map_or(PollTimeout::NONE, until)) {
+                [PollFd::new(self.watcher.as_fd(), PollFlags::POLLIN), PollFd::new(self.mailbox.0.ask.as_fd(), PollFlags::POLLIN)];
+            if let Err(error) = poll(&mut fds, settling.as_ref().map_or(PollTimeout::NONE, |settling| until(settling.due()))) {
                 if error == nix::errno::Errno::EINTR {
                     continue;
                 }
@@ -129,54 +112,33 @@ impl Reloader {
             // EAGAIN where only a file changed.
             let _ = self.mailbox.0.ask.read();
             let asked = self.mailbox.0.asked.swap(false, Ordering::SeqCst);
-            let changed = self.changed(&mut buffer);
-            if changed == Change::Gone {
-                gone_for_good = Some(Instant::now() + GONE);
+            let (now, mut whole, mut part) = (Instant::now(), false, false);
+            self.watcher.changes(|change| match change {
+                Change::Whole => whole = true,
+                Change::Part(change) => {
+                    part = true;
+                    settling.get_or_insert_with(|| Settling::new(now)).note(now, change);
+                }
+            });
+            if part {
+                // A directory may be another one, which is being filled already.
+                self.watcher.renew();
             }
-            let gone = gone_for_good.is_some_and(|at| at <= Instant::now());
-            if asked || changed == Change::Whole || gone {
-                gone_for_good = None;
+            let settled = settling.take_if(|settling| settling.due() <= now);
+            if let Some(settled) = settled.as_ref().filter(|settled| settled.is_overdue(now)) {
+                let writing = settled.writing().map(|name| format!(" ({} is still open)", Path::new(name).display()));
+                tracing::warn!(
+                    "the policy's files have been changing for {} s{}: they are read as they stand",
+                    LONGEST.as_secs(),
+                    writing.unwrap_or_default()
+                );
+            }
+            if asked || whole || settled.is_some() {
                 self.reload(asked);
                 // A swapped symlink may point elsewhere now.
-                self.watch();
+                self.watcher.renew();
             }
         }
-    }
-
-    /// What the events say about the policy.
-    fn changed(&mut self, buffer: &mut [u8]) -> Change {
-        let mut changed = Change::None;
-        while let Ok(events) = self.inotify.read_events(buffer) {
-            let mut any = false;
-            for event in events {
-                any = true;
-                let Some(name) = event.name else { continue };
-                // A file is created before it is written; only a symlink is whole at once.
-                let created = event.mask.contains(EventMask::CREATE);
-                let whole = !created || self.paths.iter().any(|path| places(path).any(|place| place.join(name).is_symlink()));
-                let in_directory = |path: &Path| path.is_dir() && Path::new(name).extension().is_some_and(|extension| extension == "yaml");
-                if event.mask.intersects(EventMask::MOVED_FROM | EventMask::DELETE) {
-                    if self.paths.iter().any(|path| in_directory(path)) {
-                        changed = changed.max(Change::Gone);
-                    }
-                    continue;
-                }
-                let ours = self.paths.iter().any(|path| {
-                    in_directory(path)
-                        || path.file_name() == Some(name)
-                        || name == "..data"
-                        || path.canonicalize().is_ok_and(|target| target.file_name() == Some(name))
-                        || links(path).iter().any(|link| link.file_name() == Some(name))
-                });
-                if ours && whole {
-                    changed = Change::Whole;
-                }
-            }
-            if !any {
-                break;
-            }
-        }
-        changed
     }
 
     fn reload(&mut self, asked: bool) {
@@ -204,52 +166,10 @@ impl Reloader {
     }
 }
 
-/// What became of the policy's files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Change {
-    /// Nothing.
-    None,
-    /// One left a directory.
-    Gone,
-    /// One is there, and whole.
-    Whole,
-}
-
 /// Rounded up, so that the time has come when poll returns.
 fn until(at: Instant) -> PollTimeout {
     let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
     PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)
-}
-
-fn parent(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-        _ => PathBuf::from("."),
-    }
-}
-
-/// The symlinks on the way to what a path names.
-fn links(path: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = Vec::new();
-    let mut ways = vec![path.to_path_buf()];
-    while let Some(way) = ways.pop() {
-        for link in way.ancestors().filter(|part| part.is_symlink()) {
-            if found.len() < MOST_LINKS && !found.iter().any(|known| known == link) {
-                ways.extend(link.read_link().map(|target| parent(link).join(target)));
-                found.push(link.to_path_buf());
-            }
-        }
-    }
-    found
-}
-
-/// The directories to watch for one path.
-fn places(path: &Path) -> impl Iterator<Item = PathBuf> {
-    let target = path.canonicalize().ok();
-    let directory = path.is_dir().then(|| path.to_path_buf());
-    let own = (!path.is_dir()).then(|| parent(path));
-    let beside = links(path).into_iter().map(|link| parent(&link));
-    [directory, own, target.filter(|target| !target.is_dir()).map(|target| parent(&target))].into_iter().flatten().chain(beside)
 }
 
 /// Exclusions that stood in `old` and don't in `new`, in words.
