@@ -138,6 +138,10 @@ impl fmt::Display for Writable {
         let path = shown(path);
         let mode = mode & 0o7777;
         match why {
+            Why::Owner if us.unmapped == Some(*owner) => write!(
+                f,
+                "the {what} {path} belongs to a user outside of this user namespace, who may change it: give it to one inside, or use a copy"
+            ),
             Why::Owner => {
                 let ours = if us.uid == 0 { String::new() } else { format!(" or to user {}", us.uid) };
                 write!(f, "the {what} {path} belongs to user {owner} (mode {mode:04o}), who may change it: give it to root{ours} (chown)")

@@ -112,6 +112,36 @@ fn a_policy_that_others_can_write_is_refused_by_who_acts_and_check_warns_of_it()
 }
 
 #[test]
+fn a_config_map_is_taken_where_it_is_mounted_read_only_and_its_files_are_judged() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED a_config_map_is_taken: it mounts, which needs root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = policy(dir.path(), SOUND);
+    let at = dir.path().join("mounted");
+    fs::create_dir(&at).unwrap();
+    let script = format!(
+        "mount -t tmpfs none {at} && mkdir {at}/..1 && cp {file} {at}/..1/a.yaml && ln -s ..1 {at}/..data && ln -s ..data/a.yaml {at}/a.yaml || exit 9
+        run() {{ {program} run --listen none --cgroup-root /nowhere --policy {at}; echo $?; }}
+        chmod 777 {at}; run
+        mount -o remount,ro {at}; run
+        mount -o remount,rw {at}; chmod 666 {at}/..1/a.yaml; mount -o remount,ro {at}; run",
+        at = at.display(),
+        program = env!("CARGO_BIN_EXE_oomwarden")
+    );
+    let output = std::process::Command::new("unshare").args(["-m", "sh", "-c", &script]).output().unwrap();
+    let (out, messages) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.code() == Some(9) || messages.contains("unshare failed") {
+        eprintln!("SKIPPED a_config_map_is_taken: nothing can be mounted here: {messages}");
+        return;
+    }
+    // Refused, taken (what comes next is the missing cgroup file system), refused for the file's sake.
+    assert_eq!(out.split_whitespace().collect::<Vec<_>>(), ["1", "3", "1"], "{messages}");
+    assert!(messages.contains("mode 0777") && messages.contains("mode 0666"), "{messages}");
+}
+
+#[test]
 fn a_hook_that_others_can_write_is_refused_by_who_acts_and_check_warns_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let hook = dir.path().join("hook");

@@ -174,7 +174,8 @@ fn user_namespaces_know_whom_they_map() {
     let mut stat = fstat(&top).unwrap();
     stat.st_uid = OTHER;
     assert!(judge_directory(&top, &stat, Path::new("/"), us).is_ok(), "a directory outside");
-    assert!(judge(&top, &stat, Path::new("/"), "file", us).is_err(), "a file of anybody outside");
+    let said = judge(&top, &stat, Path::new("/"), "file", us).map_err(|step| step.about(Path::new("/"))).unwrap_err().to_string();
+    assert!(said.contains("outside of this user namespace"), "a file of anybody outside: {said}");
     assert!(judge_directory(&top, &stat, Path::new("/"), Us { unmapped: None, ..us }).is_err());
 }
 
