@@ -92,6 +92,92 @@ fn only_who_is_strict_ends_for_the_sake_of_the_policy() {
     }
 }
 
+const SOUND: &str = "version: 1\nrules:\n  - name: r\n    watch: /t/*\n    when: [event: oom]\n";
+
+/// Another user: nobody. Without root there is only what a mode may say.
+fn give_away(path: &str) -> String {
+    if nix::unistd::geteuid().is_root() {
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+        return format!("{path} belongs to user 65534");
+    }
+    eprintln!("SKIPPED for files of another user, which needs root");
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    format!("{path} (mode 0666")
+}
+
+#[test]
+fn a_policy_that_others_can_write_is_refused_by_who_acts_and_check_warns_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = policy(dir.path(), SOUND);
+    let what = give_away(&path);
+    let state = dir.path().join("state");
+    let state = state.to_str().unwrap();
+    // What comes after it: there is no cgroup file system.
+    let run_with = |more: &[&str]| {
+        let args = ["run", "--strict-policy", "--listen", "none", "--cgroup-root", "/nowhere", "--state", state, "--policy", &path];
+        run(&[&args[..], more].concat())
+    };
+    let ran = run_with(&[]);
+    assert_eq!(ran.code, Some(1), "{}", ran.messages);
+    assert!(ran.messages.contains(&what) && ran.messages.contains("ch"), "{}", ran.messages);
+    let ran = run_with(&["--observe"]);
+    assert_eq!(ran.code, Some(3), "{}", ran.messages);
+    assert!(ran.messages.contains(&what) && ran.messages.contains("--observe"), "{}", ran.messages);
+    let ran = run(&["check", &path]);
+    assert_eq!(ran.code, Some(0), "{}", ran.messages);
+    assert!(ran.messages.contains(&format!("{path}:1:1: warning: ")) && ran.messages.contains(&what), "{}", ran.messages);
+    // Those who only look read it.
+    assert_eq!(run(&["explain", "--by-name", "--policy", &path, "/t/a"]).messages, "");
+}
+
+#[test]
+fn a_config_map_is_taken_where_it_is_mounted_read_only_and_its_files_are_judged() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED a_config_map_is_taken: it mounts, which needs root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = policy(dir.path(), SOUND);
+    let at = dir.path().join("mounted");
+    fs::create_dir(&at).unwrap();
+    let script = format!(
+        "mount -t tmpfs none {at} && mkdir {at}/..1 && cp {file} {at}/..1/a.yaml && ln -s ..1 {at}/..data && ln -s ..data/a.yaml {at}/a.yaml || exit 9
+        run() {{ {program} run --strict-policy --listen none --cgroup-root /nowhere --policy {at}; echo $?; }}
+        chmod 777 {at}; run
+        mount -o remount,ro {at}; run
+        mount -o remount,rw {at}; chmod 666 {at}/..1/a.yaml; mount -o remount,ro {at}; run",
+        at = at.display(),
+        program = env!("CARGO_BIN_EXE_oomwarden")
+    );
+    let output = std::process::Command::new("unshare").args(["-m", "sh", "-c", &script]).output().unwrap();
+    let (out, messages) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.code() == Some(9) || messages.contains("unshare failed") {
+        eprintln!("SKIPPED a_config_map_is_taken: nothing can be mounted here: {messages}");
+        return;
+    }
+    // Refused, taken (what comes next is the missing cgroup file system), refused for the file's sake.
+    assert_eq!(out.split_whitespace().collect::<Vec<_>>(), ["1", "3", "1"], "{messages}");
+    assert!(messages.contains("mode 0777") && messages.contains("mode 0666"), "{messages}");
+}
+
+#[test]
+fn a_hook_that_others_can_write_is_refused_by_who_acts_and_check_warns_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let hook = dir.path().join("hook");
+    let hook = hook.to_str().unwrap();
+    fs::write(hook, "#!/bin/sh\n").unwrap();
+    let path = policy(dir.path(), &format!("{SOUND}    then:\n      - hook: {{exec: [{hook}], timeout: 1s}}\n      - kill: group\n"));
+    let ran = run(&["check", &path]);
+    assert_eq!((ran.code, ran.messages.as_str()), (Some(0), ""));
+    let what = give_away(hook);
+    let ran = run(&["run", "--strict-policy", "--listen", "none", "--cgroup-root", "/nowhere", "--policy", &path]);
+    assert_eq!(ran.code, Some(1), "{}", ran.messages);
+    assert!(ran.messages.contains(&what) && ran.messages.contains("rule r"), "{}", ran.messages);
+    let ran = run(&["check", &path]);
+    assert_eq!(ran.code, Some(0), "{}", ran.messages);
+    assert!(ran.messages.contains(&format!("{path}:3:1: warning: ")), "{}", ran.messages);
+}
+
 #[test]
 fn a_root_that_is_not_cgroup2_is_said_in_one_line() {
     let dir = tempfile::tempdir().unwrap();

@@ -130,6 +130,27 @@ fn hooks_end_with_a_helper_that_is_killed() {
 }
 
 #[test]
+fn a_program_that_others_may_write_to_is_not_started() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let (program, proof) = (dir.path().join("hook"), dir.path().join("proof"));
+    std::fs::write(&program, format!("#!/bin/sh\necho ran >{}\n", proof.display())).unwrap();
+    let (helper, mut inbox) = (start(), Inbox::default());
+    let mut run = |id, mode| {
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(mode)).unwrap();
+        let request = Request { id, exec: vec![program.to_str().unwrap().to_owned()], timeout_us: 30_000_000 };
+        write_request(&mut &helper.socket, &request, b"{}\n").unwrap();
+        reply(&helper, &mut inbox)
+    };
+    let refused = run(1, 0o777);
+    assert_eq!(refused.ended, Ended::NotStarted(libc::EPERM));
+    assert!(refused.output.contains("mode 0777") && refused.output.contains(program.to_str().unwrap()), "{refused:?}");
+    assert!(!proof.exists());
+    assert_eq!(run(2, 0o755).ended, Ended::Exit(0));
+    assert!(proof.exists());
+}
+
+#[test]
 fn by_hand_it_says_what_it_is_for() {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_oomwarden")).arg("hook-helper").stdin(std::process::Stdio::null()).output();
     let output = output.unwrap();

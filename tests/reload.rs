@@ -5,13 +5,12 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use oomwarden::policy::model::{Mode, Policy};
 use oomwarden::policy::{self, Source, files};
 use oomwarden::record::counters::Counters;
-use oomwarden::warden::reload::{self, Mailbox};
+use oomwarden::warden::reload::{self, Mailbox, Watcher};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -22,44 +21,44 @@ fn rule(name: &str) -> String {
 struct Watched {
     mailbox: Mailbox,
     counters: Arc<Counters>,
-    loads: Arc<AtomicUsize>,
 }
 
 impl Watched {
     fn start(paths: &[PathBuf]) -> Watched {
         let sources: Vec<PathBuf> = paths.to_vec();
         let load = move || {
-            let sources = files::read_sources(&sources).map_err(|error| error.to_string())?;
+            let sources = files::read_trusted(&sources).map_err(|error| error.to_string())?;
             policy::load(&sources).map(|loaded| loaded.policy).map_err(|errors| format!("{errors:?}"))
         };
+        let watcher = Watcher::new(paths.to_vec()).unwrap();
         let current = load().unwrap();
-        Watched::with(paths, current, Arc::default(), Box::new(load))
+        Watched::with(watcher, current, Box::new(load))
     }
 
     /// In place of a policy that can't be used, the built-in one only observes.
     fn without_policy(path: &Path) -> Watched {
-        let paths = vec![path.to_path_buf()];
-        let sources = paths.clone();
-        let loads: Arc<AtomicUsize> = Arc::default();
-        let its_loads = Arc::clone(&loads);
+        Watched::without_policy_by(Watcher::new(vec![path.to_path_buf()]).unwrap(), path)
+    }
+
+    fn without_policy_by(watcher: Watcher, path: &Path) -> Watched {
+        let path = path.to_path_buf();
         let load = move || {
-            its_loads.fetch_add(1, Ordering::SeqCst);
-            let sources = files::read_sources(&sources).map_err(|error| error.to_string())?;
+            let sources = files::read_trusted(&[&path]).map_err(|error| error.to_string())?;
             policy::load(&sources).map(|loaded| loaded.policy).map_err(|errors| format!("bad policy\n{}", errors[0]))
         };
         let mut current = Policy::builtin().unwrap().policy;
         current.mode = Mode::Observe;
-        Watched::with(&paths, current, loads, Box::new(load))
+        Watched::with(watcher, current, Box::new(load))
     }
 
-    fn with(paths: &[PathBuf], current: Policy, loads: Arc<AtomicUsize>, load: reload::Load) -> Watched {
+    fn with(watcher: Watcher, current: Policy, load: reload::Load) -> Watched {
         let (mailbox, counters) = (Mailbox::new().unwrap(), Arc::new(Counters::new().unwrap()));
         match current.mode {
             Mode::Observe => counters.policy_fell_back(SystemTime::now(), "it is not there".to_owned()),
             Mode::Enforce => counters.policy_started(SystemTime::now()),
         }
-        reload::start(mailbox.clone(), paths.to_vec(), Arc::new(current), Arc::clone(&counters), load).unwrap();
-        Watched { mailbox, counters, loads }
+        reload::start(mailbox.clone(), watcher, Arc::new(current), Arc::clone(&counters), load).unwrap();
+        Watched { mailbox, counters }
     }
 
     fn degraded(&self) -> Option<String> {
@@ -86,7 +85,7 @@ impl Watched {
 }
 
 fn swap(link: &Path, to: &str) {
-    let aside = link.with_extension("aside");
+    let aside = link.with_file_name("..aside");
     symlink(to, &aside).unwrap();
     fs::rename(aside, link).unwrap();
 }
@@ -226,11 +225,25 @@ fn rights_that_change_are_a_reason_to_look_again() {
     };
     let mut current = Policy::builtin().unwrap().policy;
     current.mode = Mode::Observe;
-    let watched = Watched::with(std::slice::from_ref(&path), current, Arc::default(), Box::new(load));
+    let watched = Watched::with(Watcher::new(vec![path.clone()]).unwrap(), current, Box::new(load));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     wait("it is tried", || watched.degraded().is_some_and(|text| text.starts_with("can't read")));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     watched.becomes(&["secret"]);
+}
+
+/// A directory to which others could add files is refused, until they can't any more.
+#[test]
+fn rights_of_a_directory_that_change_are_one_too() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let policies = dir.path().join("policies");
+    fs::create_dir(&policies).unwrap();
+    fs::write(policies.join("10.yaml"), rule("guarded")).unwrap();
+    fs::set_permissions(&policies, fs::Permissions::from_mode(0o777)).unwrap();
+    let watched = Watched::without_policy(&policies);
+    fs::set_permissions(&policies, fs::Permissions::from_mode(0o755)).unwrap();
+    watched.becomes(&["guarded"]);
 }
 
 /// The built-in policy observes in place of a broken one; mended to the very text of the built-in one it acts.
@@ -252,20 +265,14 @@ fn the_text_of_the_built_in_policy_ends_the_observing_too() {
     assert_eq!((taken.unwrap().policy.mode, watched.degraded()), (Mode::Enforce, None));
 }
 
-/// Between the first reading and the watch nobody tells of a change.
+/// The files are watched before they are read the first time.
 #[test]
-fn files_that_became_good_before_they_were_watched_are_taken_over() {
+fn files_that_became_good_before_the_thread_began_are_taken_over() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("policy.yaml");
+    let watcher = Watcher::new(vec![path.clone()]).unwrap();
     fs::write(&path, rule("early")).unwrap();
-    Watched::without_policy(&path).becomes(&["early"]);
-    // What is still wrong is looked at once, and not said twice.
-    fs::write(&path, "version: 1\nrulez: []\n").unwrap();
-    let broken = Watched::without_policy(&path);
-    wait("it is looked at", || broken.loads.load(Ordering::SeqCst) > 0);
-    fs::write(dir.path().join("other.yaml"), "").unwrap();
-    assert!(broken.counters.encode().unwrap().contains("oomwarden_policy_reload_failures_total 0\n"));
-    assert_eq!(broken.degraded().as_deref(), Some("it is not there"));
+    Watched::without_policy_by(watcher, &path).becomes(&["early"]);
 }
 
 fn wait(what: &str, mut ready: impl FnMut() -> bool) {
@@ -274,4 +281,155 @@ fn wait(what: &str, mut ready: impl FnMut() -> bool) {
         assert!(began.elapsed() < SOON, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Every policy that came until the one with these rules did.
+fn policies_in_force(watched: &Watched, last: &[&str]) -> Vec<Vec<String>> {
+    let mut seen = Vec::new();
+    let began = Instant::now();
+    while began.elapsed() < SOON {
+        seen.extend(watched.rules());
+        if seen.last().is_some_and(|rules| rules == last) {
+            return seen;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("{last:?} never came: {seen:?}");
+}
+
+#[test]
+fn a_directory_that_is_rewritten_file_by_file_is_never_in_force_half_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = ["10.yaml", "20.yaml", "30.yaml"];
+    let at = |name: &str| dir.path().join(name);
+    for name in names {
+        fs::write(at(name), rule(&format!("old-{}", &name[..2]))).unwrap();
+    }
+    let watched = Watched::start(&[dir.path().to_path_buf()]);
+    let mut early = Vec::new();
+    let mut pause = || {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(600) {
+            early.extend(watched.rules());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    for name in names {
+        // One in place, one by rename, one anew, with time between them.
+        let text = rule(&format!("new-{}", &name[..2]));
+        match name {
+            "20.yaml" => {
+                fs::write(at("20.tmp"), text).unwrap();
+                fs::rename(at("20.tmp"), at(name)).unwrap();
+            }
+            "30.yaml" => {
+                fs::remove_file(at(name)).unwrap();
+                pause();
+                fs::write(at(name), text).unwrap();
+            }
+            _ => fs::write(at(name), text).unwrap(),
+        }
+        pause();
+    }
+    let last = ["new-10", "new-20", "new-30"];
+    if early.last().is_none_or(|rules| *rules != last) {
+        early.extend(policies_in_force(&watched, &last));
+    }
+    assert_eq!(early.len(), 1, "something else was in force: {early:?}");
+}
+
+#[test]
+fn several_files_are_one_policy_and_one_that_is_still_written_is_waited_for() {
+    use std::io::Write as _;
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let names = ["10.yaml", "20.yaml"];
+    for name in names {
+        fs::write(at(name), rule(&format!("old-{}", &name[..2]))).unwrap();
+    }
+    let as_directory = Watched::start(&[dir.path().to_path_buf()]);
+    let as_files = Watched::start(&names.map(at));
+    let mut open = fs::File::create(at("20.yaml")).unwrap();
+    open.write_all(rule("half").as_bytes()).unwrap();
+    fs::write(at("10.yaml"), rule("new-10")).unwrap();
+    // Longer than it has to be quiet.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!((as_directory.rules(), as_files.rules()), (None, None), "read while a file was being written");
+    open.set_len(0).unwrap();
+    std::io::Seek::rewind(&mut open).unwrap();
+    open.write_all(rule("new-20").as_bytes()).unwrap();
+    drop(open);
+    for watched in [&as_directory, &as_files] {
+        assert_eq!(policies_in_force(watched, &["new-10", "new-20"]).len(), 1);
+    }
+}
+
+#[test]
+fn a_config_map_is_taken_at_once_and_only_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let version = |version: &str, names: &[&str]| {
+        fs::create_dir(at(version)).unwrap();
+        for name in names {
+            fs::write(at(version).join(name), rule(&format!("{}-{}", &version[2..], &name[..1]))).unwrap();
+        }
+    };
+    version("..1", &["a.yaml", "b.yaml"]);
+    symlink("..1", at("..data")).unwrap();
+    for name in ["a.yaml", "b.yaml"] {
+        symlink(Path::new("..data").join(name), at(name)).unwrap();
+    }
+    let watched = Watched::start(&[dir.path().to_path_buf()]);
+    version("..2", &["a.yaml", "b.yaml"]);
+    let began = Instant::now();
+    swap(&at("..data"), "..2");
+    watched.becomes(&["2-a", "2-b"]);
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+    // As the kubelet does it: the link is swapped, then new files get their links and old ones lose them.
+    version("..3", &["a.yaml", "c.yaml"]);
+    swap(&at("..data"), "..3");
+    std::thread::sleep(Duration::from_millis(300));
+    symlink("..data/c.yaml", at("c.yaml")).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(watched.counters.is_last_policy_in_force(), "the half of it was read, and refused");
+    fs::remove_file(at("b.yaml")).unwrap();
+    watched.becomes(&["3-a", "3-c"]);
+}
+
+#[test]
+fn another_directory_in_the_place_of_the_first_is_a_new_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for (directory, name) in [("etc", "first"), ("new", "second")] {
+        fs::create_dir(at(directory)).unwrap();
+        fs::write(at(directory).join("10.yaml"), rule(name)).unwrap();
+    }
+    let watched = Watched::start(&[at("etc")]);
+    fs::rename(at("etc"), at("old")).unwrap();
+    fs::rename(at("new"), at("etc")).unwrap();
+    watched.becomes(&["second"]);
+    // And that one is watched from now on.
+    fs::write(at("etc/10.yaml"), rule("third")).unwrap();
+    watched.becomes(&["third"]);
+    fs::remove_dir_all(at("etc")).unwrap();
+    fs::create_dir(at("etc")).unwrap();
+    fs::write(at("etc/10.yaml"), rule("fourth")).unwrap();
+    watched.becomes(&["fourth"]);
+}
+
+#[test]
+fn what_others_may_write_to_is_refused_at_a_reload_and_the_old_one_stays() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("policy.yaml"), rule("first")).unwrap();
+    let watched = Watched::start(&[at("policy.yaml")]);
+    fs::write(at("open.yaml"), rule("planted")).unwrap();
+    fs::set_permissions(at("open.yaml"), fs::Permissions::from_mode(0o666)).unwrap();
+    fs::rename(at("open.yaml"), at("policy.yaml")).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(watched.rules(), None);
+    fs::write(at("sound.yaml"), rule("second")).unwrap();
+    fs::rename(at("sound.yaml"), at("policy.yaml")).unwrap();
+    watched.becomes(&["second"]);
 }

@@ -14,7 +14,7 @@ mod table;
 
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::cgroup::GroupId;
+use crate::owners;
 use crate::threads;
 pub use crowd::MOST_OF_A_GROUP;
 use crowd::{Admitted, Crowd, Guest};
@@ -85,7 +86,8 @@ impl Door {
         let failed = |what| move |source| ListenError { path: path.to_owned(), what, source };
         let peers = Peers::below(root).map_err(failed("the cgroup file system"))?;
         if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).map_err(failed("its directory"))?;
+            owners::make_directory(directory).map_err(failed("its directory"))?;
+            owners::place(directory).map_err(io::Error::other).map_err(failed("others could replace the socket"))?;
         }
         // Left behind by a daemon that was killed; a living one would answer.
         if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
@@ -94,9 +96,7 @@ impl Door {
                 Err(_) => std::fs::remove_file(path).map_err(failed("a socket that nobody listens at"))?,
             }
         }
-        let socket = UnixListener::bind(path).map_err(failed("bind"))?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(failed("chmod"))?;
-        socket.set_nonblocking(true).map_err(failed("non-blocking mode"))?;
+        let socket = owners::listen(path, 0o666).map_err(failed("bind"))?;
         let epoll = epoll_at(&socket).map_err(io::Error::from).map_err(failed("epoll"))?;
         Ok(Door { socket, peers, epoll, path: path.to_owned() })
     }

@@ -1,22 +1,22 @@
 //! Options of the commands that ask what a policy would do, and what can go wrong before they have an answer.
 
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 
+use super::acting::unreadable;
 use super::failure::Failure;
 use super::found::policy_of_the_daemon;
 use super::status::ControlArgs;
 use super::{FAILED, UNSUPPORTED, USAGE};
 use crate::cgroup::root::Root;
-use crate::policy::files::{self, ReadError};
+use crate::policy::files;
 use crate::policy::overlooked::{overlooked, warning};
 use crate::policy::{Loaded, Source, load, model};
 use crate::preview::daemon;
 use crate::preview::onlooker::Onlooker;
-use crate::sandbox;
 use crate::warden::reload::BAD_POLICY;
 
 /// Which policy is asked.
@@ -88,13 +88,7 @@ pub(super) fn sources_of(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
     if paths.is_empty() {
         return Ok(vec![Source::builtin()]);
     }
-    files::read_sources(paths).map_err(|error| {
-        let path = match &error {
-            ReadError::Io { path, .. } => path.as_path(),
-            ReadError::Empty { .. } | ReadError::TooMany { .. } => Path::new(""),
-        };
-        Failure::new(FAILED, sandbox::explained(path, &error))
-    })
+    files::read_sources(paths).map_err(|error| unreadable(&error))
 }
 
 /// Compiles them.
@@ -120,7 +114,7 @@ impl TreeArgs {
     /// Looks at them.
     pub(super) fn look(&self, policy: &model::Policy) -> Result<Onlooker, Failure> {
         let root = Root::open(&self.cgroup_root).map_err(|error| Failure::new(UNSUPPORTED, error.to_string()))?;
-        Onlooker::look(Arc::clone(&root), policy, daemon::running(&self.state))
+        Onlooker::look(Arc::clone(&root), policy, daemon::running(&root, &self.state))
             .map_err(|error| Failure::new(FAILED, format!("{}: {error}", self.cgroup_root.display())))
     }
 }

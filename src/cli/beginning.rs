@@ -7,7 +7,8 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::asking::{compile, sources_of};
+use super::acting;
+use super::asking::compile;
 use super::failure::Failure;
 use crate::policy::model::{Mode, Policy};
 use crate::policy::{Loaded, Source};
@@ -48,6 +49,7 @@ impl Instead {
 /// Compiles a policy; `observe`: as one that only observes.
 pub(super) fn load(sources: &[Source], observe: bool) -> Result<Policy, Failure> {
     let Loaded { mut policy, .. } = compile(sources)?;
+    acting::judge_hooks(&policy, observe)?;
     if observe {
         policy.mode = Mode::Observe;
         policy.rules.iter_mut().for_each(|rule| rule.mode = Mode::Observe);
@@ -56,7 +58,7 @@ pub(super) fn load(sources: &[Source], observe: bool) -> Result<Policy, Failure>
 }
 
 fn load_given(paths: &[PathBuf], observe: bool) -> Result<(Policy, Vec<Source>), Failure> {
-    let sources = sources_of(paths)?;
+    let sources = acting::sources(paths, observe, acting::at_the_start)?;
     Ok((load(&sources, observe)?, sources))
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
@@ -11,9 +12,11 @@ use super::failure::Failure;
 use super::found::Daemon;
 use super::status::ControlArgs;
 use super::{DONE, FAILED, USAGE, output};
-use crate::policy::files::shown_path;
+use crate::policy::files::{judge_hooks, read_trusted, shown_path};
+use crate::policy::model::Policy;
 use crate::policy::overlooked::{overlooked, warning};
-use crate::policy::{Diagnostic, Loaded, ReadError, Source, load, read_sources};
+use crate::policy::places::Places;
+use crate::policy::{Diagnostic, Loaded, ReadError, Severity, Source, load, read_sources};
 
 /// Options of `check`.
 #[derive(Debug, Args)]
@@ -122,15 +125,37 @@ fn checked(file: String, paths: &[PathBuf], sources: Result<Vec<Source>, ReadErr
     match sources.map(|sources| load(&sources)) {
         Err(error) => checked.unreadable = Some(error.to_string()),
         Ok(Err(errors)) => checked.diagnostics = errors,
-        Ok(Ok(Loaded { policy, warnings, .. })) => {
+        Ok(Ok(Loaded { policy, warnings, places })) => {
             checked.sound = true;
             checked.rules = Some(policy.rules.len());
             checked.exclusions = Some(policy.exclude.len());
             checked.policy_hash = Some(policy.hash.to_string());
             checked.diagnostics = warnings;
+            checked.diagnostics.extend(untrusted(paths, &policy, &places));
         }
     }
     checked
+}
+
+/// What `run` would refuse here because others may write to it. A warning, since a policy may be checked before it is put in its place.
+fn untrusted(paths: &[PathBuf], policy: &Policy, places: &Places) -> impl Iterator<Item = Diagnostic> {
+    let file: Arc<str> = paths.first().map_or_else(String::new, |path| shown_path(path)).into();
+    let warning = |file: Arc<str>, line, error: ReadError| Diagnostic {
+        severity: Severity::Warning,
+        file,
+        line,
+        column: 1,
+        message: error.to_string(),
+        hint: "`oomwarden run` would not take this policy here, unless with --observe".to_owned(),
+    };
+    let files = (!paths.is_empty()).then(|| read_trusted(paths).err()).flatten().filter(ReadError::is_untrusted);
+    let files = files.map(|error| warning(Arc::clone(&file), 1, error));
+    let hook = judge_hooks(policy).err().map(|error| {
+        let at = policy.rules.iter().position(|rule| error.rule() == Some(&*rule.name)).and_then(|rule| places.rules.get(rule));
+        let (file, line) = at.map_or_else(|| (file, 1), |at| (Arc::clone(&at.file), at.line));
+        warning(file, line, error)
+    });
+    files.into_iter().chain(hook)
 }
 
 impl Checked {

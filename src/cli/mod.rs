@@ -1,5 +1,6 @@
 //! What users type: arguments to one subcommand a file, with no logic of their own.
 
+mod acting;
 pub mod asking;
 mod beginning;
 pub mod check;

@@ -1,19 +1,18 @@
 //! `oomwarden run`: starts the daemon. Everything that can be wrong is found out before anything starts to act.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tracing::Level;
 
-use super::asking::sources_of;
+use super::acting;
 use super::beginning::{Beginning, begin, load};
 use super::failure::Failure;
 use super::journal_stream;
@@ -103,7 +102,7 @@ pub struct RunArgs {
     /// Where processes wait to be told that their group should free memory, or `none`
     #[arg(long, value_name = "PATH|none", env = "OOMWARDEN_PRESSURE_SOCKET")]
     pressure_socket: Option<PathBuf>,
-    /// Directory for what outlives the daemon: a pause, the last good policy, the lock that keeps a second oomwarden off
+    /// Directory for what outlives the daemon: a pause, the last good policy
     #[arg(long, value_name = "DIR", env = "OOMWARDEN_STATE", default_value = "/run/oomwarden")]
     state: PathBuf,
     /// Judge and record, but do nothing
@@ -188,6 +187,8 @@ fn pause_left(state: &StateDir) -> Option<(Duration, Option<By>)> {
 fn start(args: RunArgs) -> Result<(), Failure> {
     let state = StateDir::new(&args.state);
     let given = if args.policy.is_empty() { origin::Source::BuiltIn } else { origin::Source::Files };
+    // Before they are read, so that no change of the policy's files is missed.
+    let watcher = reload::Watcher::new(args.policy.clone()).map_err(|error| failed(FAILED)(format!("policy reload: {error}")))?;
     let Beginning { policy, sources, instead } = begin(&args.policy, args.observe, args.strict_policy, &state)?;
     let policy = Arc::new(policy);
     // Before anything is blocked, locked or raised: hooks are ordinary processes.
@@ -209,7 +210,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
             args.cgroup_root.display()
         )));
     }
-    let _lock = lock_state(&args.state)?;
+    let _locks = acting::lock(&root, &args.state, args.control.as_ref(), args.observe)?;
     let server = server(&args.listen)?;
     let control = control_socket(args.control.as_ref())?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
@@ -281,12 +282,12 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         ready: announce,
     })
     .map_err(|error| failed(FAILED)(format!("{}: {error}", args.cgroup_root.display())))?;
-    let paths = args.policy.clone();
+    let paths = args.policy;
     let loaded = Arc::clone(&origin);
     let hooks_at_end = hooks.clone();
     let again = Box::new(move || {
         warn_of_overlooked(&paths);
-        let sources = sources_of(&paths).map_err(|failure| failure.message)?;
+        let sources = acting::sources(&paths, args.observe, acting::in_the_log).map_err(|failure| failure.message)?;
         let policy = load(&sources, args.observe).map_err(|failure| failure.message)?;
         policies.keep(&sources, &policy.hash);
         if let Some(hooks) = &hooks {
@@ -295,7 +296,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         loaded.set(given);
         Ok(policy)
     });
-    reload::start(mailbox, args.policy, Arc::clone(&policy), Arc::clone(&counters), again)
+    reload::start(mailbox, watcher, Arc::clone(&policy), Arc::clone(&counters), again)
         .map_err(|error| failed(FAILED)(format!("policy reload: {error}")))?;
     let pauses = Arc::new(state::pause::Keeper::new(state));
     let desk = Desk { board: Some(board), recent: Some(recent), pauses: Some(pauses), origin: Some(origin), reloads: Some(reloads) };
@@ -386,23 +387,6 @@ fn idle(signals: &SignalFd) -> Result<(), Failure> {
             }
         }
     }
-}
-
-/// One oomwarden to a tree.
-fn lock_state(directory: &Path) -> Result<Flock<File>, Failure> {
-    let fail = |what: String| failed(FAILED)(format!("{what}: name a directory that oomwarden may write to with --state"));
-    let explained = |error: &std::io::Error| sandbox::explained(&directory.join("lock"), error);
-    fs::create_dir_all(directory).map_err(|error| fail(format!("{}: {}", directory.display(), explained(&error))))?;
-    let path = directory.join("lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|error| fail(format!("{}: {}", path.display(), explained(&error))))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-        nix::Error::EWOULDBLOCK => failed(FAILED)(format!(
-            "{}: another oomwarden is running here: stop it, or give this one a --state of its own if it watches another tree",
-            path.display()
-        )),
-        error => fail(format!("{}: {error}", path.display())),
-    })
 }
 
 /// How descriptors are shared out.

@@ -1,35 +1,16 @@
-//! The oomwarden that is running here, found by the lock that it holds in its state directory.
+//! The oomwarden that is running here, found by the locks that it holds.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use procfs::{LockKind, LockType};
+use crate::cgroup::root::Root;
+use crate::state::lock;
+pub use crate::state::lock::command_line;
 
-use crate::cgroup::path::Escaped;
-
-/// The pid of the oomwarden whose state directory this is. `None`: none is running, or it can't be seen from here (another
-/// pid namespace, no such directory).
+/// The pid of the oomwarden that acts in this tree, else of the one whose state directory this is. `None`: none is running, or it
+/// can't be seen from here (another pid namespace).
 #[must_use]
-pub fn running(state: &Path) -> Option<i32> {
-    let file = fs::metadata(state.join("lock")).ok()?;
-    let device = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()));
-    let holds = |lock: &procfs::Lock| {
-        lock.lock_type == LockType::FLock
-            && matches!(lock.kind, LockKind::Write)
-            && lock.inode == file.ino()
-            && (lock.devmaj, lock.devmin) == device
-    };
-    let lock = procfs::locks().ok()?.into_iter().find(holds)?;
-    lock.pid.filter(|pid| *pid > 0)
-}
-
-/// The command that a process was started with, for people. `None`: it is gone, or may not be looked at.
-#[must_use]
-pub fn command_line(pid: i32) -> Option<String> {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).ok().filter(|line| !line.is_empty())?;
-    let words = line.strip_suffix(b"\0").unwrap_or(&line).split(|byte| *byte == 0);
-    Some(words.map(|word| Escaped(word).to_string()).collect::<Vec<_>>().join(" "))
+pub fn running(root: &Root, state: &Path) -> Option<i32> {
+    lock::paths_of(root).chain([state.join(lock::NAME)]).find_map(|path| lock::holder_at(&path))
 }
 
 #[cfg(test)]
@@ -44,6 +25,10 @@ mod tests {
     #[test]
     fn who_holds_the_lock_is_the_daemon() {
         let state = tempfile::tempdir().unwrap();
+        // A tree of its own, of which nobody else holds the lock.
+        let dir = rustix::fs::open(state.path(), rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty()).unwrap();
+        let root = Root { path: state.path().to_owned(), dir };
+        let running = |state: &Path| super::running(&root, state);
         assert_eq!(running(state.path()), None, "no lock was ever there");
         let file = File::create(state.path().join("lock")).unwrap();
         assert_eq!(running(state.path()), None, "a lock that nobody holds");

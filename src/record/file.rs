@@ -8,14 +8,15 @@
 //! would have made it too large. Where that can't be done (a directory that may not be written to), it grows on: a record too
 //! large is better than none.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use nix::errno::Errno;
 
+use crate::owners::{self, Unsafe};
 use crate::units::Bytes;
 
 /// The file's mode when it is created: groups' names and memory are not everybody's business.
@@ -177,18 +178,13 @@ impl JournalFile {
 
 impl OpenFile {
     fn open(path: &Path) -> io::Result<OpenFile> {
-        let options = |read: bool| {
-            let mut options = OpenOptions::new();
-            // Nonblocking for those who name a FIFO: a line without a reader is lost, the recorder is not.
-            options.append(true).read(read).create(true).mode(MODE).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-            options
-        };
-        let (file, readable) = match options(true).open(path) {
-            Ok(file) => (file, true),
-            Err(_) => (options(false).open(path)?, false),
-        };
+        // A symlink or a file that somebody else put there would have us write, as root, where he likes.
+        let file = owners::append(path, MODE).map_err(|error| match error {
+            Unsafe::Io { source, .. } => source,
+            writable => io::Error::new(io::ErrorKind::PermissionDenied, writable),
+        })?;
         let metadata = file.metadata()?;
-        let half_line = HalfLine { is_open: readable && ends_in_mid_line(&file, &metadata) };
+        let half_line = HalfLine { is_open: ends_in_mid_line(&file, &metadata) };
         Ok(OpenFile { device: metadata.dev(), inode: metadata.ino(), file, half_line, unsynced: false })
     }
 

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use crate::owners::{self, Unsafe};
 
 /// Where it is if nothing is said.
 pub const DEFAULT: &str = "/run/oomwarden/control.sock";
@@ -36,6 +38,9 @@ pub enum ControlError {
     /// A daemon answers there.
     #[error("--control {0}: another oomwarden listens there: stop it, or name another path, or `none`")]
     InUse(PathBuf),
+    /// Others may put another in its place.
+    #[error("--control {0}: others could replace the socket: {1}; or name another path, or `none`")]
+    Unsafe(PathBuf, #[source] Unsafe),
     /// Something else has that name.
     #[error("--control {0}: there is a file which is no socket: move it away, or name another path, or `none`")]
     NoSocket(PathBuf),
@@ -60,7 +65,8 @@ impl ControlSocket {
     pub fn bind(path: &Path) -> Result<ControlSocket, ControlError> {
         let failed = |error| ControlError::Failed(path.to_owned(), error);
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            fs::create_dir_all(parent).map_err(failed)?;
+            owners::make_directory(parent).map_err(failed)?;
+            owners::place(parent).map_err(|error| ControlError::Unsafe(path.to_owned(), error))?;
         }
         match fs::symlink_metadata(path) {
             Ok(there) if !there.file_type().is_socket() => return Err(ControlError::NoSocket(path.to_owned())),
@@ -81,10 +87,8 @@ impl ControlSocket {
         unfinished.push(name);
         let unfinished = path.with_file_name(unfinished);
         let _ = fs::remove_file(&unfinished);
-        let listener = UnixListener::bind(&unfinished).map_err(failed)?;
+        let listener = owners::listen(&unfinished, MODE).map_err(failed)?;
         let finish = || {
-            fs::set_permissions(&unfinished, fs::Permissions::from_mode(MODE))?;
-            listener.set_nonblocking(true)?;
             let identity = identity(&unfinished)?;
             fs::rename(&unfinished, path)?;
             Ok(identity)
@@ -125,7 +129,24 @@ impl Drop for ControlSocket {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn where_others_could_replace_the_socket_there_is_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("control.sock");
+        for (mode, made) in [(0o777, false), (0o1777, true), (0o755, true)] {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).expect("chmod");
+            let bound = ControlSocket::bind(&path);
+            assert_eq!(bound.is_ok(), made, "{mode:o}: {bound:?}");
+            if let Err(error) = bound {
+                let said = error.to_string();
+                assert!(said.contains("others could replace the socket") && said.contains("mode 0777"), "{said}");
+            }
+        }
+    }
 
     #[test]
     fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {

@@ -1,10 +1,12 @@
 //! What outlives the daemon, in the directory of `--state`: a pause that is not over ([`pause`]),
 //! the last policy that was good ([`policy`]), and where memory.oom.group was set ([`oom_group`]).
-//! The lock that keeps a second oomwarden off lies there too.
+//! [`lock`] keeps a second oomwarden off.
 //!
 //! A file is written whole under another name, synced and renamed: whoever reads finds the old one or the new one. Readable for the
-//! owner and his group. Nobody who decides or acts waits for any of this.
+//! owner and his group. What others than root and our own user may write to is not read: a policy with hooks, or a pause for a
+//! day, would be theirs. Nobody who decides or acts waits for any of this.
 
+pub mod lock;
 pub mod oom_group;
 pub mod pause;
 pub mod policy;
@@ -17,6 +19,7 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 
+use crate::owners;
 /// Where the kernel says which boot this is.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -57,11 +60,18 @@ impl StateDir {
 
     /// The content of a file, if there is one. Of one that is longer than `most` nothing.
     fn read(&self, name: &str, most: u64) -> io::Result<Option<Vec<u8>>> {
-        let file = match File::open(self.path_of(name)) {
+        let path = self.path_of(name);
+        match owners::directory(&self.0) {
+            Err(error) if !error.is_missing() => return Err(io::Error::new(io::ErrorKind::PermissionDenied, error)),
+            _ => {}
+        }
+        // Never through a symlink, and without waiting for whoever opens the other end of a FIFO.
+        let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
+        owners::opened(&file, &path, false).map_err(|error| io::Error::new(io::ErrorKind::PermissionDenied, error))?;
         let mut content = Vec::new();
         file.take(most + 1).read_to_end(&mut content)?;
         if content.len() as u64 > most {
@@ -120,6 +130,27 @@ mod tests {
         state.remove("x").expect("removed");
         state.remove("x").expect("removed before");
         assert_eq!(state.read("x", 10).expect("read"), None);
+    }
+
+    #[test]
+    fn what_others_may_write_to_is_not_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state = StateDir::new(dir.path());
+        state.write("x", b"one").expect("written");
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+        let said = || state.read("x", 10).expect_err("refused").to_string();
+        mode(&state.path_of("x"), 0o662);
+        assert!(said().contains("mode 0662"), "{}", said());
+        mode(&state.path_of("x"), 0o640);
+        mode(dir.path(), 0o1777);
+        assert!(said().contains("mode 1777"), "{}", said());
+        mode(dir.path(), 0o755);
+        assert_eq!(state.read("x", 10).expect("read").as_deref(), Some(&b"one"[..]));
+        std::os::unix::fs::symlink("x", state.path_of("link")).expect("linked");
+        assert!(state.read("link", 10).is_err());
+        rustix::fs::mknodat(rustix::fs::CWD, state.path_of("fifo"), rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0)
+            .expect("a FIFO");
+        assert_eq!(state.read("fifo", 10).expect("nothing, at once").as_deref(), Some(&b""[..]));
     }
 
     #[test]

@@ -296,6 +296,10 @@ impl Broker {
         let program = hook.hook.exec.first().map_or("", String::as_str);
         let (ended, took) = (rung_outcome(outcome), reply.took_us / 1000);
         let said = reply.output.trim_end();
+        if matches!(reply.ended, Ended::NotStarted(_)) && !said.is_empty() {
+            tracing::error!("hook {program}: it is not started ({ended}): {}", said.escape_debug());
+            return;
+        }
         let cut = if reply.cut { " (and more)" } else { "" };
         let reason = match reply.ended {
             Ended::NotStarted(errno) => sandbox::reason_here(Path::new(program), errno),

@@ -1,19 +1,21 @@
 //! Policy reloads: a thread that watches the policy's files and hands finished policies over.
 //!
-//! It acts on close-after-write, on rename (which is how a ConfigMap's symlink is swapped, too) and on SIGHUP, never on a
-//! file that is still being written. A file that leaves a directory of policies counts a moment later, since some editors move
-//! it away before they write it anew. A policy that is refused leaves the old one in force.
+//! A policy of one file is read when that is closed or renamed, one behind a symlink when that is swapped (as Kubernetes does it with a
+//! ConfigMap), and any at SIGHUP. A policy of several files, such as a directory, is read when nothing has happened to them for
+//! a while ([`settle`]), so that one that is rewritten file by file is never in force half-written; and until two readings are the
+//! same (`policy::files`). A policy that is refused leaves the old one in force.
 //!
 //! A path need not exist: the nearest directory on the way to it is watched, and the next one as soon as it is made.
 
-use std::ffi::OsStr;
+mod settle;
+mod watch;
+
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use inotify::{EventMask, Inotify, WatchMask};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -22,17 +24,12 @@ use crate::record::counters::Counters;
 use crate::record::reloads::{Decided, Reloads};
 use crate::record::rules::RuleCounters;
 use crate::threads;
+use settle::{LONGEST, Part, Settling};
+use watch::Change;
+pub use watch::Watcher;
 
 /// What a refusal for what is wrong in the text begins with; a line for each fault follows, with indented hints.
 pub const BAD_POLICY: &str = "bad policy";
-/// Room for a few events with the longest names.
-const BUFFER_BYTES: usize = 4096;
-/// How long a file is gone before it counts as taken out of the policy, and how long one is left alone that may still be written.
-const GONE: Duration = Duration::from_secs(1);
-/// How many symlinks of a path are followed: as many as the kernel follows.
-const MOST_LINKS: usize = 40;
-/// How often directories that are made meanwhile are gone after.
-const MOST_STEPS: usize = 64;
 
 #[derive(Debug)]
 struct Shared {
@@ -100,54 +97,30 @@ impl Mailbox {
 /// How the thread gets a policy: reads and compiles the files.
 pub type Load = Box<dyn Fn() -> Result<Policy, String> + Send>;
 
-/// Starts the thread for the policy's `paths` (files or directories; none for the compiled-in policy, which can't change).
-/// `current` is the policy in force.
+/// Starts the thread. `watcher` watches the policy's files since before they were read; `current` is the policy in force.
 ///
 /// # Errors
-/// When inotify or the thread can't be started.
-pub fn start(mailbox: Mailbox, paths: Vec<PathBuf>, current: Arc<Policy>, counters: Arc<Counters>, load: Load) -> io::Result<()> {
-    let inotify = Inotify::init()?;
-    let mut reloader = Reloader { mailbox, inotify, paths, current, counters, load };
-    reloader.watch();
+/// When the thread can't be started.
+pub fn start(mailbox: Mailbox, watcher: Watcher, current: Arc<Policy>, counters: Arc<Counters>, load: Load) -> io::Result<()> {
+    let mut reloader = Reloader { mailbox, watcher, current, counters, load };
     threads::watched("reloader", 512 * 1024, move |before| {
         if before > 0 {
             reloader.gave_up();
         }
-        reloader.work(before == 0)
+        reloader.work()
     })?;
     Ok(())
 }
 
 struct Reloader {
     mailbox: Mailbox,
-    inotify: Inotify,
-    paths: Vec<PathBuf>,
+    watcher: Watcher,
     current: Arc<Policy>,
     counters: Arc<Counters>,
     load: Load,
 }
 
 impl Reloader {
-    /// Watches the directories in which the files, and what their symlinks point at, stand.
-    fn watch(&mut self) {
-        let mut watched: Vec<PathBuf> = Vec::new();
-        // A directory that was made before the one above it was watched is told of by nobody.
-        for _ in 0..MOST_STEPS {
-            let mut new: Vec<PathBuf> = self.paths.iter().flat_map(|path| places(path)).filter(|place| !watched.contains(place)).collect();
-            if new.is_empty() {
-                return;
-            }
-            for place in &new {
-                let comes = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::CREATE;
-                let mask = comes | WatchMask::MOVED_FROM | WatchMask::DELETE | WatchMask::ATTRIB | WatchMask::ONLYDIR;
-                if let Err(error) = self.inotify.watches().add(place, mask) {
-                    tracing::warn!("{}: changes are not noticed: {error}; reload by SIGHUP", place.display());
-                }
-            }
-            watched.append(&mut new);
-        }
-    }
-
     /// A policy may have been read when the thread died: it is not tried again by itself, or it might kill the thread again.
     fn gave_up(&mut self) {
         let text = format!("the policy's files were not read to the end, {} stays in force: SIGHUP tries again", self.current.hash);
@@ -155,96 +128,67 @@ impl Reloader {
         self.counters.policy_refused(text);
     }
 
-    /// `may_look`: files that could not be used are looked at without being told of a change.
-    fn work(&mut self, may_look: bool) -> Result<(), String> {
-        let mut buffer = vec![0; BUFFER_BYTES];
-        // Files may have become good before they were watched.
-        let mut first = may_look && !self.counters.is_last_policy_in_force();
-        let mut look_at = first.then(|| Instant::now() + GONE);
+    fn work(&mut self) -> Result<(), String> {
+        let mut settling: Option<Settling> = None;
+        // Said now that there is a log: what can't be watched.
+        self.watcher.renew();
         loop {
             let mut fds =
-                [PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN), PollFd::new(self.mailbox.0.reloads.as_fd(), PollFlags::POLLIN)];
-            if let Err(error) = poll(&mut fds, look_at.map_or(PollTimeout::NONE, until)) {
+                [PollFd::new(self.watcher.as_fd(), PollFlags::POLLIN), PollFd::new(self.mailbox.0.reloads.as_fd(), PollFlags::POLLIN)];
+            if let Err(error) = poll(&mut fds, settling.as_ref().map_or(PollTimeout::NONE, |settling| until(settling.due()))) {
                 if error == nix::errno::Errno::EINTR {
                     continue;
                 }
                 return Err(format!("poll: {error}"));
             }
             let (asked, waiting) = self.mailbox.0.reloads.take();
-            let changed = self.changed(&mut buffer);
-            if changed == Change::Nearer {
-                self.watch();
+            let whole = self.hear(&mut settling);
+            let now = Instant::now();
+            let settled = settling.take_if(|settling| settling.due() <= now);
+            if let Some(settled) = settled.as_ref().filter(|settled| settled.is_overdue(now)) {
+                let writing = settled.writing().map(|name| format!(" ({} is still open)", Path::new(name).display()));
+                tracing::warn!(
+                    "the policy's files have been changing for {} s{}: they are read as they stand",
+                    LONGEST.as_secs(),
+                    writing.unwrap_or_default()
+                );
             }
-            if changed == Change::Gone || changed == Change::Nearer && self.paths.iter().all(|path| path.exists()) {
-                (look_at, first) = (Some(Instant::now() + GONE), false);
-            }
-            let due = look_at.is_some_and(|at| at <= Instant::now());
-            let told = asked || changed == Change::Whole;
-            if told || due {
-                look_at = None;
-                // What is still wrong was said at the start.
-                let quiet = std::mem::take(&mut first) && !told;
-                let decided = self.reload(asked, quiet);
+            if asked || whole || settled.is_some() {
+                let decided = self.reload(asked);
                 self.mailbox.0.reloads.tell(waiting, &decided);
                 // A swapped symlink may point elsewhere now.
-                self.watch();
+                self.watcher.renew();
             }
         }
     }
 
-    /// What the events say about the policy.
-    fn changed(&mut self, buffer: &mut [u8]) -> Change {
-        let mut changed = Change::None;
-        while let Ok(events) = self.inotify.read_events(buffer) {
-            let mut any = false;
-            for event in events {
-                any = true;
-                if event.mask.contains(EventMask::IGNORED) {
-                    // A watched directory is no more.
-                    changed = changed.max(Change::Gone);
-                }
-                let Some(name) = event.name else { continue };
-                let comes = event.mask.intersects(EventMask::CREATE | EventMask::MOVED_TO);
-                if comes && event.mask.contains(EventMask::ISDIR) && self.paths.iter().any(|path| is_on_the_way(path, name)) {
-                    changed = changed.max(Change::Nearer);
-                    continue;
-                }
-                // A file is created before it is written; only a symlink is whole at once.
-                let created = event.mask.contains(EventMask::CREATE);
-                let whole = !created || self.paths.iter().any(|path| places(path).any(|place| place.join(name).is_symlink()));
-                let in_directory = |path: &Path| path.is_dir() && Path::new(name).extension().is_some_and(|extension| extension == "yaml");
-                if event.mask.intersects(EventMask::MOVED_FROM | EventMask::DELETE) {
-                    if self.paths.iter().any(|path| in_directory(path)) {
-                        changed = changed.max(Change::Gone);
-                    }
-                    continue;
-                }
-                let ours = self.paths.iter().any(|path| {
-                    in_directory(path)
-                        || path.file_name() == Some(name)
-                        || name == "..data"
-                        || path.canonicalize().is_ok_and(|target| target.file_name() == Some(name))
-                        || links(path).iter().any(|link| link.file_name() == Some(name))
-                });
-                if event.mask.contains(EventMask::ATTRIB) {
-                    // Perhaps it may be read now. Who makes a file sets its rights before it is whole.
-                    if ours && !self.counters.is_last_policy_in_force() {
-                        changed = changed.max(Change::Gone);
-                    }
-                    continue;
-                }
-                if ours && whole {
-                    changed = Change::Whole;
-                }
+    /// Takes what happened to the files. Whether they are whole; if they are in the middle of a change, or may be, `settling` knows.
+    fn hear(&mut self, settling: &mut Option<Settling>) -> bool {
+        let in_force = self.counters.is_last_policy_in_force();
+        let (now, mut whole, mut moved, mut nearer) = (Instant::now(), false, false, false);
+        let mut note = |part| settling.get_or_insert_with(|| Settling::new(now)).note(now, part);
+        self.watcher.changes(|change| match change {
+            Change::Whole => whole = true,
+            Change::Part(part) => {
+                moved = true;
+                note(part);
             }
-            if !any {
-                break;
-            }
+            Change::Nearer => nearer = true,
+            // Perhaps they may be read now. Who makes a file sets its rights before it is whole.
+            Change::Rights if !in_force => note(Part::Unknown),
+            Change::Rights => {}
+        });
+        if moved || nearer {
+            // A directory may be another one, which is being filled already.
+            self.watcher.renew();
         }
-        changed
+        if nearer && self.watcher.are_all_there() {
+            note(Part::Unknown);
+        }
+        whole
     }
 
-    fn reload(&mut self, asked: bool, quiet: bool) -> Decided {
+    fn reload(&mut self, asked: bool) -> Decided {
         match (self.load)() {
             // The built-in policy that only observes, in place of one that could not be used, may have the text of the one that can.
             Ok(policy) if policy.hash == self.current.hash && policy.mode == self.current.mode && !asked => {
@@ -265,7 +209,6 @@ impl Reloader {
                 self.mailbox.put(Prepared { policy: Arc::clone(&self.current), rules });
                 Ok(self.current.hash.clone())
             }
-            Err(message) if quiet => Err(message),
             Err(message) => {
                 let observes = if self.current.mode == Mode::Observe { " and only observes" } else { "" };
                 self.counters.policy_refused(format!("{}; {} stays in force{observes}", gist(&message), self.current.hash));
@@ -276,76 +219,10 @@ impl Reloader {
     }
 }
 
-/// What became of the policy's files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Change {
-    /// Nothing.
-    None,
-    /// A directory on the way to one is there.
-    Nearer,
-    /// One left a directory, or may be read now: to be looked at in a moment.
-    Gone,
-    /// One is there, and whole.
-    Whole,
-}
-
 /// Rounded up, so that the time has come when poll returns.
 fn until(at: Instant) -> PollTimeout {
     let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
     PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)
-}
-
-fn parent(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-        _ => PathBuf::from("."),
-    }
-}
-
-/// The symlinks on the way to what a path names.
-fn links(path: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = Vec::new();
-    let mut ways = vec![path.to_path_buf()];
-    while let Some(way) = ways.pop() {
-        for link in way.ancestors().filter(|part| part.is_symlink()) {
-            if found.len() < MOST_LINKS && !found.iter().any(|known| known == link) {
-                ways.extend(link.read_link().map(|target| parent(link).join(target)));
-                found.push(link.to_path_buf());
-            }
-        }
-    }
-    found
-}
-
-/// What the symlinks on the way to a path name.
-fn targets(path: &Path) -> impl Iterator<Item = PathBuf> {
-    links(path).into_iter().filter_map(|link| Some(parent(&link).join(link.read_link().ok()?)))
-}
-
-/// Whether a directory of that name, where it stands, may be one on the way to a path.
-fn is_on_the_way(path: &Path, name: &OsStr) -> bool {
-    let named = |path: &Path| path.ancestors().any(|part| part.file_name() == Some(name));
-    named(path) || targets(path).any(|target| named(&target))
-}
-
-/// The directory in which a path stands, or would stand; where there is none, the nearest one above it.
-fn nearest_directory(path: &Path) -> PathBuf {
-    let mut place = parent(path);
-    while !place.is_dir() && place != Path::new(".") {
-        place = parent(&place);
-    }
-    place
-}
-
-/// The directories to watch for one path.
-fn places(path: &Path) -> impl Iterator<Item = PathBuf> {
-    let target = path.canonicalize().ok();
-    let directory = path.is_dir().then(|| path.to_path_buf());
-    let own = (!path.is_dir()).then(|| nearest_directory(path));
-    let beside = links(path).into_iter().map(|link| parent(&link));
-    let missing = targets(path).filter(|target| !target.exists()).map(|target| nearest_directory(&target));
-    let known = [directory, own, target.filter(|target| !target.is_dir()).map(|target| parent(&target))];
-    known.into_iter().flatten().chain(beside).chain(missing)
 }
 
 /// The first fault of a refusal in one line, and how many more there are.

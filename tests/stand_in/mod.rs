@@ -26,7 +26,7 @@ use oomwarden::serve::{Limits, Server, ServerHandle};
 use oomwarden::state::StateDir;
 use oomwarden::warden::hooks::Hooks;
 use oomwarden::warden::reach::Reach;
-use oomwarden::warden::reload::{self, Mailbox};
+use oomwarden::warden::reload::{self, Mailbox, Watcher};
 use oomwarden::warden::{Setup, Warden};
 
 /// Whoever is fattest below /t goes when /t runs into its limit, as [`out_of_memory`] says it did.
@@ -130,7 +130,7 @@ impl Machine {
             let text = fs::read_to_string(&file).map_err(|error| error.to_string())?;
             policy::load(&[Source::new("test", text)]).map(|loaded| loaded.policy).map_err(|_| "bad policy".to_owned())
         };
-        reload::start(mailbox.clone(), vec![], Arc::clone(&policy), Arc::clone(&counters), Box::new(load)).unwrap();
+        reload::start(mailbox.clone(), Watcher::new(vec![]).unwrap(), Arc::clone(&policy), Arc::clone(&counters), Box::new(load)).unwrap();
         let (sender, thread) = std::sync::mpsc::channel();
         let board = Arc::new(Board::new(mailbox.mail()));
         let its_board = Arc::clone(&board);

@@ -6,6 +6,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::protocol::{Ended, Reply, Request};
+use crate::owners::{self, Unsafe};
 
 /// How much of what a hook says is kept.
 pub const KEPT: usize = 4096;
@@ -70,15 +72,20 @@ impl Running {
         let began = Instant::now();
         Running::try_start(request, verdict, began).map_err(|error| Reply {
             id: request.id,
-            ended: Ended::NotStarted(error.raw_os_error().unwrap_or(libc::EINVAL)),
+            ended: Ended::NotStarted(errno_of(&error)),
             took_us: micros(began.elapsed()),
-            output: String::new(),
+            // What an errno does not tell.
+            output: if error.raw_os_error().is_some() { String::new() } else { error.to_string() },
             cut: false,
         })
     }
 
     fn try_start(request: &Request, verdict: Vec<u8>, began: Instant) -> io::Result<Running> {
         let (program, arguments) = request.exec.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        // Looked at when the policy was taken over, too; it may be another by now.
+        if let Err(error @ Unsafe::Writable(_)) = owners::file(Path::new(program)) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
+        }
         let mut command = Command::new(program);
         command.args(arguments).current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         crate::sys::in_own_session(&mut command);
@@ -207,6 +214,12 @@ fn ended_by(status: ExitStatus) -> Ended {
         (Some(code), _) => Ended::Exit(code),
         (None, signal) => Ended::Signal(signal.unwrap_or(0)),
     }
+}
+
+/// The errno that stands for an error of our own, too.
+fn errno_of(error: &io::Error) -> i32 {
+    let ours = if error.kind() == io::ErrorKind::PermissionDenied { libc::EPERM } else { libc::EINVAL };
+    error.raw_os_error().unwrap_or(ours)
 }
 
 fn micros(time: Duration) -> u64 {

@@ -1,4 +1,5 @@
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 

@@ -211,7 +211,7 @@ fn hand_over(group: &Group) -> Outcome {
 /// oomwarden as user 1000, for what is below /t.
 fn delegated() -> Outcome<Daemon> {
     std::fs::create_dir_all(places::FILES).doing("create the files' directory")?;
-    std::fs::set_permissions(places::FILES, std::fs::Permissions::from_mode(0o777)).doing("open the files' directory")?;
+    std::fs::set_permissions(places::FILES, std::fs::Permissions::from_mode(0o1777)).doing("open the files' directory")?;
     let setup = Setup { enter: "uid=1000".to_owned(), cgroup_root: format!("{}/t", places::CGROUP), ..Setup::default() };
     setup.start(DELEGATED)
 }

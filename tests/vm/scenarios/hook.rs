@@ -202,7 +202,7 @@ rules:
     }
     std::fs::create_dir_all(places::FILES).doing("create the files' directory")?;
     use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(places::FILES, std::fs::Permissions::from_mode(0o777)).doing("open the files' directory")?;
+    std::fs::set_permissions(places::FILES, std::fs::Permissions::from_mode(0o1777)).doing("open the files' directory")?;
     let setup = crate::guest::daemon::Setup {
         cgroup_root: delegated.directory().to_string_lossy().into_owned(),
         group: Some(own),

@@ -275,7 +275,9 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             default_port_taken_keeps_nobody_unprotected,
             cgroup_root_that_is_none,
             no_rights,
+            policy_that_others_can_write_is_refused,
             second_oomwarden_refuses,
+            second_oomwarden_with_another_state_refuses,
         }
         lms_file::{
             fifty_times_loaded_and_unloaded_under_sleepers: 120,

@@ -9,8 +9,9 @@ use serde_json::Value;
 use super::common::{THRASH, hog, narrow};
 use crate::guest::daemon::{ADDRESS, Daemon, Setup, ask};
 use crate::guest::group::Group;
-use crate::guest::places;
 use crate::guest::wait::{self, SOON};
+use crate::guest::work::Work;
+use crate::guest::{places, system};
 use crate::outcome::{Doing, Outcome};
 
 /// Starts it, and expects it to end by itself with one of `codes`, having said one line that names `what`.
@@ -102,7 +103,7 @@ pub fn no_rights() -> Outcome {
 fn unprivileged() -> Outcome<Setup> {
     let setup = Setup::default();
     std::fs::create_dir_all(places::FILES).doing("create the files' directory")?;
-    std::fs::set_permissions(places::FILES, std::fs::Permissions::from_mode(0o777)).doing("open the files' directory")?;
+    std::fs::set_permissions(places::FILES, std::fs::Permissions::from_mode(0o1777)).doing("open the files' directory")?;
     Ok(setup)
 }
 
@@ -112,4 +113,52 @@ pub fn second_oomwarden_refuses() -> Outcome {
     let second = Setup { listen: Some("127.0.0.1:19878".to_owned()), ..Setup::default() };
     refuses(second, THRASH, &[1, 3], "")?;
     first.stop()
+}
+
+/// One tree has one oomwarden that acts, whatever its `--state` and by whatever mount it sees the tree; one that only observes is in
+/// nobody's way. Another user can't take the lock beforehand.
+pub fn second_oomwarden_with_another_state_refuses() -> Outcome {
+    let first = Daemon::start(THRASH)?;
+    let files = PathBuf::from("/run/scenario/second");
+    let with = |root: &str, options: &[&str]| Setup {
+        files: files.clone(),
+        cgroup_root: root.to_owned(),
+        listen: Some("127.0.0.1:19878".to_owned()),
+        options: options.iter().map(|option| (*option).to_owned()).collect(),
+        group: None,
+        ..Setup::default()
+    };
+    refuses(with(places::CGROUP, &[]), THRASH, &[1], &format!("process {} ", first.pid()))?;
+    // Unmounted after the scenario.
+    let mount = format!("{}/again", places::MOUNT);
+    std::fs::create_dir_all(&mount).doing("create a directory")?;
+    system::busybox(&["mount", "-t", "cgroup2", "none", &mount])?;
+    refuses(with(&mount, &[]), THRASH, &[1], "--observe")?;
+    with(places::CGROUP, &["--observe", "--control", "none", "--pressure-socket", "none"]).start(THRASH)?.stop()?;
+    let lock = std::fs::read_dir("/run/oomwarden").doing("list the locks")?.flatten();
+    let lock = lock.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|end| end == "lock")).ok_or("no lock")?;
+    let mode = std::fs::metadata(&lock).doing("look at the lock")?.permissions().mode();
+    ensure!(mode & 0o7777 == 0o600, "the lock {} has the mode {mode:o}", lock.display());
+    first.stop()?;
+    // Whoever can't open it can't hold it.
+    let group = Group::new("stranger")?;
+    let script = format!("enter uid=65534 -- {} flock -n {} true", places::BUSYBOX, lock.display());
+    let mut stranger = Work::start(&group, &script)?;
+    let status = stranger.end(SOON)?;
+    ensure!(!status.success(), "another user holds the lock");
+    with(places::CGROUP, &[]).start(THRASH)?.stop()
+}
+
+/// What user 65534 may write to says nothing to an oomwarden that is root: not at the start, not at a reload.
+pub fn policy_that_others_can_write_is_refused() -> Outcome {
+    let file = PathBuf::from("/run/scenario/theirs.yaml");
+    std::fs::create_dir_all(places::FILES).doing("create the files' directory")?;
+    std::fs::write(&file, THRASH).doing("write a policy")?;
+    std::os::unix::fs::chown(&file, Some(65534), Some(65534)).doing("give the policy away")?;
+    refuses(Setup { policy_file: Some(file.clone()), ..Setup::default() }, THRASH, &[1], "belongs to user 65534")?;
+    let daemon = Daemon::start(THRASH)?;
+    std::fs::rename(&file, daemon.policy_file()).doing("put it in place")?;
+    daemon.counted("oomwarden_policy_reload_failures_total", &[], 1.0)?;
+    ensure!(daemon.said().contains("belongs to user 65534"), "the log does not say why: {}", daemon.said());
+    daemon.stop()
 }

@@ -1,0 +1,81 @@
+//! The policy and the locks of `run`, which acts: others may not write to what it goes by, and no second one may act in the tree.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use super::FAILED;
+use super::failure::Failure;
+use crate::cgroup::root::Root;
+use crate::policy::model::Policy;
+use crate::policy::{ReadError, Source, files};
+use crate::sandbox;
+use crate::serve::{ControlAddr, socket};
+use crate::state::lock::{self, About, Lock, OfTree};
+
+fn failed(error: impl Display) -> Failure {
+    Failure::new(FAILED, error.to_string())
+}
+
+/// Says something before the log is there.
+pub(super) fn at_the_start(message: &str) {
+    eprintln!("oomwarden: {message}");
+}
+
+/// Says something in the log.
+pub(super) fn in_the_log(message: &str) {
+    tracing::warn!("{message}");
+}
+
+/// The texts of the policy in these files, or the built-in one if there are none. What others may write to is refused; where
+/// nothing is done but observing, that is said with `warn` and taken.
+pub(super) fn sources(paths: &[PathBuf], observe: bool, warn: fn(&str)) -> Result<Vec<Source>, Failure> {
+    if paths.is_empty() {
+        return Ok(vec![Source::builtin()]);
+    }
+    match files::read_trusted(paths) {
+        Err(error) if error.is_untrusted() && observe => {
+            warn(&format!("without --observe this would end the start: {error}"));
+            files::read_settled(paths).map_err(failed)
+        }
+        read => read.map_err(|error| unreadable(&error)),
+    }
+}
+
+/// A policy that can't be read, with the unit's setting by which that may be so.
+pub(super) fn unreadable(error: &ReadError) -> Failure {
+    let path = match error {
+        ReadError::Io { path, .. } => path.as_path(),
+        _ => Path::new(""),
+    };
+    Failure::new(FAILED, sandbox::explained(path, error))
+}
+
+/// Refuses a policy with a hook's program that others may write to. Where nothing is done but observing no hook runs.
+pub(super) fn judge_hooks(policy: &Policy, observe: bool) -> Result<(), Failure> {
+    if observe { Ok(()) } else { files::judge_hooks(policy).map_err(failed) }
+}
+
+/// Keeps a second oomwarden off: off the tree if this one acts, off its files in any case.
+pub(super) fn lock(root: &Root, state: &Path, control: Option<&ControlAddr>, observe: bool) -> Result<(Option<Lock>, Lock), Failure> {
+    let control = match control {
+        None => socket::DEFAULT.into(),
+        Some(ControlAddr::None) => "none".into(),
+        Some(ControlAddr::Path(path)) => path.to_string_lossy(),
+    };
+    let about = About { root: &root.path, state, control: &control };
+    let of_tree = match observe {
+        true => None,
+        false => match lock::of_tree(root, &about).map_err(failed)? {
+            OfTree::Held(lock) => Some(lock),
+            OfTree::NoPlace(why) => {
+                at_the_start(&format!(
+                    "a second oomwarden in this tree with another --state would not be noticed: there is no place for its lock ({why}); \
+                     set XDG_RUNTIME_DIR to a directory of this user"
+                ));
+                None
+            }
+        },
+    };
+    let of_state = lock::of_state(state, &about).map_err(|error| Failure::new(FAILED, sandbox::explained(&state.join("lock"), &error)))?;
+    Ok((of_tree, of_state))
+}
