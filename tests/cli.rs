@@ -196,7 +196,11 @@ fn said_to_a_file(policy: &str, variables: impl Fn(&fs::Metadata) -> Vec<(&'stat
     let file = fs::File::create(&path).unwrap();
     let variables = variables(&file.metadata().unwrap());
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_oomwarden"));
-    command.args(["run", "--listen", "none", "--policy", policy]).env_remove("JOURNAL_STREAM").env_remove("INVOCATION_ID").envs(variables);
+    command
+        .args(["run", "--strict-policy", "--listen", "none", "--policy", policy])
+        .env_remove("JOURNAL_STREAM")
+        .env_remove("INVOCATION_ID")
+        .envs(variables);
     let state = dir.path().join("state");
     assert!(!command.arg("--state").arg(state).stderr(file).status().unwrap().success());
     fs::read_to_string(path).unwrap()
