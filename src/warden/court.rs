@@ -414,6 +414,7 @@ impl Court {
                 // Whether somebody with a name that spares may be in it.
                 limits: inside.is_some() || is_below(tree, subject, slot) || !node.class.comm_excludes.is_empty(),
                 low: ranks_by(RankKey::Overage) && inside.is_some(),
+                though_empty: is_below(tree, subject, slot),
             };
             let Some(mut facts) = look(node, slot == Tree::ROOT, reads, buffer) else { continue };
             if inside.is_some() && !buffer.may_open() && !node.group.is_held_whole() {
@@ -512,6 +513,9 @@ struct Reads {
     limits: bool,
     /// memory.low.
     low: bool,
+    /// The same where it has no processes: the subject and what is above it. Any other empty group is nobody's victim and holds nothing
+    /// that a kill could free, and somebody may make thousands of them.
+    though_empty: bool,
 }
 
 /// Reads one group; `None` if it is gone. What could not be read stays `None`.
@@ -542,6 +546,9 @@ fn look(node: &Node, is_root: bool, reads: Reads, buffer: &mut ReadBuf) -> Optio
             Ok(populated) => facts.populated = populated.flatten(),
             Err(error) if error.is_gone() => return None,
             Err(_) => {}
+        }
+        if facts.populated == Some(false) && !reads.though_empty {
+            return Some(facts);
         }
         match group.read(File::OomGroup, buffer, parse::flag) {
             Ok(oom_group) => facts.oom_group = oom_group.unwrap_or(false),

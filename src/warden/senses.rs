@@ -271,7 +271,7 @@ impl Senses {
                     self.arm_populated(slot, now, policy, poller);
                 }
                 Change::Touched(slot, Touched::OomGroup) => self.tell_oom_groups(slot, News::Written, policy),
-                Change::Touched(slot, Touched::PressureSwitch) => self.pressure_switched(slot, now),
+                Change::Touched(slot, Touched::PressureSwitch) => self.pressure_switched(slot, now, policy, poller),
                 Change::NoticesLost => {
                     self.oom_groups.heard(News::Lost, policy);
                     for slot in (0..).take(self.tree.places()) {
@@ -284,7 +284,7 @@ impl Senses {
         self.plan_timer(now);
     }
 
-    fn changed_at(&mut self, now: Duration) {
+    pub(super) fn changed_at(&mut self, now: Duration) {
         self.publish_due.get_or_insert(now + PUBLISH);
     }
 

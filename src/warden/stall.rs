@@ -84,6 +84,9 @@ impl Senses {
         let told = |node: &Node| node.sensing == Sensing::Notices && node.group.held(File::GroupEvents).is_some();
         if self.tree.get(slot).is_some_and(told) {
             self.pool.withdraw(key);
+            if self.deaf.tells_of_groups() {
+                self.changed_at(now);
+            }
             // It may have come since, and have been told of already.
             self.arm_populated(slot, now, policy, poller);
         } else {
@@ -134,11 +137,13 @@ impl Senses {
     }
 
     /// A group's PSI was switched off or on. That a trigger is dead by it the kernel says; here it is tried whether it can be armed again.
-    pub(super) fn pressure_switched(&mut self, slot: Slot, now: Duration) {
+    pub(super) fn pressure_switched(&mut self, slot: Slot, now: Duration, policy: &Policy, poller: &Poller) {
         let Some(group) = self.tree.get(slot).map(|node| node.group.id) else { return };
         while let Some(one) = self.pool.switched(group, now) {
             self.try_again(one);
         }
+        // A group without processes has none; whether it could have some is found out all the same.
+        self.arm(slot, now, policy, false, Past::Watched, poller);
     }
 
     /// Has the clerk try once more to arm a trigger.
