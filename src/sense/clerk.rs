@@ -42,7 +42,7 @@ pub enum Reply {
     Armed(Key, OwnedFd, Option<Unprivileged>),
     /// It could not be, and what is left then.
     Refused(Key, Refused),
-    /// It was not, since its group has no processes.
+    /// It was not, since its group has no processes, or is gone.
     Empty(Key),
     /// The table was written, or not.
     Table(Box<Table>, Result<(), Errno>),
@@ -97,12 +97,10 @@ fn work(inbox: &Receiver<Errand>, outbox: &Sender<Reply>, mail: &EventFd) {
                     let unprivileged = total_us.map(|total_us| Unprivileged { armed, total_us });
                     Reply::Armed(key, fd, unprivileged)
                 }
+                // Removed meanwhile, which the tree is told of on its own way.
+                Err(_) if group.reopen_dir().is_err_and(|errno| matches!(errno, Errno::NOENT | Errno::NODEV)) => Reply::Empty(key),
                 Err(errno) => {
-                    let file = group.open_file(File::Pressure, OFlags::RDONLY | OFlags::NONBLOCK).ok();
-                    let refused = match file.and_then(|file| stall_total(&file, psi.kind, &mut buffer)) {
-                        Some(_) => Refused::Readable,
-                        None => Refused::Unreadable,
-                    };
+                    let refused = refusal(&group, psi, errno, &mut buffer);
                     if refused == Refused::Readable {
                         told.refused(&group, errno);
                     }
@@ -158,6 +156,20 @@ fn arm(group: &Group, psi: Psi, buffer: &mut ReadBuf) -> Result<Option<(OwnedFd,
     Err(refused)
 }
 
+/// What is left of a group that stands and has no trigger for this reason. Without PSI it has no such file, or one that takes nothing; whatever
+/// else is wrong, such as too many open files, may be over by the time that the timer reads it.
+fn refusal(group: &Group, psi: Psi, errno: Errno, buffer: &mut ReadBuf) -> Refused {
+    if !matches!(errno, Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP) {
+        return Refused::Readable;
+    }
+    let file = group.open_file(File::Pressure, OFlags::RDONLY | OFlags::NONBLOCK);
+    match file.map(|file| stall_total(&file, psi.kind, buffer)) {
+        Ok(Some(_)) => Refused::Readable,
+        Ok(None) | Err(Errno::NOENT | Errno::NODEV | Errno::OPNOTSUPP) => Refused::Unreadable,
+        Err(_) => Refused::Readable,
+    }
+}
+
 /// Whether cgroup.events says that there are no processes in the group or below. The root has no such file; what can't be read is no
 /// reason to leave a group without a trigger.
 fn has_no_processes(group: &Group, buffer: &mut ReadBuf) -> bool {
@@ -183,8 +195,7 @@ impl Told {
     }
 
     fn refused(&mut self, group: &Group, errno: Errno) {
-        let gone = matches!(errno, Errno::NOENT | Errno::NODEV) && group.reopen_dir().is_err();
-        if !gone && !self.refused.contains(&errno) {
+        if !self.refused.contains(&errno) {
             self.refused.push(errno);
             tracing::warn!("{}: no PSI trigger: {errno}; stall is read on a timer there", group.path.file("memory.pressure"));
         }

@@ -9,6 +9,7 @@
 //! removed at any moment: kernels up to 6.12 at least lose a trigger that is written while its group
 //! is removed ("psi: trigger leak"), and go on to use memory that they freed.
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -29,6 +30,10 @@ const SHORTEST_STAY: Duration = Duration::from_secs(2);
 pub const RETRY: Duration = Duration::from_secs(10);
 /// How soon it is tried again where the group's PSI was switched.
 const SWITCHED: Duration = Duration::from_secs(1);
+/// After so long a trigger that is no longer wanted is closed for certain.
+const CLOSED: Duration = Duration::from_secs(10);
+/// Groups of which such things are remembered.
+const REMEMBERED: usize = 64;
 
 /// `psi` and, in order, what to try where the kernel refuses it with EINVAL: wider windows with the same ratio of stall to
 /// window, so that none is more sensitive than what was asked for.
@@ -173,13 +178,18 @@ pub struct Pool {
     root: GroupId,
     /// Groups with triggers, each counted once, the root left out.
     groups: usize,
+    /// Groups that had triggers when they were asked for anew, and had no processes then; when.
+    renewed: VecDeque<(GroupId, Duration)>,
+    /// Groups without triggers whose PSI was switched a moment ago; when that was looked at.
+    switches: VecDeque<(GroupId, Duration)>,
 }
 
 impl Pool {
     /// For at most `limit` groups with triggers beside the root.
     #[must_use]
     pub fn new(limit: usize, root: GroupId) -> Pool {
-        Pool { entries: Vec::new(), generations: Vec::new(), limit, root, groups: 0 }
+        let room = || VecDeque::with_capacity(REMEMBERED);
+        Pool { entries: Vec::new(), generations: Vec::new(), limit, root, groups: 0, renewed: room(), switches: room() }
     }
 
     fn with_slots(&self) -> impl Iterator<Item = (u32, &Entry)> {
@@ -253,6 +263,12 @@ impl Pool {
     #[must_use]
     pub fn has_room(&self, group: GroupId) -> bool {
         group == self.root || self.groups < self.limit
+    }
+
+    /// Whether there is no room for one more group.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.groups >= self.limit
     }
 
     /// The group, other than the root, whose last trouble lies farthest back, if that is long enough
@@ -381,10 +397,31 @@ impl Pool {
     }
 
     /// The clerk did not arm it, since its group has no processes: who hears of the first one asks again.
-    pub fn withdraw(&mut self, key: Key) {
-        if self.find(key).is_some() {
-            self.take_at(key.slot as usize, |_| {});
+    pub fn withdraw(&mut self, key: Key, now: Duration) {
+        let Some((group, renewed)) = self.find(key).map(|entry| (entry.group, entry.renewed)) else { return };
+        if renewed {
+            if self.renewed.len() == REMEMBERED {
+                self.renewed.pop_front();
+            }
+            self.renewed.push_back((group, now));
         }
+        self.take_at(key.slot as usize, |_| {});
+    }
+
+    /// Whether a group had triggers a moment ago, which may not be closed yet.
+    #[must_use]
+    pub fn had_triggers(&self, group: GroupId, now: Duration) -> bool {
+        self.renewed.iter().any(|(other, at)| *other == group && now.saturating_sub(*at) < CLOSED)
+    }
+
+    /// Whether a group's PSI may be looked at anew because its owner switched it: not as often as that can be done. Notes that it was.
+    pub fn may_look_at_switch(&mut self, group: GroupId, now: Duration) -> bool {
+        self.switches.retain(|(_, at)| now.saturating_sub(*at) < SWITCHED);
+        if self.switches.len() == REMEMBERED || self.switches.iter().any(|(other, _)| *other == group) {
+            return false;
+        }
+        self.switches.push_back((group, now));
+        true
     }
 
     /// The clerk could not arm it: it is read on a timer from now on, if there is something to read.

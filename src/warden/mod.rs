@@ -734,7 +734,7 @@ impl Warden {
     }
 
     fn publish(&mut self) {
-        if self.senses.publish(self.clock.now(), &self.policy, &self.counters) {
+        if self.senses.publish(self.clock.now(), &self.policy, &self.counters, &self.poller) {
             self.switches.changed();
         }
     }

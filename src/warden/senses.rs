@@ -80,6 +80,9 @@ pub struct Senses {
     pub(super) trend_due: Option<Duration>,
     publish_due: Option<Duration>,
     was_armed: bool,
+    was_ready: bool,
+    /// Groups that would have triggers found no room.
+    pub(super) without_room: bool,
     /// Deeds are paused: memory.oom.group is not set.
     pub hands_off: bool,
 }
@@ -193,6 +196,8 @@ impl Senses {
             trend_due: None,
             publish_due: None,
             was_armed: false,
+            was_ready: false,
+            without_room: false,
             hands_off: false,
         })
     }
@@ -558,16 +563,19 @@ impl Senses {
     }
 
     /// Brings gauges, the groups that a scrape shows and what is degraded up to date; whether it was time for that.
-    pub fn publish(&mut self, now: Duration, policy: &Policy, counters: &Counters) -> bool {
+    pub fn publish(&mut self, now: Duration, policy: &Policy, counters: &Counters, poller: &Poller) -> bool {
         let armed = self.is_armed();
-        if armed && !std::mem::replace(&mut self.was_armed, armed) {
-            self.publish_due = Some(now);
+        if armed && !self.was_armed {
+            // The start is complete; later ones may be anybody's doing, and are told at the usual pace.
+            self.publish_due =
+                if std::mem::replace(&mut self.was_ready, true) { self.publish_due.or(Some(now + PUBLISH)) } else { Some(now) };
         }
         self.was_armed = armed;
         if self.publish_due.is_none_or(|due| due > now) {
             return false;
         }
         self.publish_due = None;
+        self.share_room(now, policy, poller);
         if !self.tell_deaf(policy, counters.degraded()) {
             self.changed_at(now);
         }

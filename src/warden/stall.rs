@@ -42,13 +42,18 @@ impl Senses {
         let (group, subject_of) = (Arc::clone(&node.group), node.class.subject_of);
         let mut missing = triggers(policy, &subject_of).filter(|psi| !self.pool.knows(group.id, *psi)).peekable();
         if missing.peek().is_none() {
-            self.pool.touch(group.id, now);
+            if troubled {
+                self.pool.touch(group.id, now);
+            }
             return;
         }
         if !self.pool.has(group.id) && !self.pool.has_room(group.id) {
             match self.pool.least_troubled(now) {
                 Some(least) if troubled => self.drop_triggers(poller, |entry| entry == least),
-                _ => return,
+                _ => {
+                    self.without_room = true;
+                    return;
+                }
             }
         }
         for psi in triggers(policy, &subject_of) {
@@ -62,29 +67,43 @@ impl Senses {
         }
     }
 
-    /// Asks for the triggers of a group that has got processes.
+    /// Asks for the triggers that a group lacks, if it has processes. Opens nothing: a group whose cgroup.events is not held has not settled yet,
+    /// and is asked for then; or nothing would tell of its first process, and it is on the timer.
     pub(super) fn arm_populated(&mut self, slot: Slot, now: Duration, policy: &Policy, poller: &Poller) {
-        let Some(node) = self.tree.get(slot) else { return };
-        if triggers(policy, &node.class.subject_of).all(|psi| self.pool.knows(node.group.id, psi)) {
+        let Some(node) = self.tree.get(slot).filter(|node| node.group.held(File::GroupEvents).is_some()) else { return };
+        let id = node.group.id;
+        if triggers(policy, &node.class.subject_of).all(|psi| self.pool.knows(id, psi)) {
             return;
         }
         let populated = node.group.read(File::GroupEvents, &mut self.buffer, parse::populated);
         if populated.is_ok_and(|populated| populated.flatten() == Some(true)) {
-            self.arm(slot, now, policy, false, Past::Watched, poller);
+            let past = if self.pool.had_triggers(id, now) { Past::Watched } else { Past::None };
+            self.arm(slot, now, policy, false, past, poller);
+        }
+    }
+
+    /// Gives places that have become free to groups that went without.
+    pub(super) fn share_room(&mut self, now: Duration, policy: &Policy, poller: &Poller) {
+        if self.pool.is_full() || !std::mem::take(&mut self.without_room) {
+            return;
+        }
+        for slot in (0..).take(self.tree.places()) {
+            self.arm_populated(slot, now, policy, poller);
         }
     }
 
     /// The clerk found a group without processes. Where nothing would tell of the first one it stays on the timer.
     pub(super) fn without_processes(&mut self, key: Key, now: Duration, policy: &Policy, poller: &Poller) {
         let Some(slot) = self.pool.find(key).and_then(|entry| self.tree.slot_of(entry.group)) else {
-            self.pool.withdraw(key);
+            self.pool.withdraw(key, now);
             return;
         };
         // The kernel tells of a file that is in its cache: one that is held is.
         let told = |node: &Node| node.sensing == Sensing::Notices && node.group.held(File::GroupEvents).is_some();
         if self.tree.get(slot).is_some_and(told) {
-            self.pool.withdraw(key);
-            if self.deaf.tells_of_groups() {
+            self.pool.withdraw(key, now);
+            // Its place may be another's.
+            if self.without_room || self.deaf.tells_of_groups() {
                 self.changed_at(now);
             }
             // It may have come since, and have been told of already.
@@ -143,7 +162,9 @@ impl Senses {
             self.try_again(one);
         }
         // A group without processes has none; whether it could have some is found out all the same.
-        self.arm(slot, now, policy, false, Past::Watched, poller);
+        if !self.pool.has(group) && self.pool.may_look_at_switch(group, now) {
+            self.arm(slot, now, policy, false, Past::Watched, poller);
+        }
     }
 
     /// Has the clerk try once more to arm a trigger.

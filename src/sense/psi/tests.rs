@@ -56,13 +56,13 @@ fn a_trigger_that_is_withdrawn_leaves_its_place() {
     let mut pool = Pool::new(1, ROOT);
     let first = pool.ask(group(1), psi(100, 500), NOW);
     let second = pool.ask(group(1), psi(200, 500), NOW);
-    pool.withdraw(first);
+    pool.withdraw(first, NOW);
     assert!(pool.has(group(1)) && !pool.has_room(group(2)), "the group has another trigger");
-    pool.withdraw(second);
+    pool.withdraw(second, NOW);
     assert!(!pool.has(group(1)) && pool.has_room(group(2)));
     assert_eq!(pool.asked(), 0, "nothing is being done, and the start is complete");
     let other = pool.ask(group(2), psi(100, 500), NOW);
-    pool.withdraw(first);
+    pool.withdraw(first, NOW);
     assert!(pool.find(other).is_some(), "the answer to an errand of a former owner concerns nobody");
 }
 
@@ -89,6 +89,32 @@ fn a_trigger_without_psi_is_dead_until_it_can_be_armed() {
     assert!(pool.armed_now(dead, fd(), None, NOW + RETRY, |_| true).is_none());
     assert_eq!((pool.armed(), pool.dead().count()), (1, 0));
     assert!(pool.hears(group(1)));
+}
+
+/// What was armed anew after a deed and found nobody may stand beside the old trigger for a while.
+#[test]
+fn that_a_group_had_triggers_is_remembered_for_a_while() {
+    let mut pool = Pool::new(2, ROOT);
+    let (new, renewed) = (pool.ask(group(1), psi(100, 500), NOW), pool.ask_anew(group(2), psi(100, 500), NOW));
+    pool.withdraw(new, NOW);
+    pool.withdraw(renewed, NOW);
+    assert!(!pool.had_triggers(group(1), NOW) && pool.had_triggers(group(2), NOW + CLOSED / 2));
+    assert!(!pool.had_triggers(group(2), NOW + CLOSED));
+    for id in 0..1000 {
+        let key = pool.ask_anew(group(10 + id), psi(100, 500), NOW);
+        pool.withdraw(key, NOW);
+    }
+    assert!(pool.renewed.len() == REMEMBERED && pool.had_triggers(group(1009), NOW), "bounded, the last remembered");
+}
+
+/// Its owner may write the switch as often as it likes.
+#[test]
+fn a_switch_is_looked_at_once_a_second() {
+    let mut pool = Pool::new(2, ROOT);
+    let looks = (0..2000).filter(|at| pool.may_look_at_switch(group(1), NOW + Duration::from_millis(*at))).count();
+    assert_eq!(looks, 2);
+    let looks = (0..1000).filter(|id| pool.may_look_at_switch(group(100 + id), NOW + Duration::from_millis(2000))).count();
+    assert!(looks < REMEMBERED + 1, "however many groups it has: {looks}");
 }
 
 #[test]

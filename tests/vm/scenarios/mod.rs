@@ -216,6 +216,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             overflowing_queue_of_notices_loses_no_group,
             nine_thousand_groups_in_turn_leak_no_watch: 180,
             trigger_comes_with_the_first_process,
+            empty_groups_leave_the_triggers_to_others,
             fifty_watches_for_200_groups_are_enough,
             sixty_four_descriptors_for_100_groups_are_enough,
             names_of_any_bytes_are_groups_like_others: 120,

@@ -153,6 +153,23 @@ pub fn trigger_comes_with_the_first_process() -> Outcome {
     daemon.stop()
 }
 
+/// Empty groups keep nobody from the places that there are for triggers, also at the start, when all are asked for at once.
+pub fn empty_groups_leave_the_triggers_to_others() -> Outcome {
+    let t = Group::new("t/e0").map(|_| Group::at("/sys/fs/cgroup/t"))?;
+    for at in 1..20 {
+        std::fs::create_dir(t.named(format!("e{at}")).directory()).doing("create a group")?;
+    }
+    // The kernel lists the youngest group first.
+    let mut works = Vec::new();
+    for name in ["t/e5", "t/e15", "t/young"] {
+        works.push(Work::holding(&Group::new(name)?, 1)?);
+    }
+    let daemon = Setup { options: vec!["--psi-groups=3".to_owned()], ..Setup::default() }.start(THRASH)?;
+    wait::until("those with processes have triggers", SOON, || Ok(daemon.count("oomwarden_psi_triggers", &[])? == 3.0))?;
+    works.iter_mut().try_for_each(|work| work.must_run("nothing is wrong with it"))?;
+    daemon.stop()
+}
+
 /// 50 watches for 200 groups: those that can't be watched are read on a timer, a gauge says how many, and the last is noticed.
 pub fn fifty_watches_for_200_groups_are_enough() -> Outcome {
     system::set("/proc/sys/fs/inotify/max_user_watches", "50")?;
