@@ -92,7 +92,8 @@ pub fn hold_begins(before: &Counters) -> Outcome<State> {
         if before.of("holds")? > 0 {
             return Ok(state);
         }
-        if !notifier.notice(SOON)? {
+        // An emulated machine takes its time to fill swap that is compressed memory.
+        if !notifier.notice(SOON * 3)? {
             crowd::print();
             return Err(format!("no hold begins: {}; {state}", before.story()));
         }

@@ -82,7 +82,7 @@ pub fn one_process_is_no_attempt_at_the_group() -> Outcome {
 /// same, and that is said once.
 pub fn owner_of_a_subtree_marks_and_a_refusal_changes_nothing() -> Outcome {
     std::fs::create_dir_all(places::FILES).doing("create the files' directory")?;
-    std::fs::set_permissions(places::FILES, std::fs::Permissions::from_mode(0o777)).doing("open the files' directory")?;
+    std::fs::set_permissions(places::FILES, std::fs::Permissions::from_mode(0o1777)).doing("open the files' directory")?;
     let t = Group::new("t")?;
     let (a, b) = (narrow("t/a")?, narrow("t/b")?);
     for group in [&t, &a, &b] {
