@@ -319,8 +319,12 @@ impl Ladder {
         Next::Do(Deed::KillProcesses)
     }
 
-    /// The victim is empty, or gone: whatever rung we are on, it is over.
+    /// The victim is empty, or gone: whatever rung we are on, it is over. A kill whose actor has sent SIGKILL and not reported yet is done.
     pub fn gone(&mut self, now: Duration, records: &mut Vec<RungRecord>) -> Next {
+        if let (State::Killing { .. }, Some(at)) = (self.state, self.killed_at) {
+            self.sent = Some(at);
+            self.verify(RungOutcome::Done, 0, at, records);
+        }
         self.note(records, RungOutcome::Empty, now);
         Next::End(End::Gone)
     }

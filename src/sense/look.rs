@@ -378,6 +378,10 @@ impl Looker {
             if group.held(File::EventsLocal).is_none() {
                 self.hold(group, File::Events, Need::Notice, standing.warm);
             }
+            // Tells of the first process, with which it gets its triggers.
+            if !standing.class.subject_of.is_empty() {
+                self.hold(group, File::GroupEvents, Need::Notice, standing.warm);
+            }
         }
         if standing.judged {
             self.hold(group, File::Current, reading, standing.warm);

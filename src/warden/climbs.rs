@@ -195,6 +195,13 @@ impl Climb {
         }
     }
 
+    /// The victim is gone: what the ladder says then.
+    fn gone(&mut self, clock: &Clock) -> Next {
+        self.note_first_kill(clock);
+        let now = self.since(clock.now());
+        self.ladder.gone(now, &mut self.rungs)
+    }
+
     /// Whether an actor is about to kill and nobody can say yet whether it reached somebody.
     fn is_undecided(&self) -> bool {
         self.in_flight && self.ladder.is_sending() && self.first_kill.sent().is_none()
@@ -522,7 +529,7 @@ impl Climbs {
                 Next::Do(_) | Next::Run(_) if with.switches.is_paused() => return self.end(place, climb, Outcome::Paused, now, with),
                 // It left between two rungs: nothing more is to be done to it.
                 Next::Do(_) | Next::Run(_) if !climb.fresh && climb.is_gone(with.senses) => {
-                    next = climb.ladder.gone(climb.since(now), &mut climb.rungs);
+                    next = climb.gone(with.clock);
                 }
                 Next::Do(_) | Next::Run(_) if !climb.fresh => match self.look_again(&mut climb, now, with) {
                     Look::MayDie => climb.fresh = true,
@@ -570,7 +577,7 @@ impl Climbs {
                     }
                     None => next = climb.ladder.hook_done(RungOutcome::NoHelper, climb.since(now), &mut climb.rungs),
                 },
-                Next::AskRecovered if climb.is_gone(with.senses) => next = climb.ladder.gone(climb.since(now), &mut climb.rungs),
+                Next::AskRecovered if climb.is_gone(with.senses) => next = climb.gone(with.clock),
                 Next::AskRecovered => {
                     let over = self.is_over(&climb, now, with);
                     let since = climb.since(now);
@@ -681,7 +688,7 @@ impl Climbs {
             let gone = gone && (!climb.is_undecided() || self.actors.recall(u32::try_from(place).unwrap_or(u32::MAX)));
             let next = if gone {
                 climb.looking = None;
-                climb.ladder.gone(since, &mut climb.rungs)
+                climb.gone(with.clock)
             } else if climb.looking.is_some() {
                 climb.overdue = looked;
                 if looked { climb.looked_at(now) } else { Next::Wait }
@@ -719,7 +726,7 @@ impl Climbs {
         let now = climb.since(with.clock.now());
         let mut next = climb.ladder.deed_done(rungs, job.done, sent, now, &mut climb.rungs);
         if matches!(next, Next::Wait | Next::End(End::Failed(_))) && climb.is_gone(with.senses) {
-            next = climb.ladder.gone(climb.since(with.clock.now()), &mut climb.rungs);
+            next = climb.gone(with.clock);
         }
         self.carry_on(place, climb, next, with);
     }

@@ -381,3 +381,20 @@ fn a_kernel_that_waits_overtakes_warning_and_hook() {
         assert_eq!(ladder.hook_done(RungOutcome::Done, at(6), &mut records), Next::Wait);
     }
 }
+
+/// The victim may be gone before its actor has reported: the kill is done all the same, at the moment that the actor told of.
+#[test]
+fn a_kill_that_was_sent_is_done_though_its_actor_has_not_reported() {
+    let rungs = [TERM, KILL];
+    let (mut ladder, _, mut records) = start(&rungs);
+    ladder.deed_done(&rungs, ok(1), at(1), at(1), &mut records);
+    assert_eq!(ladder.deadline_passed(&rungs, at(4000), &mut records), Next::AskRecovered);
+    assert!(matches!(ladder.judged(&rungs, false, at(4000), &mut records), Next::Do(Deed::KillGroup { .. })));
+    ladder.killed_by(at(4002));
+    assert_eq!(ladder.gone(at(4030), &mut records), Next::End(End::Gone));
+    assert_eq!(
+        outcomes(&records),
+        [(RungName::Term, RungOutcome::Deadline), (RungName::Kill, RungOutcome::Done), (RungName::Verify, RungOutcome::Empty)]
+    );
+    assert_eq!(records[1].sent, Some(at(4002)));
+}

@@ -54,11 +54,13 @@ rules:
 ";
     let daemon = Daemon::start(policy)?;
     let elsewhere = Group::new("u/storm")?;
-    // The storm in /t/b first: who is in /t/b/weather/keep was not there when it was found.
-    let mut storms = Vec::new();
+    // The storm in /t/b first: who is in /t/b/weather/keep was not there when it was found. A process where the groups are made, without which
+    // nothing below would have to be looked at.
+    let (mut storms, mut inside) = (Vec::new(), Vec::new());
     for name in ["t/b", "t/a"] {
         let weather = Group::new(name)?.named("weather");
         std::fs::create_dir(weather.directory()).doing("create a group")?;
+        inside.push(Work::start(&weather, "sleep")?);
         storms.push(Work::start(&elsewhere, &format!("storm groups=3000 at={}", weather.directory().display()))?);
         wait::until("the storm is up", SOON, || Ok(weather.named("g1500").directory().exists()))?;
     }
@@ -75,6 +77,7 @@ rules:
     println!("{MEASURED}kill_with_groups_churned_below_us={took}");
     ensure!(took < 2_500_000, "the kill took {took} us");
     bystander.must_run("it is excluded")?;
+    inside[0].must_run("it stands beside who is excluded")?;
     fat.must_run("it stands beside who is excluded, and its group is no subject")?;
     for storm in &mut storms {
         storm.must_run("it only makes groups")?;
