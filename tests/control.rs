@@ -212,6 +212,13 @@ fn with_listen_api_names_are_told_and_nothing_can_be_switched() {
     wait("the log says who tried", || log.says("refused: an order to pause deeds by 127.0.0.1:"));
     assert!(fixture.status()["paused"].is_null());
     fixture.end();
+    // One complaint a minute, and a server: each order by its own name.
+    for (path, what) in [("/api/v1/resume", "an order to resume them"), ("/api/v1/reload", "a reload")] {
+        let fixture = start(Limits::default(), true);
+        assert_eq!(fixture.ask_address("POST", path).status, 405);
+        wait("the log says who tried", || log.says(&format!("refused: {what} by 127.0.0.1:")));
+        fixture.end();
+    }
 }
 
 #[test]
@@ -299,6 +306,12 @@ fn who_gave_an_order_is_told() {
     assert_eq!(fixture.ask("POST", "/api/v1/pause?for=5", "").status, 400);
     let own = format!("not done: an order to pause deeds by uid {uid}, pid {} (", std::process::id());
     assert!(log.says(&own) && log.says("(400 Bad Request)"));
+    assert_eq!(fixture.ask("POST", "/api/v1/reload?now=1", "").status, 400);
+    assert!(log.says(&format!("not done: a reload by uid {uid}, pid {} (", std::process::id())));
+    fs::write(&fixture.machine.policy, POLICY).unwrap();
+    let (uid, pid) = ask(&["reload"]);
+    let hash = fixture.status()["policy"]["hash"].as_str().unwrap().to_owned();
+    assert!(log.says(&format!("reloaded by uid {uid}, pid {pid} (oomwarden): policy {hash} is in force")));
     fixture.end();
 }
 
@@ -618,6 +631,23 @@ fn a_reload_is_answered_when_the_policy_is_in_force_or_refused() {
     fixture.end();
 }
 
+/// The thread that reads dies of what it reads, and is begun anew: nobody has to restart anything.
+#[test]
+fn a_reload_whose_reading_breaks_off_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let reloads = Arc::new(Reloads::new().unwrap());
+    let desk = Desk { reloads: Some(Arc::clone(&reloads)), ..Desk::default() };
+    let socket = dir.path().join("control.sock");
+    let server = Server::bind(&[]).unwrap().with_control(Some(ControlSocket::bind(&socket).unwrap())).with_desk(desk);
+    let (counters, pulse) = (Arc::new(Counters::new().unwrap()), Arc::new(Pulse::new().unwrap()));
+    let server = server.spawn(counters, pulse, Limits::default()).unwrap();
+    let reader = std::thread::spawn(move || wait("somebody asks", || reloads.take().0));
+    let answer = converse(UnixStream::connect(&socket).unwrap(), &request("POST", "/api/v1/reload", "")).expect("an answer");
+    assert_eq!((answer.status, answer.body.as_str()), (503, "the reading broke off: ask again, the log says why\n"));
+    reader.join().unwrap();
+    server.shutdown();
+}
+
 #[test]
 fn the_service_manager_is_told_what_changes_and_nothing_while_nothing_does() {
     let fixture = start(Limits::default(), false);
@@ -674,7 +704,11 @@ fn without_a_daemon_the_commands_say_what_to_do() {
         }
     };
     let (code, _, messages) = oomwarden(&["reload", "--control", "none"]);
-    assert!(code == Some(1) && messages.contains("SIGHUP"), "{messages}");
+    assert!(code == Some(1) && messages.contains("no control socket") && messages.contains("SIGHUP"), "{messages}");
+    for args in [&["status"][..], &["pause"], &["resume"], &["explain", "/a", "--by-name"], &["check"]] {
+        let (_, _, messages) = oomwarden(&[args, &["--control", "none"]].concat());
+        assert!(messages.contains("no control socket") && !messages.contains("SIGHUP"), "{messages}");
+    }
     said(&nobody, "is it running");
     said(&dead, "is it running");
     said(&file, "is it running");
