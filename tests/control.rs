@@ -667,6 +667,15 @@ fn the_service_manager_is_told_what_changes_and_nothing_while_nothing_does() {
     assert!(first.contains("(1 rule)") && !first.contains("last") && !first.contains(" 0 groups"), "{first}");
     fixture.machine.turn();
     assert!(told.recv_timeout(Duration::from_millis(300)).is_err(), "nothing has changed");
+    // Found by others than the warden, who shows nothing meanwhile.
+    let degraded = fixture.machine.counters.degraded();
+    degraded.set(Reason::Listen, "taken");
+    until("degraded: listen; ");
+    degraded.set(Reason::Threads, "dead");
+    until("degraded: listen, threads; ");
+    degraded.clear(Reason::Listen);
+    degraded.clear(Reason::Threads);
+    while until("enforcing, policy ").contains("degraded") {}
     fixture.ask("POST", "/api/v1/pause", "");
     until("PAUSED until ");
     fixture.ask("POST", "/api/v1/resume", "");
