@@ -506,6 +506,38 @@ fn the_commands_say_what_the_daemon_does() {
     fixture.end();
 }
 
+/// The daemon was started with files that can't be used, and observes by the built-in policy.
+#[test]
+fn plan_and_explain_say_that_the_built_in_policy_stands_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("policy.yaml");
+    let name = file.to_str().unwrap();
+    let mut policy = Policy::builtin().unwrap().policy;
+    policy.only_observe();
+    let policy = Arc::new(policy);
+    let kept = StateDir::new(dir.path()).path_of(oomwarden::state::policy::NAME);
+    let origin = Origin::new(std::slice::from_ref(&file), kept, false, origin::Source::BuiltIn);
+    let (server, socket) = telling(dir.path(), &policy, Some(origin));
+    let about = format!(
+        "oomwarden: this is about the built-in policy, which only observes in place of {name}, which can't be used: \
+         the policy of the oomwarden that is running (process {}); the built-in policy {} is in force, and the files ",
+        std::process::id(),
+        policy.hash
+    );
+    for (text, files) in [("rulez: []\n", "can't be used: "), (POLICY, "hold ")] {
+        fs::write(&file, text).unwrap();
+        let (code, out, messages) = oomwarden(&["explain", "/system.slice/a.service", "--by-name", "--json", "--control", &socket]);
+        assert_eq!((code, messages.starts_with(&format!("{about}{files}"))), (Some(0), true), "{messages}");
+        let explained: Value = serde_json::from_str(&out).unwrap();
+        let rules = explained["rules"].as_array().unwrap();
+        assert!(!rules.is_empty() && rules.iter().all(|rule| rule["mode"] == "observe"), "{out}");
+    }
+    let tree = tempfile::tempdir().unwrap();
+    let (code, _, messages) = oomwarden(&["plan", "--control", &socket, "--cgroup-root", tree.path().to_str().unwrap()]);
+    assert!(code == Some(3) && messages.starts_with(&about), "no plan of what is no cgroup file system: {messages}");
+    server.shutdown();
+}
+
 /// A server that tells of a policy in force, without a warden.
 fn telling(dir: &Path, policy: &Arc<Policy>, origin: Option<Origin>) -> (ServerHandle, String) {
     let mail = Arc::new(nix::sys::eventfd::EventFd::from_flags(nix::sys::eventfd::EfdFlags::EFD_NONBLOCK).unwrap());
@@ -538,6 +570,7 @@ fn commands_without_a_policy_ask_about_the_one_that_the_daemon_has() {
     let (code, out, messages) = explain();
     assert!(code == Some(0) && out.contains("finish"), "{out}{messages}");
     assert_eq!(messages, format!("{about}, which only observes (--observe)\n"));
+    assert!(out.contains("observe") && !out.contains("enforce"), "as the daemon does: {out}");
     let (code, out, messages) = check();
     assert_eq!((code, messages), (Some(0), format!("{about}, which only observes (--observe)\n")));
     assert!(out.starts_with(&format!("{name}: sound: 1 rule")), "{out}");
