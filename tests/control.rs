@@ -212,6 +212,13 @@ fn with_listen_api_names_are_told_and_nothing_can_be_switched() {
     wait("the log says who tried", || log.says("refused: an order to pause deeds by 127.0.0.1:"));
     assert!(fixture.status()["paused"].is_null());
     fixture.end();
+    // One complaint a minute, and a server: each order by its own name.
+    for (path, what) in [("/api/v1/resume", "an order to resume them"), ("/api/v1/reload", "a reload")] {
+        let fixture = start(Limits::default(), true);
+        assert_eq!(fixture.ask_address("POST", path).status, 405);
+        wait("the log says who tried", || log.says(&format!("refused: {what} by 127.0.0.1:")));
+        fixture.end();
+    }
 }
 
 #[test]
@@ -299,6 +306,12 @@ fn who_gave_an_order_is_told() {
     assert_eq!(fixture.ask("POST", "/api/v1/pause?for=5", "").status, 400);
     let own = format!("not done: an order to pause deeds by uid {uid}, pid {} (", std::process::id());
     assert!(log.says(&own) && log.says("(400 Bad Request)"));
+    assert_eq!(fixture.ask("POST", "/api/v1/reload?now=1", "").status, 400);
+    assert!(log.says(&format!("not done: a reload by uid {uid}, pid {} (", std::process::id())));
+    fs::write(&fixture.machine.policy, POLICY).unwrap();
+    let (uid, pid) = ask(&["reload"]);
+    let hash = fixture.status()["policy"]["hash"].as_str().unwrap().to_owned();
+    assert!(log.says(&format!("reloaded by uid {uid}, pid {pid} (oomwarden): policy {hash} is in force")));
     fixture.end();
 }
 
@@ -493,6 +506,38 @@ fn the_commands_say_what_the_daemon_does() {
     fixture.end();
 }
 
+/// The daemon was started with files that can't be used, and observes by the built-in policy.
+#[test]
+fn plan_and_explain_say_that_the_built_in_policy_stands_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("policy.yaml");
+    let name = file.to_str().unwrap();
+    let mut policy = Policy::builtin().unwrap().policy;
+    policy.only_observe();
+    let policy = Arc::new(policy);
+    let kept = StateDir::new(dir.path()).path_of(oomwarden::state::policy::NAME);
+    let origin = Origin::new(std::slice::from_ref(&file), kept, false, origin::Source::BuiltIn);
+    let (server, socket) = telling(dir.path(), &policy, Some(origin));
+    let about = format!(
+        "oomwarden: this is about the built-in policy, which only observes in place of {name}, which can't be used: \
+         the policy of the oomwarden that is running (process {}); the built-in policy {} is in force, and the files ",
+        std::process::id(),
+        policy.hash
+    );
+    for (text, files) in [("rulez: []\n", "can't be used: "), (POLICY, "hold ")] {
+        fs::write(&file, text).unwrap();
+        let (code, out, messages) = oomwarden(&["explain", "/system.slice/a.service", "--by-name", "--json", "--control", &socket]);
+        assert_eq!((code, messages.starts_with(&format!("{about}{files}"))), (Some(0), true), "{messages}");
+        let explained: Value = serde_json::from_str(&out).unwrap();
+        let rules = explained["rules"].as_array().unwrap();
+        assert!(!rules.is_empty() && rules.iter().all(|rule| rule["mode"] == "observe"), "{out}");
+    }
+    let tree = tempfile::tempdir().unwrap();
+    let (code, _, messages) = oomwarden(&["plan", "--control", &socket, "--cgroup-root", tree.path().to_str().unwrap()]);
+    assert!(code == Some(3) && messages.starts_with(&about), "no plan of what is no cgroup file system: {messages}");
+    server.shutdown();
+}
+
 /// A server that tells of a policy in force, without a warden.
 fn telling(dir: &Path, policy: &Arc<Policy>, origin: Option<Origin>) -> (ServerHandle, String) {
     let mail = Arc::new(nix::sys::eventfd::EventFd::from_flags(nix::sys::eventfd::EfdFlags::EFD_NONBLOCK).unwrap());
@@ -525,6 +570,7 @@ fn commands_without_a_policy_ask_about_the_one_that_the_daemon_has() {
     let (code, out, messages) = explain();
     assert!(code == Some(0) && out.contains("finish"), "{out}{messages}");
     assert_eq!(messages, format!("{about}, which only observes (--observe)\n"));
+    assert!(out.contains("observe") && !out.contains("enforce"), "as the daemon does: {out}");
     let (code, out, messages) = check();
     assert_eq!((code, messages), (Some(0), format!("{about}, which only observes (--observe)\n")));
     assert!(out.starts_with(&format!("{name}: sound: 1 rule")), "{out}");
@@ -618,6 +664,23 @@ fn a_reload_is_answered_when_the_policy_is_in_force_or_refused() {
     fixture.end();
 }
 
+/// The thread that reads dies of what it reads, and is begun anew: nobody has to restart anything.
+#[test]
+fn a_reload_whose_reading_breaks_off_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let reloads = Arc::new(Reloads::new().unwrap());
+    let desk = Desk { reloads: Some(Arc::clone(&reloads)), ..Desk::default() };
+    let socket = dir.path().join("control.sock");
+    let server = Server::bind(&[]).unwrap().with_control(Some(ControlSocket::bind(&socket).unwrap())).with_desk(desk);
+    let (counters, pulse) = (Arc::new(Counters::new().unwrap()), Arc::new(Pulse::new().unwrap()));
+    let server = server.spawn(counters, pulse, Limits::default()).unwrap();
+    let reader = std::thread::spawn(move || wait("somebody asks", || reloads.take().0));
+    let answer = converse(UnixStream::connect(&socket).unwrap(), &request("POST", "/api/v1/reload", "")).expect("an answer");
+    assert_eq!((answer.status, answer.body.as_str()), (503, "the reading broke off: ask again, the log says why\n"));
+    reader.join().unwrap();
+    server.shutdown();
+}
+
 #[test]
 fn the_service_manager_is_told_what_changes_and_nothing_while_nothing_does() {
     let fixture = start(Limits::default(), false);
@@ -637,6 +700,15 @@ fn the_service_manager_is_told_what_changes_and_nothing_while_nothing_does() {
     assert!(first.contains("(1 rule)") && !first.contains("last") && !first.contains(" 0 groups"), "{first}");
     fixture.machine.turn();
     assert!(told.recv_timeout(Duration::from_millis(300)).is_err(), "nothing has changed");
+    // Found by others than the warden, who shows nothing meanwhile.
+    let degraded = fixture.machine.counters.degraded();
+    degraded.set(Reason::Listen, "taken");
+    until("degraded: listen; ");
+    degraded.set(Reason::Threads, "dead");
+    until("degraded: listen, threads; ");
+    degraded.clear(Reason::Listen);
+    degraded.clear(Reason::Threads);
+    while until("enforcing, policy ").contains("degraded") {}
     fixture.ask("POST", "/api/v1/pause", "");
     until("PAUSED until ");
     fixture.ask("POST", "/api/v1/resume", "");
@@ -674,7 +746,11 @@ fn without_a_daemon_the_commands_say_what_to_do() {
         }
     };
     let (code, _, messages) = oomwarden(&["reload", "--control", "none"]);
-    assert!(code == Some(1) && messages.contains("SIGHUP"), "{messages}");
+    assert!(code == Some(1) && messages.contains("no control socket") && messages.contains("SIGHUP"), "{messages}");
+    for args in [&["status"][..], &["pause"], &["resume"], &["explain", "/a", "--by-name"], &["check"]] {
+        let (_, _, messages) = oomwarden(&[args, &["--control", "none"]].concat());
+        assert!(messages.contains("no control socket") && !messages.contains("SIGHUP"), "{messages}");
+    }
     said(&nobody, "is it running");
     said(&dead, "is it running");
     said(&file, "is it running");

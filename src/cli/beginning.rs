@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use super::acting;
 use super::asking::compile;
 use super::failure::Failure;
-use crate::policy::model::{Mode, Policy};
+use crate::policy::model::Policy;
 use crate::policy::{Loaded, Source};
 use crate::record::counters::Counters;
 use crate::record::origin;
@@ -51,8 +51,7 @@ pub(super) fn load(sources: &[Source], observe: bool) -> Result<Policy, Failure>
     let Loaded { mut policy, .. } = compile(sources)?;
     acting::judge_hooks(&policy, observe)?;
     if observe {
-        policy.mode = Mode::Observe;
-        policy.rules.iter_mut().for_each(|rule| rule.mode = Mode::Observe);
+        policy.only_observe();
     }
     Ok(policy)
 }
@@ -105,6 +104,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::policy::model::Mode;
     use crate::record::degraded::Reason;
     use crate::state::policy::Keeper;
 

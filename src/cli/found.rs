@@ -12,6 +12,8 @@ use super::failure::Failure;
 use super::status::ControlArgs;
 use crate::policy::Loaded;
 use crate::policy::files::shown_path;
+use crate::policy::model::Mode;
+use crate::preview::plan::mode_word;
 use crate::record::origin::Source;
 use crate::serve::status::{PolicyStatus, Status};
 use crate::state::{StateDir, policy};
@@ -55,8 +57,18 @@ impl Daemon {
             [] => "the built-in policy".to_owned(),
             files => files.iter().map(|file| shown_path(Path::new(file))).collect::<Vec<_>>().join(", "),
         };
+        let whose = format!("the policy of the oomwarden that is running (process {})", self.pid);
+        if self.falls_back() {
+            return format!("the built-in policy, which only observes in place of {what}, which can't be used: {whose}");
+        }
         let observe = if self.policy.observe { ", which only observes (--observe)" } else { "" };
-        format!("{what}, the policy of the oomwarden that is running (process {}){observe}", self.pid)
+        format!("{what}, {whose}{observe}")
+    }
+
+    /// The built-in policy only observes in place of files that can't be used.
+    fn falls_back(&self) -> bool {
+        let policy = &self.policy;
+        policy.source == Source::BuiltIn.word() && !policy.files.is_empty() && policy.mode == mode_word(Mode::Observe)
     }
 
     /// What is to be said of a policy with this fingerprint that stands in the files; `None`: it is
@@ -83,11 +95,20 @@ impl Daemon {
     }
 
     /// The policy in force, and what is to be said of it: from its files if they hold it, else from
-    /// where the daemon keeps its texts.
+    /// where the daemon keeps its texts. Where the daemon only observes, whatever the policy says,
+    /// so do the rules.
     ///
     /// # Errors
     /// Neither of them can be used, or has it.
     pub(super) fn load(&self) -> Result<(Loaded, String), Failure> {
+        let (mut loaded, about) = self.find()?;
+        if self.policy.observe || self.falls_back() {
+            loaded.policy.only_observe();
+        }
+        Ok((loaded, about))
+    }
+
+    fn find(&self) -> Result<(Loaded, String), Failure> {
         let about = format!("this is about {}", self.describe());
         let files = sources_of(&self.files()).and_then(|sources| compile(&sources));
         let in_force = |loaded: &Loaded| *loaded.policy.hash == *self.policy.hash;
@@ -95,6 +116,7 @@ impl Daemon {
         match files {
             Ok(loaded) if in_force(&loaded) => Ok((loaded, about)),
             files => match self.kept().filter(in_force).or_else(|| read_policy(&[]).ok().filter(in_force)) {
+                Some(loaded) if self.falls_back() => Ok((loaded, format!("{about}; {difference}"))),
                 Some(loaded) => Ok((loaded, format!("{about}, as it is in force; {difference}"))),
                 None => match files {
                     Ok(loaded) if self.policy.files.is_empty() => {

@@ -23,6 +23,10 @@ pub struct ReloadArgs {
 #[must_use]
 pub fn run(args: &ReloadArgs) -> u8 {
     let told = || -> Result<_, Failure> {
+        args.control.is_there().map_err(|Failure { code, message }| {
+            let message = format!("{message}; a reload goes by SIGHUP too");
+            Failure { code, message }
+        })?;
         let value = args.control.ask(&Method::POST, "/api/v1/reload")?;
         let reloaded = Reloaded::deserialize(&value).map_err(|error| args.control.foreign(&error))?;
         Ok((value, reloaded))

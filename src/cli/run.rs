@@ -87,7 +87,7 @@ pub struct RunArgs {
     /// Names of groups, status and last deeds at these addresses too, for reading
     #[arg(long, env = "OOMWARDEN_LISTEN_API")]
     listen_api: bool,
-    /// Unix socket for `oomwarden status`, `pause` and `resume`, or `none` [default: /run/oomwarden/control.sock]
+    /// Unix socket for `oomwarden status`, `pause`, `resume` and `reload`, or `none` [default: /run/oomwarden/control.sock]
     #[arg(long, value_name = "PATH", env = "OOMWARDEN_CONTROL")]
     control: Option<ControlAddr>,
     /// Journal of judgements as JSON lines; `-` is standard output

@@ -35,10 +35,11 @@ impl ControlArgs {
         self.understood(ask_within(&self.control, method, path, patience))
     }
 
-    fn is_there(&self) -> Result<(), Failure> {
+    /// # Errors
+    /// There is none to be asked.
+    pub(super) fn is_there(&self) -> Result<(), Failure> {
         if self.control.as_os_str() == "none" {
-            let why =
-                "the daemon has no control socket (--control none, or OOMWARDEN_CONTROL=none): give it one; a reload goes by SIGHUP too";
+            let why = "the daemon has no control socket (--control none, or OOMWARDEN_CONTROL=none): give it one";
             return Err(Failure::new(FAILED, why));
         }
         Ok(())

@@ -132,6 +132,12 @@ impl Policy {
     pub fn builtin() -> Result<Loaded, Vec<Diagnostic>> {
         load(&[Source::builtin()])
     }
+
+    /// Whatever it says, no rule acts.
+    pub fn only_observe(&mut self) {
+        self.mode = model::Mode::Observe;
+        self.rules.iter_mut().for_each(|rule| rule.mode = model::Mode::Observe);
+    }
 }
 
 #[cfg(test)]

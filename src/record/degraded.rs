@@ -3,9 +3,11 @@
 //!
 //! Each [`Reason`] has one text at a time. Whoever finds a fault sets it, and clears it when it is mended; that
 //! may happen on any thread. The lock is held for an exchange of pointers only: nothing is allocated, freed or formatted within it.
+//! Whoever tells of them further is woken by a bell when one begins, changes or ends.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
+use nix::sys::eventfd::EventFd;
 use prometheus::{IntGauge, Registry};
 
 use super::counters::int_gauges;
@@ -50,6 +52,7 @@ type Texts = [Option<Arc<str>>; Reason::ALL.len()];
 pub struct Degraded {
     texts: Mutex<Texts>,
     gauges: [IntGauge; Reason::ALL.len()],
+    bell: OnceLock<Arc<EventFd>>,
 }
 
 impl Degraded {
@@ -57,7 +60,15 @@ impl Degraded {
     pub(super) fn new(registry: &Registry) -> prometheus::Result<Degraded> {
         let help = "Whether something keeps the daemon from doing all that it was set up for (1) or not (0).";
         let gauges = int_gauges(registry, "oomwarden_degraded", help, "reason")?;
-        Ok(Degraded { texts: Mutex::default(), gauges: Reason::ALL.map(|reason| gauges.with_label_values(&[reason.word()])) })
+        let gauges = Reason::ALL.map(|reason| gauges.with_label_values(&[reason.word()]));
+        Ok(Degraded { texts: Mutex::default(), gauges, bell: OnceLock::new() })
+    }
+
+    /// `bell` is rung whenever a reason begins or ends, or has another text. It must not block: the
+    /// warden rings it too.
+    pub fn on_changed(&self, bell: Arc<EventFd>) {
+        // Set once, at the start.
+        let _ = self.bell.set(bell);
     }
 
     fn texts(&self) -> MutexGuard<'_, Texts> {
@@ -80,7 +91,12 @@ impl Degraded {
         let before = std::mem::replace(&mut texts[reason as usize], text.clone());
         self.gauges[reason as usize].set(i64::from(text.is_some()));
         drop(texts);
-        before != text
+        let changed = before != text;
+        if changed && let Some(bell) = self.bell.get() {
+            // Full means that it rings already.
+            let _ = bell.write(1);
+        }
+        changed
     }
 
     /// From now on `reason` holds; `text` says in one line what is wrong and what to do. It replaces an earlier text of the same
@@ -141,6 +157,27 @@ mod tests {
         assert!(degraded.clear(Reason::Listen) && !degraded.clear(Reason::Listen));
         assert_eq!(degraded.list(), [(Reason::Policy, "refused".into())]);
         assert!(metrics(&registry).contains(&"oomwarden_degraded{reason=\"listen\"} 0".to_owned()));
+    }
+
+    #[test]
+    fn a_bell_rings_when_something_changes_and_only_then() {
+        use nix::sys::eventfd::EfdFlags;
+        let (degraded, _) = degraded();
+        let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap());
+        degraded.on_changed(Arc::clone(&bell));
+        for (reason, text, changed) in [
+            (Reason::Listen, None, false),
+            (Reason::Listen, Some("taken"), true),
+            (Reason::Listen, Some("taken"), false),
+            (Reason::Listen, Some("taken by another"), true),
+            (Reason::Psi, Some("off"), true),
+            (Reason::Listen, None, true),
+            (Reason::Listen, None, false),
+        ] {
+            let text: Option<Arc<str>> = text.map(Arc::from);
+            assert_eq!(degraded.try_put(reason, text.clone()), Some(changed));
+            assert_eq!(bell.read().ok(), changed.then_some(1), "{reason:?} {text:?}");
+        }
     }
 
     #[test]

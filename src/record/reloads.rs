@@ -45,6 +45,13 @@ impl Reloads {
     /// Asks, and hears what came of it. `None`: too many wait already.
     #[must_use]
     pub fn ask_and_hear(&self) -> Option<oneshot::Receiver<Decided>> {
+        let hearer = self.line_up()?;
+        self.ask();
+        Some(hearer)
+    }
+
+    /// Waits for the end of the next reading that is asked for.
+    fn line_up(&self) -> Option<oneshot::Receiver<Decided>> {
         let (teller, hearer) = oneshot::channel();
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.retain(|teller| !teller.is_closed());
@@ -52,8 +59,6 @@ impl Reloads {
             return None;
         }
         waiting.push(teller);
-        drop(waiting);
-        self.ask();
         Some(hearer)
     }
 
@@ -63,13 +68,16 @@ impl Reloads {
         let _ = self.told.set(bell);
     }
 
-    /// For the reading thread: takes the bell's notice back; whether somebody asked, and who waits to hear.
+    /// For the reading thread: takes the bell's notice back; whether somebody asked, and who waits
+    /// to hear. Who lines up and has not asked yet stays in line for the next time.
     #[must_use]
     pub fn take(&self) -> (bool, Vec<oneshot::Sender<Decided>>) {
         // EAGAIN where nobody rang.
         let _ = self.bell.read();
-        let asked = self.asked.swap(false, Ordering::SeqCst);
-        (asked, std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner)))
+        if !self.asked.swap(false, Ordering::SeqCst) {
+            return (false, Vec::new());
+        }
+        (true, std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// For the reading thread: a policy was read, with this end.
@@ -115,5 +123,19 @@ mod tests {
         }
         assert_eq!(bell.read().ok(), Some(1));
         assert!(!reloads.take().0, "once");
+    }
+
+    /// The reading thread may be woken by something else between the two steps of an asker.
+    #[test]
+    fn who_is_about_to_ask_is_not_forgotten() {
+        let reloads = Reloads::new().unwrap();
+        let mut hearer = reloads.line_up().unwrap();
+        let (asked, waiting) = reloads.take();
+        assert!(!asked && waiting.is_empty());
+        reloads.ask();
+        let (asked, waiting) = reloads.take();
+        assert!(asked && waiting.len() == 1);
+        reloads.tell(waiting, &Ok("hash".into()));
+        assert_eq!(hearer.try_recv(), Ok(Ok("hash".into())));
     }
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
 use super::Desk;
+use crate::policy::model::Mode;
 use crate::policy::parse_any_time;
 use crate::record::board::{Board, LONGEST_PAUSE, Order, Ticket};
 use crate::record::by::By;
@@ -136,9 +137,15 @@ pub(super) async fn reload(desk: &Desk, counters: &Counters, request: Request<In
     let policy = match timeout(READ_PATIENCE, hearer).await {
         Ok(Ok(Ok(policy))) => policy,
         Ok(Ok(Err(why))) => {
-            return Err((StatusCode::UNPROCESSABLE_ENTITY, format!("the new policy is refused, the old one stays in force: {why}\n")));
+            let observes = counters.in_force().get().is_some_and(|policy| policy.mode == Mode::Observe);
+            let observes = if observes { " and only observes" } else { "" };
+            return Err((
+                StatusCode::UNPROCESSABLE_ENTITY,
+                format!("the new policy is refused, the old one stays in force{observes}: {why}\n"),
+            ));
         }
-        Ok(Err(_)) => return Err((StatusCode::SERVICE_UNAVAILABLE, "policies are not read any more: restart the daemon\n".to_owned())),
+        // The thread that reads died meanwhile.
+        Ok(Err(_)) => return Err((StatusCode::SERVICE_UNAVAILABLE, "the reading broke off: ask again, the log says why\n".to_owned())),
         Err(_) => return Err(late("the policy is not read yet")),
     };
     let since = Instant::now();

@@ -32,11 +32,6 @@ impl Late {
         Late { address, why }
     }
 
-    /// The address.
-    pub(super) const fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// Tells that it is missed.
     pub(super) fn tell(&self, degraded: &Degraded, every: Duration) {
         let Late { address, why } = self;

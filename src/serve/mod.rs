@@ -51,7 +51,7 @@ pub use socket::{ControlAddr, ControlSocket};
 
 use crate::record::board::Board;
 use crate::record::counters::Counters;
-use crate::record::degraded::Degraded;
+use crate::record::degraded::{Degraded, Reason};
 use crate::record::origin::Origin;
 use crate::record::pulse::Pulse;
 use crate::record::recent::Recent;
@@ -172,6 +172,8 @@ pub struct Server {
     listeners: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
     late: Option<Late>,
+    /// The address is one that nobody asked for.
+    usual: Option<SocketAddr>,
     control: Option<ControlSocket>,
     desk: Desk,
     api: bool,
@@ -205,12 +207,14 @@ impl Server {
     /// then, and served as soon as it is free.
     #[must_use]
     pub fn bind_or_wait(address: SocketAddr) -> Server {
-        Server::bind(&[ListenAddr::Socket(address)])
-            .unwrap_or_else(|error| Server { late: Some(Late::new(address, &error)), ..Server::nowhere() })
+        let server = Server::bind(&[ListenAddr::Socket(address)])
+            .unwrap_or_else(|error| Server { late: Some(Late::new(address, &error)), ..Server::nowhere() });
+        Server { usual: Some(server.addresses.first().copied().unwrap_or(address)), ..server }
     }
 
     fn nowhere() -> Server {
-        Server { listeners: Vec::new(), addresses: Vec::new(), late: None, control: None, desk: Desk::default(), api: false }
+        let (listeners, addresses) = (Vec::new(), Vec::new());
+        Server { listeners, addresses, late: None, usual: None, control: None, desk: Desk::default(), api: false }
     }
 
     /// Where it listens, with the ports that the kernel chose.
@@ -258,14 +262,14 @@ impl Server {
         let (stop, mut stopped) = oneshot::channel();
         let places = Places {
             addresses: handle.addresses.clone(),
-            late: self.late.as_ref().map(Late::address),
+            usual: self.usual,
             control: self.control.as_ref().map(|control| control.path().to_owned()),
         };
         // What can't be had is found out now.
         let ways = Ways { listeners: self.listeners, late: self.late, control: self.control };
         let mut first = Some(Serving::start(ways, limits).map_err(ServeError::Start)?);
         let work = move |_| {
-            let again = || Serving::again(&places, limits);
+            let again = || Serving::again(&places, limits, &degraded);
             let serving = first.take().map_or_else(again, Ok)?;
             serving.run(&site, &degraded, &mut stopped);
             Ok(())
@@ -279,8 +283,8 @@ impl Server {
 /// Where is served.
 struct Places {
     addresses: Vec<SocketAddr>,
-    /// The usual address, if it could not be had at the start.
-    late: Option<SocketAddr>,
+    /// The address that nobody asked for, if that is it: it need not be had.
+    usual: Option<SocketAddr>,
     control: Option<PathBuf>,
 }
 
@@ -323,14 +327,22 @@ impl Serving {
         Ok(Serving { addresses, late, late_limits: elsewhere, at_control, _control: control, runtime })
     }
 
-    /// After a panic, which closed everything: at the same places as before.
-    fn again(places: &Places, limits: Limits) -> Result<Serving, String> {
+    /// After a panic, which closed everything: at the same places as before. Whoever has taken the
+    /// address that nobody asked for meanwhile keeps the control socket from nobody.
+    fn again(places: &Places, limits: Limits, degraded: &Degraded) -> Result<Serving, String> {
         let listen: Vec<ListenAddr> = places.addresses.iter().copied().map(ListenAddr::Socket).collect();
-        let server = match places.late {
+        let server = match places.usual {
             Some(usual) => Server::bind_or_wait(usual),
             None => Server::bind(&listen).map_err(|error| error.to_string())?,
         };
         let control = places.control.as_deref().map(ControlSocket::bind).transpose().map_err(|error| error.to_string())?;
+        match &server.late {
+            Some(late) => late.tell(degraded, limits.retry),
+            // It may have been awaited when the panic came.
+            None => {
+                degraded.clear(Reason::Listen);
+            }
+        }
         let ways = Ways { listeners: server.listeners, late: server.late, control };
         Serving::start(ways, limits).map_err(|error| error.to_string())
     }
@@ -413,10 +425,10 @@ mod tests {
         // As a panic does: all that it held is dropped.
         drop(first);
         assert!(TcpStream::connect(address).is_err() && !path.exists());
-        let places = Places { addresses: vec![address], late: None, control: Some(path.clone()) };
-        let again = Serving::again(&places, limits).unwrap();
         let (counters, pulse) = (Arc::new(Counters::new().unwrap()), Arc::new(Pulse::new().unwrap()));
         let degraded = Arc::clone(counters.degraded());
+        let places = Places { addresses: vec![address], usual: None, control: Some(path.clone()) };
+        let again = Serving::again(&places, limits, &degraded).unwrap();
         let site = Arc::new(Site::new(counters, pulse, limits, Instant::now(), Desk::default(), false));
         let (stop, mut stopped) = oneshot::channel();
         let serving = std::thread::spawn(move || again.run(&site, &degraded, &mut stopped));
@@ -432,5 +444,45 @@ mod tests {
         stop.send(()).unwrap();
         serving.join().unwrap();
         assert!(!path.exists());
+    }
+
+    /// The address that nobody asked for was had at the start, and somebody took it in the pause
+    /// after a panic.
+    #[test]
+    fn after_a_panic_whoever_has_taken_the_usual_address_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let limits = Limits { retry: Duration::from_millis(20), ..Limits::default() }.sound();
+        let counters = Arc::new(Counters::new().unwrap());
+        let degraded = Arc::clone(counters.degraded());
+        let server = Server::bind_or_wait("127.0.0.1:0".parse().unwrap());
+        let address = server.addresses[0];
+        let places = Places { addresses: server.addresses.clone(), usual: server.usual, control: Some(path.clone()) };
+        drop(server);
+        let taker = TcpListener::bind(address).unwrap();
+        let again = Serving::again(&places, limits, &degraded).unwrap();
+        assert_eq!(degraded.list().iter().map(|(reason, _)| *reason).collect::<Vec<_>>(), [Reason::Listen]);
+        let site = Site::new(counters, Arc::new(Pulse::new().unwrap()), limits, Instant::now(), Desk::default(), false);
+        let (site, its_degraded) = (Arc::new(site), Arc::clone(&degraded));
+        let (stop, mut stopped) = oneshot::channel();
+        let serving = std::thread::spawn(move || again.run(&site, &its_degraded, &mut stopped));
+        let mut answer = String::new();
+        let mut unix = UnixStream::connect(&path).unwrap();
+        unix.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        unix.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        drop(taker);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !degraded.list().is_empty() {
+            assert!(Instant::now() < deadline, "the address is not served");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert!(TcpStream::connect(address).is_ok());
+        stop.send(()).unwrap();
+        serving.join().unwrap();
+        // Free again at the next panic, while it was still awaited.
+        degraded.set(Reason::Listen, "taken");
+        drop(Serving::again(&places, limits, &degraded).unwrap());
+        assert!(degraded.list().is_empty());
     }
 }

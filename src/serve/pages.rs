@@ -9,6 +9,7 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
 
 use super::health::Health;
 use super::status::Status;
@@ -78,7 +79,16 @@ type Answer = Response<Full<Bytes>>;
 const COMPLAINT_EVERY: Duration = Duration::from_secs(60);
 
 fn order_word(path: &str) -> &'static str {
-    if path == PAUSE { "an order to pause deeds" } else { "an order to resume them" }
+    match path {
+        PAUSE => "an order to pause deeds",
+        RESUME => "an order to resume them",
+        _ => "a reload",
+    }
+}
+
+/// What was done as JSON.
+fn json<T: Serialize>(done: Result<T, control::Refusal>) -> Result<serde_json::Result<Vec<u8>>, control::Refusal> {
+    done.map(|done| serde_json::to_vec(&done))
 }
 
 /// Who gave an order: by the name that it had then, which may be gone by now.
@@ -160,8 +170,8 @@ impl Site {
         }
     }
 
-    /// Somebody at an address wants deeds to stop, or to go on. Said once a minute: anybody may
-    /// try.
+    /// Somebody at an address wants deeds to stop, or to go on, or a reload. Said once a minute:
+    /// anybody may try.
     fn complain_of(&self, peer: Peer, path: &str) {
         let mut last = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() >= COMPLAINT_EVERY) {
@@ -172,11 +182,16 @@ impl Site {
 
     async fn order(&self, peer: Peer, request: Request<Incoming>) -> Answer {
         let (by, what) = (peer.by(), order_word(request.uri().path()));
-        let json = |done: Result<_, control::Refusal>| done.map(|done| serde_json::to_vec(&done));
         let done = match request.uri().path() {
             PAUSE => json(control::pause(&self.desk, &self.turn, by, request).await),
             RESUME => json(control::resume(&self.desk, &self.turn, by, request).await),
-            _ => control::reload(&self.desk, &self.counters, request).await.map(|done| serde_json::to_vec(&done)),
+            _ => {
+                let done = control::reload(&self.desk, &self.counters, request).await;
+                if let Ok(done) = &done {
+                    tracing::info!("reloaded by {}: policy {} is in force", Named(by, peer), done.policy);
+                }
+                json(done)
+            }
         };
         if let Err((status, why)) = &done {
             // Whoever may connect is trusted with the switch, so this is no flood.

@@ -1,7 +1,8 @@
 //! What the service manager is told while the daemon runs: `STATUS=`, one line for people, which `systemctl status` shows.
 //!
-//! A thread of its own, since systemd may be slow to take it. It sleeps until a bell is rung (the warden has shown how it stands, a deed is done,
-//! a policy was read), and tells only what has changed, and not more often than every [`REST`].
+//! A thread of its own, since systemd may be slow to take it. It sleeps until a bell is rung (the
+//! warden has shown how it stands, a deed is done, a policy was read, a fault came or went), and
+//! tells only what has changed, and not more often than every [`REST`].
 
 use std::fmt::Write as _;
 use std::io;
@@ -19,6 +20,7 @@ use crate::policy::model::Mode;
 use crate::preview::text::many;
 use crate::record::counters::Counters;
 use crate::record::degraded::Reason;
+use crate::record::origin::Source;
 use crate::state::time_text;
 use crate::threads;
 
@@ -52,6 +54,7 @@ pub fn start_telling(desk: Desk, counters: Arc<Counters>, rest: Duration, mut te
     if let Some(reloads) = &desk.reloads {
         reloads.on_decided(Arc::clone(&bell));
     }
+    counters.degraded().on_changed(Arc::clone(&bell));
     threads::watched("supervisor", 128 * 1024, move |_| work(&desk, &counters, &bell, rest, &mut tell))?;
     Ok(())
 }
@@ -94,9 +97,33 @@ impl Until {
     }
 }
 
-/// Reasons, without that of the policy, which is told in words.
-fn degraded(counters: &Counters) -> Vec<&'static str> {
-    counters.degraded().list().iter().map(|(reason, _)| *reason).filter(|reason| *reason != Reason::Policy).map(Reason::word).collect()
+/// What is in force in the place of a policy that can't be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Instead {
+    /// The one before it, of this run.
+    Older,
+    /// The last good one of a former run.
+    LastGood,
+    /// The built-in one, which only observes.
+    BuiltIn,
+}
+
+impl Instead {
+    fn of(desk: &Desk, mode: Mode) -> Instead {
+        match &desk.origin {
+            Some(origin) if origin.source() == Source::LastGood => Instead::LastGood,
+            Some(origin) if origin.source() == Source::BuiltIn && !origin.files.is_empty() && mode == Mode::Observe => Instead::BuiltIn,
+            _ => Instead::Older,
+        }
+    }
+
+    const fn words(self) -> &'static str {
+        match self {
+            Instead::Older => "the last policy is REFUSED, an older one is in force",
+            Instead::LastGood => "the policy CAN'T BE USED, the last good one is in force",
+            Instead::BuiltIn => "the policy CAN'T BE USED, the built-in one only observes: nobody is killed",
+        }
+    }
 }
 
 /// What is told.
@@ -110,8 +137,8 @@ struct Facts {
     paused_until: Option<Until>,
     degraded: Vec<&'static str>,
     breakers: usize,
-    /// The policy that was offered last was refused.
-    refused: bool,
+    /// The policy that was offered last can't be used.
+    refused: Option<Instead>,
     deed: Option<Arc<str>>,
 }
 
@@ -124,6 +151,9 @@ impl Facts {
         if standing.groups == 0 {
             return None;
         }
+        let reasons: Vec<Reason> = counters.degraded().list().iter().map(|(reason, _)| *reason).collect();
+        // That of the policy is told in words.
+        let degraded = reasons.iter().filter(|reason| **reason != Reason::Policy).map(|reason| reason.word()).collect();
         Some(Facts {
             mode: policy.mode,
             hash: Arc::clone(&policy.hash),
@@ -131,9 +161,9 @@ impl Facts {
             groups: standing.groups,
             armed: standing.armed,
             paused_until: standing.paused_until.map(|until| Until::of(until, before)),
-            degraded: degraded(counters),
+            degraded,
             breakers: standing.breakers_open,
-            refused: !counters.is_last_policy_in_force(),
+            refused: reasons.contains(&Reason::Policy).then(|| Instead::of(desk, policy.mode)),
             deed: desk.recent.as_ref().and_then(|recent| recent.deed()),
         })
     }
@@ -145,8 +175,8 @@ impl Facts {
         if let Some(until) = self.paused_until {
             let _ = write!(text, "PAUSED until {}; ", time_text(until.wall));
         }
-        if self.refused {
-            text.push_str("the last policy is REFUSED, an older one is in force; ");
+        if let Some(instead) = self.refused {
+            let _ = write!(text, "{}; ", instead.words());
         }
         if !self.degraded.is_empty() {
             let _ = write!(text, "degraded: {}; ", self.degraded.join(", "));
@@ -179,7 +209,7 @@ mod tests {
             paused_until: None,
             degraded: Vec::new(),
             breakers: 0,
-            refused: false,
+            refused: None,
             deed: None,
         };
         assert_eq!(facts.text(), "enforcing, policy abc (1 rule), 3 groups, 1 PSI trigger armed");
@@ -190,7 +220,7 @@ mod tests {
             paused_until: Some(Until { at: Instant::now(), wall: SystemTime::UNIX_EPOCH }),
             degraded: vec!["psi", "listen"],
             breakers: 2,
-            refused: true,
+            refused: Some(Instead::Older),
             deed: Some("killed /t/a by rule x at 1970-01-01T00:00:00Z".into()),
             ..facts
         };
@@ -199,5 +229,39 @@ mod tests {
             "PAUSED until 1970-01-01T00:00:00Z; the last policy is REFUSED, an older one is in force; degraded: psi, listen; 2 breakers open; \
              observing only, policy abc (2 rules), 3 groups, 2 PSI triggers armed; last killed /t/a by rule x at 1970-01-01T00:00:00Z"
         );
+    }
+
+    /// What is told of a policy that can't be used goes by what is in force instead.
+    #[test]
+    fn in_place_of_a_policy_that_can_not_be_used() {
+        use crate::policy::model::Policy;
+        use crate::record::board::Board;
+        use crate::record::origin::Origin;
+
+        let board = Arc::new(Board::new(Arc::new(EventFd::new().unwrap())));
+        board.show(|standing| standing.groups = 1);
+        let counters = Counters::new().unwrap();
+        let mut policy = Policy::builtin().unwrap().policy;
+        let mut told = |mode: Mode, source: Source, refused: bool| {
+            policy.mode = mode;
+            let policy = Arc::new(policy.clone());
+            counters.in_force().set(&policy);
+            match refused {
+                true => counters.policy_fell_back(SystemTime::now(), "not there".to_owned()),
+                false => counters.policy_started(SystemTime::now()),
+            }
+            let origin = Origin::new(&["/etc/policy.yaml".into()], "/run/kept".into(), false, source);
+            let desk = Desk { board: Some(Arc::clone(&board)), origin: Some(Arc::new(origin)), ..Desk::default() };
+            Facts::look(&desk, &counters, None).unwrap().text()
+        };
+        let built_in = told(Mode::Observe, Source::BuiltIn, true);
+        let start = "the policy CAN'T BE USED, the built-in one only observes: nobody is killed; observing only, policy ";
+        assert!(built_in.starts_with(start), "{built_in}");
+        let last_good = told(Mode::Enforce, Source::LastGood, true);
+        assert!(last_good.starts_with("the policy CAN'T BE USED, the last good one is in force; enforcing, policy "), "{last_good}");
+        let older = told(Mode::Enforce, Source::Files, true);
+        assert!(older.starts_with("the last policy is REFUSED, an older one is in force; enforcing, policy "), "{older}");
+        let sound = told(Mode::Enforce, Source::Files, false);
+        assert!(sound.starts_with("enforcing, policy "), "{sound}");
     }
 }

@@ -212,7 +212,7 @@ impl Reloader {
             Err(message) => {
                 let observes = if self.current.mode == Mode::Observe { " and only observes" } else { "" };
                 self.counters.policy_refused(format!("{}; {} stays in force{observes}", gist(&message), self.current.hash));
-                tracing::error!("the new policy is refused, {} stays in force:\n{message}", self.current.hash);
+                tracing::error!("the new policy is refused, {} stays in force{observes}:\n{message}", self.current.hash);
                 Err(message)
             }
         }
