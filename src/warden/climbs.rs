@@ -174,6 +174,11 @@ impl Climb {
         self.begun && self.ladder.is_killing()
     }
 
+    /// How many processes SIGKILL is for, or was: those that were there when it was handed over.
+    fn to_be_killed(&self) -> Option<u32> {
+        if self.one { Some(1) } else { self.at_kill.or(self.processes) }
+    }
+
     /// Time since the notice: the ladder's clock.
     fn since(&self, now: Duration) -> Duration {
         now.saturating_sub(self.arrived)
@@ -618,10 +623,11 @@ impl Climbs {
         }
         job.ladder = self.attempt_key(place, climb);
         job.deed = deed;
-        // A second try after one that was only slow counts nobody twice.
-        let again = deed == Deed::KillProcesses && !climb.ladder.was_refused();
+        // The second try counts nobody twice: neither after one that was only slow, nor after one
+        // that was refused and reached somebody all the same.
+        let again = deed == Deed::KillProcesses && (!climb.ladder.was_refused() || climb.first_kill.sent().is_some());
         job.marked = climb.policy.oomd_xattrs && deed.is_kill() && !again;
-        job.processes = if climb.one { Some(1) } else { climb.processes.map(u64::from) };
+        job.processes = climb.to_be_killed().map(u64::from);
         job.hold = senses.signal.device().cloned().zip(climb.hold);
         job.targets.push(Arc::clone(&climb.victim));
         if let Some(top) = senses.tree.slot_of(climb.victim.id) {
@@ -848,7 +854,7 @@ impl Climbs {
             let were_there = if climb.one { Some(1) } else { climb.processes };
             match outcome {
                 Outcome::Killed => {
-                    record.processes_killed = if climb.one { Some(1) } else { climb.at_kill.or(climb.processes) };
+                    record.processes_killed = climb.to_be_killed();
                     record.processes_ended = were_there.zip(record.processes_killed).map(|(before, killed)| before.saturating_sub(killed));
                 }
                 Outcome::Ended => (record.processes_killed, record.processes_ended) = (Some(0), were_there),
