@@ -556,6 +556,45 @@ fn who_left_before_the_kill_is_not_counted_as_killed() {
     let line = &outcomes(&machine, "killed")[0];
     assert_eq!((key(line, "processes_killed"), key(line, "processes_ended")), (1.into(), 2.into()), "{line}");
     assert_eq!(count(&machine, r#"oomwarden_killed_processes_total{rule="tenant"}"#), Some(1));
+    if has_attributes(root) {
+        wait("systemd is told the same number", || attribute(root, "t/a", "user.oomd_kill").as_deref() == Some("1"));
+    }
+    machine.stop();
+}
+
+fn has_attributes(root: &Path) -> bool {
+    let set = rustix::fs::setxattr(root, "user.test", b"", rustix::fs::XattrFlags::empty());
+    set.inspect_err(|errno| println!("no user attributes in {}: {errno}", root.display())).is_ok()
+}
+
+fn attribute(root: &Path, group: &str, name: &str) -> Option<String> {
+    let mut text = [0; 64];
+    let length = rustix::fs::getxattr(root.join(group), name, &mut text[..]).ok()?;
+    Some(String::from_utf8_lossy(&text[..length]).into_owned())
+}
+
+/// cgroup.kill is refused, SIGKILL one by one reaches them, and the second try reaches them again:
+/// systemd is told of each process once.
+#[test]
+fn a_kill_that_was_refused_and_reached_them_all_the_same_is_counted_once() {
+    let dir = tenants(&[("t/a", 3_000_000)]);
+    let root = dir.path();
+    fs::remove_file(root.join("t/a/cgroup.kill")).unwrap();
+    fs::create_dir(root.join("t/a/cgroup.kill")).unwrap();
+    let _stubborn = Stubborn::in_group(root, "t/a", 3);
+    let machine = Machine::start(root, &TENANT.replace("      - term: {wait: 600s}\n", ""), || {});
+    event(root, "t/a", "max", 1);
+    // The group is never empty here, so that the second try takes place.
+    wait("the end of the ladder", || outcomes(&machine, "failed").len() == 1);
+    let line = &outcomes(&machine, "failed")[0];
+    for rung in [r#"{"name":"kill","outcome":"EISDIR""#, r#"{"name":"kill","outcome":"done""#, r#"{"name":"verify","outcome":"deadline""#] {
+        assert!(line.contains(rung), "{rung}: {line}");
+    }
+    if has_attributes(root) {
+        wait("the marks", || attribute(root, "t/a", "user.oomd_kill").is_some());
+        assert_eq!(attribute(root, "t/a", "user.oomd_ooms").as_deref(), Some("1"));
+        assert_eq!(attribute(root, "t/a", "user.oomd_kill").as_deref(), Some("3"));
+    }
     machine.stop();
 }
 

@@ -38,7 +38,8 @@ pub struct Job {
     pub targets: Vec<Arc<Group>>,
     /// The victim gets the marks that systemd reads.
     pub marked: bool,
-    /// How many processes stood in the victim when that was last counted.
+    /// How many processes stood in the victim when that was last counted: the record's number, and
+    /// that of the mark.
     pub processes: Option<u64>,
     /// How it went.
     pub done: Done,
@@ -190,24 +191,29 @@ fn work(shared: &Shared, listeners: Option<Arc<Listeners>>, marks: &Marks) {
         let mut hold = job.hold.take();
         let first_kill = job.first_kill.take();
         let mut marked = job.targets.first().filter(|_| job.marked);
-        if let (Some(victim), Some(patience)) = (marked, patience(job.deed, hold.is_some())) {
+        // Of a unit that has ended by itself systemd must not say that it was killed.
+        if let (Some(victim), Some(patience)) = (marked, patience(job.deed, hold.is_some()))
+            && !workshop.is_empty(victim)
+        {
             marks.attempt(victim, patience);
         }
         let mut dying = |dying| {
             if let (Dying::Somebody, Some(first_kill)) = (dying, &first_kill) {
                 first_kill.sent();
             }
+            let counted = job.processes.filter(|_| dying == Dying::Somebody);
             if let Some((device, seq)) = hold.take() {
                 // Over by now: nobody waits for the answer any more.
                 let _ = device.ack(seq);
             }
-            if let Some(processes) = job.processes
+            if let Some(processes) = counted
                 && let Some(victim) = marked.take()
             {
                 marks.killed(victim, processes);
             }
         };
         job.done = workshop.perform(job.deed, &job.targets, &mut job.pidfd, &mut dying);
+        // Nobody counted them before. Of a kill that reached nobody nothing is raised.
         if let Some(victim) = marked.filter(|_| job.deed.is_kill()) {
             marks.killed(victim, job.done.processes.into());
         }

@@ -276,7 +276,8 @@ impl Workshop {
         done
     }
 
-    fn is_empty(&mut self, group: &Group) -> bool {
+    /// Whether nobody is in the group any more, nor below it; no, if that can't be told.
+    pub fn is_empty(&mut self, group: &Group) -> bool {
         match group.read(File::GroupEvents, &mut self.buffer, parse::populated) {
             Ok(populated) => populated.flatten() == Some(false),
             Err(error) => error.is_gone(),

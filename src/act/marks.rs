@@ -11,6 +11,8 @@
 //! waits for memory, and allocates in the kernel. A kill must not wait for either: attributes are
 //! set by a thread of their own, and an actor waits for it a few milliseconds at the most.
 
+mod complaints;
+
 use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::io;
@@ -21,6 +23,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
 use rustix::io::Errno;
 
+use complaints::Complaints;
+
 use crate::cgroup::group::Group;
 use crate::threads;
 
@@ -28,7 +32,7 @@ use crate::threads;
 const ATTEMPTS: &CStr = c"user.oomd_ooms";
 /// Processes killed in it.
 const KILLED: &CStr = c"user.oomd_kill";
-/// Marks that may wait at a time; what does not fit is left out.
+/// Marks that may wait at a time; what does not fit is left out, and said.
 const MOST_WAITING: usize = 64;
 /// How long a kill waits for the mark of its attempt.
 pub const PATIENCE: Duration = Duration::from_millis(5);
@@ -52,6 +56,8 @@ struct Queue {
     done: u64,
     /// When the thread began with the mark that it is at.
     busy_since: Option<Instant>,
+    /// Marks that found no room, and are not said yet.
+    left_out: u64,
 }
 
 #[derive(Debug)]
@@ -70,13 +76,19 @@ fn lock(shared: &Shared) -> MutexGuard<'_, Queue> {
     shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Queue {
+    fn new() -> Queue {
+        Queue { waiting: VecDeque::with_capacity(MOST_WAITING), given: 0, done: 0, busy_since: None, left_out: 0 }
+    }
+}
+
 impl Marks {
     /// Starts the thread.
     ///
     /// # Errors
     /// When it can't be started.
     pub fn start() -> io::Result<Marks> {
-        let queue = Queue { waiting: VecDeque::with_capacity(MOST_WAITING), given: 0, done: 0, busy_since: None };
+        let queue = Queue::new();
         let shared = Arc::new(Shared { queue: Mutex::new(queue), more: Condvar::new(), done: Condvar::new() });
         let marks = Marks(Arc::clone(&shared));
         threads::watched("marks", 128 * 1024, move |_| work(&shared))?;
@@ -106,6 +118,7 @@ impl Marks {
     fn raise(&self, group: &Arc<Group>, name: &'static CStr, by: u64) -> Option<u64> {
         let mut queue = lock(&self.0);
         if queue.waiting.len() == MOST_WAITING {
+            queue.left_out += 1;
             return None;
         }
         queue.given += 1;
@@ -120,7 +133,7 @@ impl Marks {
 fn work(shared: &Shared) -> ! {
     // Without the right it is done all the same.
     let _ = crate::sys::run_before_others();
-    let mut told = false;
+    let mut complaints = Complaints::default();
     loop {
         let mut queue = lock(shared);
         let mark = loop {
@@ -134,22 +147,15 @@ fn work(shared: &Shared) -> ! {
         let result = raise(&mark.group, mark.name, mark.by);
         let mut queue = lock(shared);
         (queue.done, queue.busy_since) = (mark.number, None);
+        let left_out = std::mem::take(&mut queue.left_out);
         drop(queue);
         shared.done.notify_all();
         match result {
             // The victim is gone already, or was removed.
             Ok(()) | Err(Errno::NOENT | Errno::NODEV) => {}
-            Err(_) if told => {}
-            Err(errno) => {
-                told = true;
-                tracing::info!(
-                    "{}: {} is not set: {errno}: systemd does not learn there that a unit was killed for its memory; `systemd: {{oomd_xattrs: \
-                     false}}` in the policy leaves it alone",
-                    mark.group.path,
-                    mark.name.to_string_lossy()
-                );
-            }
+            Err(errno) => complaints.refused(&mark.group.path, mark.name, errno, Instant::now()),
         }
+        complaints.left_out(left_out, Instant::now());
     }
 }
 

@@ -8,6 +8,8 @@
 //! - [`again`]: the look at the victim before each rung.
 
 mod again;
+#[cfg(test)]
+mod tests;
 mod way;
 
 use std::io;
@@ -35,7 +37,7 @@ use crate::act::first_kill::FirstKill;
 use crate::act::ladder::{End, Ladder, Next, Sent};
 use crate::act::rung::RungOutcome;
 use crate::cgroup::GroupId;
-use crate::cgroup::group::{File, Group};
+use crate::cgroup::group::{File, Group, ReadBuf};
 use crate::cgroup::parse;
 use crate::cgroup::path::GroupPath;
 use crate::decide::history::{DeedEnd, History, Subject, freed_little};
@@ -172,6 +174,11 @@ impl Climb {
     /// Whether SIGKILL was sent, or is about to be by an actor. A kill that waits for a closer look was not.
     fn is_killing(&self) -> bool {
         self.begun && self.ladder.is_killing()
+    }
+
+    /// How many processes SIGKILL is for, or was: those that were there when it was handed over.
+    fn to_be_killed(&self) -> Option<u32> {
+        if self.one { Some(1) } else { self.at_kill.or(self.processes) }
     }
 
     /// Time since the notice: the ladder's clock.
@@ -625,10 +632,11 @@ impl Climbs {
         }
         job.ladder = self.attempt_key(place, climb);
         job.deed = deed;
-        // A second try after one that was only slow counts nobody twice.
-        let again = deed == Deed::KillProcesses && !climb.ladder.was_refused();
+        // The second try counts nobody twice: neither after one that was only slow, nor after one
+        // that was refused and reached somebody all the same.
+        let again = deed == Deed::KillProcesses && (!climb.ladder.was_refused() || climb.first_kill.sent().is_some());
         job.marked = climb.policy.oomd_xattrs && deed.is_kill() && !again;
-        job.processes = if climb.one { Some(1) } else { climb.processes.map(u64::from) };
+        job.processes = climb.to_be_killed().map(u64::from);
         job.hold = senses.signal.device().cloned().zip(climb.hold);
         job.targets.push(Arc::clone(&climb.victim));
         if let Some(top) = senses.tree.slot_of(climb.victim.id) {
@@ -807,8 +815,7 @@ impl Climbs {
         climb.note_first_kill(with.clock);
         self.actors.recall(u32::try_from(place).unwrap_or(u32::MAX));
         self.unwatch(&climb, with.poller);
-        let left = usage_left(&climb.victim, with.senses);
-        let freed = climb.usage.zip(left).map(|(before, left)| before.saturating_sub(left));
+        let freed = freed(&climb, &mut with.senses.buffer);
         let cooldown = climb.rule().map_or(Duration::ZERO, |rule| rule.cooldown);
         let lingers = outcome == Outcome::Failed && self.lingering.iter().any(|(group, _)| *group == climb.victim.id);
         let end = match outcome {
@@ -855,7 +862,7 @@ impl Climbs {
             let were_there = if climb.one { Some(1) } else { climb.processes };
             match outcome {
                 Outcome::Killed => {
-                    record.processes_killed = if climb.one { Some(1) } else { climb.at_kill.or(climb.processes) };
+                    record.processes_killed = climb.to_be_killed();
                     record.processes_ended = were_there.zip(record.processes_killed).map(|(before, killed)| before.saturating_sub(killed));
                 }
                 Outcome::Ended => (record.processes_killed, record.processes_ended) = (Some(0), were_there),
@@ -894,14 +901,17 @@ impl Climbs {
     }
 
     /// The daemon is to stop: ladders that have not sent SIGKILL end here, with `all` the others too.
-    pub fn interrupt(&mut self, all: bool, now: Duration, records: &Records) {
+    /// Whether SIGKILL went out is known, even if the actor has not reported.
+    pub fn interrupt(&mut self, all: bool, clock: &Clock, buffer: &mut ReadBuf, records: &Records) {
         for place in 0..CLIMBS {
             if self.places[place].as_ref().is_some_and(|climb| all || !climb.is_killing())
                 && let Some(mut climb) = self.places[place].take()
             {
-                let since = climb.since(now);
-                climb.ladder.interrupted(since, &mut climb.rungs);
-                self.submit(climb, Outcome::Failed, None, now, records);
+                let now = clock.now();
+                climb.note_first_kill(clock);
+                climb.ladder.interrupted(climb.since(now), &mut climb.rungs);
+                let freed = freed(&climb, buffer);
+                self.submit(climb, Outcome::Failed, freed, now, records);
             }
         }
     }
@@ -927,13 +937,18 @@ fn told_so_far(climb: &Climb, records: &Records) -> Option<Box<JudgementRecord>>
     Some(copy)
 }
 
+/// How much less than at the verdict the victim holds.
+fn freed(climb: &Climb, buffer: &mut ReadBuf) -> Option<u64> {
+    climb.usage.zip(usage_left(&climb.victim, buffer)).map(|(before, left)| before.saturating_sub(left))
+}
+
 /// anon + swap that is left in a group; nothing in one that is gone.
-fn usage_left(group: &Group, senses: &mut Senses) -> Option<u64> {
-    let Ok(Some(stat)) = group.read(File::Stat, &mut senses.buffer, parse::stat) else {
+fn usage_left(group: &Group, buffer: &mut ReadBuf) -> Option<u64> {
+    let Ok(Some(stat)) = group.read(File::Stat, buffer, parse::stat) else {
         // The memory controller may have been switched off: only the group's own files tell that it is gone.
-        let removed = group.read(File::GroupEvents, &mut senses.buffer, parse::populated).is_err_and(|error| error.is_gone());
+        let removed = group.read(File::GroupEvents, buffer, parse::populated).is_err_and(|error| error.is_gone());
         return removed.then_some(0);
     };
-    let swap = group.read(File::SwapCurrent, &mut senses.buffer, parse::value).ok()?;
+    let swap = group.read(File::SwapCurrent, buffer, parse::value).ok()?;
     Some(stat.anon?.saturating_add(swap.unwrap_or(0)))
 }

@@ -744,7 +744,7 @@ impl Warden {
         let Some(since) = self.stopping else { return false };
         let now = self.clock.now();
         let late = now.saturating_sub(since) >= STOP_GRACE;
-        self.climbs.interrupt(late, now, &self.records);
+        self.climbs.interrupt(late, &self.clock, &mut self.senses.buffer, &self.records);
         self.senses.signal.retire();
         self.climbs.is_idle() && (late || self.senses.signal.is_settled())
     }

@@ -36,8 +36,12 @@ pub struct Finder {
     seen: u64,
     /// Groups that came since we were known to be outside and whose processes could not be read: each might be ours.
     doubtful: Vec<GroupId>,
-    /// The group of our hooks, if our own is the daemon's half of a divided one ([`crate::act::hooks::place`]).
-    hooks: Option<GroupPath>,
+    /// Where the group of our hooks stands if our own is the daemon's half of a divided one
+    /// ([`crate::act::hooks::place`]).
+    beside: Option<GroupPath>,
+    /// The group that was found there last, and whether it bears our hooks' mark, if that could be
+    /// told: its name proves nothing.
+    hooks: Option<(GroupId, Option<bool>)>,
 }
 
 /// Room for doubtful groups before the first [`Finder::reserve`].
@@ -69,6 +73,7 @@ impl Finder {
             own: Own::Unknown,
             seen: 0,
             doubtful: Vec::with_capacity(DOUBTFUL),
+            beside: None,
             hooks: None,
         })
     }
@@ -87,7 +92,23 @@ impl Finder {
     /// The group in which our hooks run beside us, as it was when [`Finder::find`] was asked last: it and all below it are ours too.
     #[must_use]
     pub fn hooks(&self, tree: &Tree) -> Option<Slot> {
-        self.hooks.as_ref().and_then(|path| tree.slot_at(path))
+        self.hooks.filter(|(_, marked)| *marked != Some(false)).and_then(|(id, _)| tree.slot_of(id))
+    }
+
+    /// Looks at the group beside ours until it bears the mark of our hooks: a reload that brings the
+    /// first hook may divide the group without moving us, and a group is marked a moment after it was
+    /// made. One that could not be looked at yet may be ours.
+    fn look_beside(&mut self, tree: &Tree, may_open: bool) {
+        let node = self.beside.as_ref().and_then(|path| tree.slot_at(path)).and_then(|slot| tree.get(slot));
+        let Some(node) = node else {
+            self.hooks = None;
+            return;
+        };
+        let known = self.hooks.filter(|(id, _)| *id == node.group.id).and_then(|(_, marked)| marked);
+        if known != Some(true) {
+            let found = if may_open { place::is_for_hooks(&node.group) } else { None };
+            self.hooks = Some((node.group.id, found.or(known)));
+        }
     }
 
     /// Whether the last answer still holds for an unchanged path: inside, as long as that group is there; outside, as long as no group has
@@ -141,7 +162,7 @@ impl Finder {
             Ok(_) => {
                 let named = parse::own_group(&self.last).map(GroupPath::from_bytes);
                 self.own = look(tree, named.as_ref(), self.pid, buffer);
-                self.hooks = hooks_beside(tree, self.own);
+                self.beside = hooks_beside(tree, self.own);
                 self.seen = tree.arrivals();
                 self.doubtful.clear();
                 // Not found is looked for again at the next judgement.
@@ -152,11 +173,12 @@ impl Finder {
             // What was known stays so for the next time.
             Err(_) => return Own::Unknown,
         }
+        self.look_beside(tree, buffer.may_open());
         self.own
     }
 }
 
-/// The hooks' group beside the daemon's.
+/// Where the hooks' group would stand beside the daemon's.
 fn hooks_beside(tree: &Tree, own: Own) -> Option<GroupPath> {
     let Own::Inside(id) = own else { return None };
     let path = &tree.get(tree.slot_of(id)?)?.group.path;

@@ -23,7 +23,7 @@ fn bench() -> Option<Bench> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("g");
     fs::create_dir(&path).unwrap();
-    for (file, text) in [("cgroup.procs", ""), ("cgroup.events", "populated 0\n"), ("cgroup.kill", "")] {
+    for (file, text) in [("cgroup.procs", ""), ("cgroup.events", "populated 1\n"), ("cgroup.kill", "")] {
         fs::write(path.join(file), text).unwrap();
     }
     if let Err(errno) = setxattr(&path, "user.test", b"", XattrFlags::empty()) {
@@ -81,19 +81,25 @@ fn systemd_learns_of_attempts_and_processes_by_deeds_that_kill_and_by_no_others(
     let Some(mut bench) = bench() else { return };
     let mut child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
     let pid = i32::try_from(child.id()).unwrap();
-    fs::write(bench.path.join("cgroup.procs"), format!("{pid}\n")).unwrap();
-    for (deed, marked, processes, expected) in [
-        (Deed::KillGroup { signals_first: false }, true, Some(7), [Some("1"), Some("7")]),
-        (Deed::KillGroup { signals_first: false }, false, Some(7), [None, None]),
-        (Deed::Warn(None), false, Some(7), [None, None]),
+    for (deed, populated, marked, processes, expected) in [
+        (Deed::KillGroup { signals_first: false }, true, true, Some(7), [Some("1"), Some("7")]),
+        (Deed::KillGroup { signals_first: false }, true, false, Some(7), [None, None]),
+        (Deed::Warn(None), true, false, Some(7), [None, None]),
         // Nobody counted before: those that were signalled count, of which there are none by
         // cgroup.kill.
-        (Deed::KillGroup { signals_first: false }, true, None, [Some("1"), None]),
+        (Deed::KillGroup { signals_first: false }, true, true, None, [Some("1"), None]),
+        // It has left by itself: nobody tried to kill it, and nobody was killed.
+        (Deed::KillGroup { signals_first: false }, false, true, Some(7), [None, None]),
+        (Deed::KillGroup { signals_first: true }, false, true, Some(7), [None, None]),
         // One process is no attempt at the group.
-        (Deed::KillOne(pid), true, Some(1), [None, Some("1")]),
+        (Deed::KillOne(pid), true, true, Some(1), [None, Some("1")]),
     ] {
+        fs::write(bench.path.join("cgroup.events"), format!("populated {}\n", u8::from(populated))).unwrap();
+        // Those that are sent SIGKILL one by one come last; before, nobody is there to be signalled.
+        let listed = if matches!(deed, Deed::KillOne(_)) { format!("{pid}\n") } else { String::new() };
+        fs::write(bench.path.join("cgroup.procs"), listed).unwrap();
         let found = bench.attributes(deed, marked, processes, expected);
-        assert_eq!(found.each_ref().map(Option::as_deref), expected, "{deed:?}, marked: {marked}");
+        assert_eq!(found.each_ref().map(Option::as_deref), expected, "{deed:?}, populated: {populated}, marked: {marked}");
     }
     assert!(!child.wait().unwrap().success());
     assert_eq!(fs::read(bench.path.join("cgroup.kill")).unwrap(), b"1");

@@ -11,15 +11,21 @@
 //! ```
 //!
 //! Only a group that is marked as delegated (xattr `user.delegate`, systemd's CGROUP_DELEGATION) and holds nobody else is divided: any
-//! other belongs to who made it. Opens and writes files of groups, which may block.
+//! other belongs to who made it. The xattr `user.oomwarden_hooks` on `hooks` says that oomwarden
+//! made the group or took it over empty, also in a former run: no process of a group without it is
+//! ended as a hook's, or spared as one. Opens and writes files of groups, which may block.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{XattrFlags, fgetxattr, getxattr, setxattr};
+use rustix::io::Errno;
+
+use crate::cgroup::group::Group;
 use crate::cgroup::parse;
 
 /// The daemon's group below the base.
@@ -28,8 +34,12 @@ pub const DAEMON: &str = "daemon";
 pub const HOOKS: &str = "hooks";
 /// systemd's own, for ExecReload= and the like in a delegated unit.
 const CONTROL: &str = ".control";
-/// The mark of a delegated group, and its value.
-const DELEGATED: &str = "user.delegate";
+/// The mark of a delegated group.
+const DELEGATED: &CStr = c"user.delegate";
+/// The mark of the hooks' group.
+const OURS: &CStr = c"user.oomwarden_hooks";
+/// The value of both.
+const YES: &[u8] = b"1";
 /// What hooks leave of a limit to the daemon, at most half of it.
 const KEPT_BYTES: u64 = 64 << 20;
 
@@ -73,7 +83,7 @@ impl Place {
     fn examine(&self) -> Result<(), String> {
         let base = self.base.display();
         if !is_delegated(&self.base) {
-            return Err(format!("{base} is not delegated to oomwarden (systemd: Delegate=memory; elsewhere the xattr {DELEGATED}=1)"));
+            return Err(format!("{base} is not delegated to oomwarden (systemd: Delegate=memory; elsewhere the xattr user.delegate=1)"));
         }
         let read = |file: &str| fs::read_to_string(self.base.join(file)).map_err(|error| format!("{base}/{file}: {error}"));
         if !read("cgroup.controllers")?.split_whitespace().any(|controller| controller == "memory") {
@@ -91,6 +101,17 @@ impl Place {
                 return Err(format!("{base}/{procs} has other processes than oomwarden"));
             }
         }
+        if !is_marked(&self.hooks(), OURS) {
+            // Of the group and all below it.
+            let populated = match fs::read_to_string(self.hooks().join("cgroup.events")) {
+                Ok(text) => !text.contains("populated 0"),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) => return Err(format!("{base}/{HOOKS}/cgroup.events: {error}")),
+            };
+            if populated {
+                return Err(format!("{base}/{HOOKS} has processes of somebody else: end or move them, and start oomwarden anew"));
+            }
+        }
         let entries = fs::read_dir(&self.base).map_err(|error| format!("{base}: {error}"))?;
         let foreign = entries
             .flatten()
@@ -100,12 +121,15 @@ impl Place {
     }
 
     fn divide(&self) -> Result<(), (PathBuf, io::Error)> {
-        for part in [DAEMON, HOOKS] {
-            let path = self.base.join(part);
-            match fs::create_dir(&path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err((path, error)),
-                _ => {}
+        make(&self.base.join(DAEMON))?;
+        let hooks = self.hooks();
+        let made = make(&hooks)?;
+        if let Err(errno) = setxattr(&hooks, OURS, YES, XattrFlags::empty()) {
+            if made {
+                // Without the mark nobody else will.
+                let _ = fs::remove_dir(&hooks);
             }
+            return Err((hooks, errno.into()));
         }
         let write = |file: &str, value: &str| {
             let path = self.base.join(file);
@@ -136,17 +160,29 @@ impl Place {
     /// Puts everything back, as far as possible: whoever starts oomwarden in this group again must be able to enter it. The helper must be
     /// gone.
     pub fn undo(&self) {
+        let ours = is_marked(&self.hooks(), OURS);
         self.clear();
         let is_empty = || fs::read_to_string(self.hooks().join("cgroup.events")).map_or(true, |text| text.contains("populated 0"));
         let since = Instant::now();
-        while !is_empty() && since.elapsed() < PATIENCE {
+        while ours && !is_empty() && since.elapsed() < PATIENCE {
             std::thread::sleep(LOOK_EVERY);
         }
         // Each may fail where the steps before were not taken; what stays hurts nobody but the next start in this very group.
         let _ = fs::write(self.base.join("cgroup.subtree_control"), "-memory");
         let _ = fs::write(self.base.join("cgroup.procs"), "0");
         let _ = fs::remove_dir(self.base.join(DAEMON));
-        let _ = fs::remove_dir(self.hooks());
+        if ours {
+            let _ = fs::remove_dir(self.hooks());
+        }
+    }
+}
+
+/// Makes a group; whether it was not there before.
+fn make(group: &Path) -> Result<bool, (PathBuf, io::Error)> {
+    match fs::create_dir(group) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err((group.to_owned(), error)),
     }
 }
 
@@ -158,10 +194,12 @@ pub fn enter(group: &Path) -> io::Result<()> {
     fs::write(group.join("cgroup.procs"), "0")
 }
 
-/// Kills all processes of a group, the caller too if it is one of them (cgroup.kill, since 5.14). Before that the session of each hook
-/// has to do.
+/// Kills all processes of a hooks' group (of no other), the caller too if it is one of them
+/// (cgroup.kill, since 5.14). Before that the session of each hook has to do.
 pub fn clear(group: &Path) {
-    let _ = fs::write(group.join("cgroup.kill"), "1");
+    if is_marked(group, OURS) {
+        let _ = fs::write(group.join("cgroup.kill"), "1");
+    }
 }
 
 /// How much of a limit hooks may use.
@@ -170,9 +208,26 @@ fn left_to_hooks(limit: u64) -> u64 {
 }
 
 fn is_delegated(group: &Path) -> bool {
+    is_marked(group, DELEGATED)
+}
+
+fn is_marked(group: &Path, mark: &CStr) -> bool {
     let mut value = [0; 8];
     // ENODATA: no mark. Before 5.7 groups have no such attributes.
-    rustix::fs::getxattr(group, DELEGATED, &mut value).is_ok_and(|length| value.get(..length) == Some(b"1"))
+    getxattr(group, mark, &mut value).is_ok_and(|length| value.get(..length) == Some(YES))
+}
+
+/// Whether a group is one that oomwarden made for its hooks; `None` if that can't be told. Looks no
+/// name up and allocates nothing.
+#[must_use]
+pub fn is_for_hooks(group: &Group) -> Option<bool> {
+    let mut value = [0; 8];
+    match group.readable_dir().and_then(|directory| fgetxattr(&directory, OURS, &mut value)) {
+        Ok(length) => Some(value.get(..length) == Some(YES)),
+        // No mark, or none of these at all; the group is gone.
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE | Errno::NOENT | Errno::NODEV) => Some(false),
+        Err(_) => None,
+    }
 }
 
 /// The mount, and the directory of the group that this process is in.
@@ -265,9 +320,33 @@ mod tests {
             fs::write(dir.join("daemon/cgroup.procs"), "1\n").unwrap();
         });
         assert!(another.contains("daemon/cgroup.procs has other processes"), "{another}");
+        let strangers = marked(&|dir| {
+            fs::create_dir(dir.join(HOOKS)).unwrap();
+            fs::write(dir.join("hooks/cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        });
+        assert!(strangers.contains("hooks has processes of somebody else"), "{strangers}");
         let wrong = base(&own());
         rustix::fs::setxattr(wrong.path(), DELEGATED, b"0", rustix::fs::XattrFlags::empty()).unwrap();
         assert!(!is_delegated(wrong.path()));
+    }
+
+    /// Only what bears our mark is ended and removed.
+    #[test]
+    fn a_group_of_somebody_else_is_never_killed() {
+        let dir = base(&own());
+        mark(dir.path());
+        let place = Place { base: dir.path().to_owned() };
+        fs::create_dir(place.hooks()).unwrap();
+        let kill = place.hooks().join("cgroup.kill");
+        fs::write(&kill, "").unwrap();
+        // What follows on a step of the division that failed.
+        place.undo();
+        place.clear();
+        clear(&place.hooks());
+        assert_eq!(fs::read_to_string(&kill).unwrap(), "", "it was killed");
+        place.divide().unwrap();
+        place.clear();
+        assert_eq!(fs::read_to_string(&kill).unwrap(), "1", "it is ours since it was empty when it was taken over");
     }
 
     #[test]

@@ -85,8 +85,7 @@ fn a_group_without_its_directory_held_is_marked_too_and_one_that_is_gone_is_not(
 fn nobody_waits_longer_than_patience_allows_for_a_thread_that_is_stuck() {
     let Some((_dir, _path, group)) = group() else { return };
     // No thread takes from this queue: as if it were stuck.
-    let queue = Queue { waiting: VecDeque::with_capacity(MOST_WAITING), given: 0, done: 0, busy_since: None };
-    let marks = Marks(Arc::new(Shared { queue: Mutex::new(queue), more: Condvar::new(), done: Condvar::new() }));
+    let marks = Marks(Arc::new(Shared { queue: Mutex::new(Queue::new()), more: Condvar::new(), done: Condvar::new() }));
     let before = Instant::now();
     marks.attempt(&group, Duration::from_millis(20));
     assert!(before.elapsed() >= Duration::from_millis(20), "it gave the thread its time");
@@ -98,6 +97,8 @@ fn nobody_waits_longer_than_patience_allows_for_a_thread_that_is_stuck() {
         marks.killed(&group, 1);
     }
     assert_eq!(lock(&marks.0).waiting.len(), MOST_WAITING, "what does not fit is left out");
+    // The three attempts stand in the queue, too.
+    assert_eq!(lock(&marks.0).left_out, 3 + MOST_WAITING as u64, "and counted, to be said");
 }
 
 #[test]

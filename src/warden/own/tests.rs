@@ -21,6 +21,11 @@ fn group(dir: &Path, name: &str, procs: &str) {
     fs::write(dir.join(name).join("cgroup.procs"), procs).unwrap();
 }
 
+/// As [`place`] does with the group that it makes for hooks.
+fn mark(group: &Path) {
+    rustix::fs::setxattr(group, "user.oomwarden_hooks", b"1", rustix::fs::XattrFlags::empty()).unwrap();
+}
+
 fn id_of(tree: &Tree, path: &str) -> GroupId {
     tree.slot_at(&GroupPath::from_bytes(path.as_bytes())).and_then(|slot| tree.get(slot)).unwrap().group.id
 }
@@ -70,6 +75,19 @@ fn the_group_of_our_hooks_is_ours_too_wherever_it_comes_from() {
     group(dir.path(), "w.service/hooks", "9\n");
     catch_up(&mut tree);
     assert_eq!(finder.find(&tree, &mut buffer), Own::Inside(id_of(&tree, "/w.service/daemon")));
+    assert_eq!(finder.hooks(&tree), None, "a name alone makes nobody ours");
+    // Nor does it where nothing may be opened: that was looked at already. A newcomer might be ours there.
+    buffer.only_held(true);
+    finder.find(&tree, &mut buffer);
+    assert_eq!(finder.hooks(&tree), None);
+    let known = finder.hooks.take();
+    finder.find(&tree, &mut buffer);
+    assert_eq!(finder.hooks(&tree), tree.slot_at(&GroupPath::from_bytes(b"/w.service/hooks")));
+    finder.hooks = known;
+    buffer.only_held(false);
+    // Started in `daemon`, a reload brings the first hook: we are not moved.
+    mark(&dir.path().join("w.service/hooks"));
+    assert_eq!(finder.find(&tree, &mut buffer), Own::Inside(id_of(&tree, "/w.service/daemon")));
     assert_eq!(finder.hooks(&tree), tree.slot_at(&GroupPath::from_bytes(b"/w.service/hooks")));
     // Moved: what has that name elsewhere is somebody else's.
     fs::write(dir.path().join("w.service/daemon/cgroup.procs"), "").unwrap();
@@ -81,6 +99,7 @@ fn the_group_of_our_hooks_is_ours_too_wherever_it_comes_from() {
     fs::write(dir.path().join("w.service/other/cgroup.procs"), "").unwrap();
     group(dir.path(), "daemon", &format!("{PID}\n"));
     fs::write(own.path(), "0::/daemon\n").unwrap();
+    mark(&dir.path().join("hooks"));
     catch_up(&mut tree);
     assert_eq!(finder.find(&tree, &mut buffer), Own::Inside(id_of(&tree, "/daemon")));
     assert_eq!(finder.hooks(&tree), tree.slot_at(&GroupPath::from_bytes(b"/hooks")));
