@@ -1,14 +1,14 @@
 //! A closer look before a kill, where the tree may lack something: the scout takes it, and the verdict waits for that.
 //!
 //! Two things can be missing. The kernel counts other groups than the tree has: below the victim one that came a moment ago may
-//! have to live, and where nobody is to be killed one that came a moment ago may be the one who has to go. Or something would have to be opened
-//! while the node is out of memory, and the warden, which may be the one who has to end that, must not wait for an open. Either way nobody dies on half
-//! a look, and nobody else dies instead: what waits is judged anew on what there is then. It is judged on one closer look, not
-//! on a second: who makes groups all the time is not out of reach.
+//! have to live, and where nobody is to be killed one that came a moment ago may be the one who has to go. Or something would have
+//! to be opened while the node is out of memory, and the warden, which may be the one who has to end that, must not wait for an
+//! open. Either way nobody dies on half a look: what waits is judged anew on what there is then. It is judged on one closer look,
+//! not on a second: who makes groups all the time is not out of reach.
 //!
-//! Nor does whoever makes them keep the rescue waiting. A glance ([`crate::sense::glance`]) is taken at the same time, and if that is done first and
-//! finds nobody who must live, the victim dies. After [`LOOK_LIMIT`] what was seen by then decides: a victim of which it still can't be told, though
-//! an exclusion may cover somebody in it, is spared as unknown, and the next candidate follows.
+//! Nor does whoever makes them keep the rescue waiting. A glance ([`crate::sense::glance`]) is taken at the same time, and if that is
+//! done first and finds nobody who must live, the victim dies. A victim that neither has cleared by [`LOOK_LIMIT`] is spared as
+//! unknown for ten seconds, unless the scout is done with it before, and the next candidate follows.
 
 use std::time::Duration;
 
@@ -168,13 +168,14 @@ impl Warden {
             };
             let surprising =
                 top.filter(|(slot, id)| !closer.looked.contains(id) && !senses.knows_all_below(*slot, court.groups_below(*slot)));
-            if let Some((top, id)) = surprising.filter(|(_, id)| victim && closer.overdue.contains(id)) {
-                if senses.glances.may_spare(&senses.tree, top) {
-                    senses.glances.doubt(begun, id);
-                    // It is unknown now: the next candidate follows.
-                    continue;
-                }
-                return Some(Word::Given(ruling));
+            if let Some((_, id)) = surprising.filter(|(_, id)| victim && closer.overdue.contains(id))
+                // Each round spares one more, for whom there must be room: the rounds have an end.
+                && !senses.glances.doubts(begun, id)
+                && senses.glances.doubt(begun, id)
+            {
+                senses.signal.table_outdated(begun);
+                // It is unknown now: the next candidate follows.
+                continue;
             }
             let unheld = !court.unheld.is_empty() && !closer.opened.contains(&subject);
             // Looks that always come too late must not keep it from being said that there is nobody.
@@ -206,7 +207,7 @@ impl Warden {
             self.looked_at(group, now, STALE);
             any = true;
         }
-        while let Some(group) = self.senses.glances.take() {
+        while let Some(group) = self.senses.glances.take(now) {
             self.looked_at(group, now, STALE);
             any = true;
         }
