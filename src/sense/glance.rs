@@ -1,16 +1,19 @@
-//! A glance below a group that is about to die: may somebody in there have to live of whom the tree has not been told?
+//! A glance below a group that is about to die: may somebody in there have to live of whom the tree
+//! has not been told?
 //!
-//! The scout takes groups in: it opens, watches and holds each, behind everything else that it was asked for. Where thousands of
-//! groups come and go below the victim that takes seconds, in which whoever makes them keeps the rescue waiting. A glance takes
-//! nothing in, and has a thread of its own. It goes over all names, which tell what the policy excludes by its group; then, of each
-//! group that the tree does not have, it reads whether anybody is in it (cgroup.events), and only where somebody is, its processes.
-//! So empty groups cost it little, however many somebody makes.
+//! The scout takes groups in: it opens, watches and holds each, behind everything else that it was
+//! asked for. Where thousands of groups come and go below the victim that takes seconds, in which
+//! whoever makes them keeps the rescue waiting. A glance takes nothing in, and has a thread of its
+//! own. It goes over all names, which tell what the policy excludes by its group; then, of each
+//! group that the tree does not have, it reads whether anybody is in it (cgroup.events), and only
+//! where somebody is, its processes. So empty groups cost it little, however many somebody makes.
 //!
-//! Only one outcome lets a victim die on a glance: everything was read within [`LOOK_LIMIT`] of the question, by the policy that is
-//! still in force, and nobody was found who has to live. If somebody was found, something could not be read, or the time did not
-//! suffice, the glance says nothing: unless the scout is done with the victim by the end of [`LOOK_LIMIT`], the victim is spared for
-//! [`DOUBTED`] ([`Glances::doubt`]). A glance is of its moment, as every look is: who comes into the victim after its names were
-//! read is not seen.
+//! Only one outcome lets a victim die on a glance: everything was read within [`LOOK_LIMIT`] of the
+//! question, by the policy that is still in force, and nobody was found who has to live. If
+//! somebody was found, something could not be read, or the time did not suffice, the glance says
+//! nothing: unless the scout is done with the victim by the end of [`LOOK_LIMIT`], the victim is
+//! spared for ten seconds ([`Glances::doubt`]). A glance is of its moment, as every look is: who
+//! comes into the victim after its names were read is not seen.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -38,11 +41,14 @@ use crate::threads;
 
 /// How long a closer look may take.
 pub const LOOK_LIMIT: Duration = Duration::from_secs(1);
-/// How long after [`LOOK_LIMIT`] an answer that was given within it is still used: the warden may be in the middle of a turn.
+/// How long after [`LOOK_LIMIT`] an answer that was given within it is still used: the warden may
+/// be in the middle of a turn.
 const SLACK: Duration = Duration::from_millis(500);
-/// So many groups are asked about at a time, and so many are spared because they could not be looked at.
+/// So many groups are asked about at a time, and so many are spared because they could not be
+/// looked at.
 const REMEMBERED: usize = 64;
-/// For so long a group is spared of which it could not be told whether it may die, unless the scout is done with it before.
+/// For so long a group is spared of which it could not be told whether it may die, unless the scout
+/// is done with it before.
 const DOUBTED: Duration = Duration::from_secs(10);
 
 /// What a glance came to.
@@ -72,7 +78,8 @@ struct Ask {
 /// A question that has no answer yet, or one that lets nobody die.
 #[derive(Clone, Copy, Debug)]
 struct Open {
-    /// Echoed in the answer: one to any other question about the group is of another policy, or of other groups.
+    /// Echoed in the answer: one to any other question about the group is of another policy, or of
+    /// other groups.
     number: u64,
     group: GroupId,
     since: Duration,
@@ -88,7 +95,8 @@ pub struct Glances {
     open: VecDeque<Open>,
     /// How many questions there were.
     count: u64,
-    /// Groups of which it could not be told in time whether they may die, and until when that counts.
+    /// Groups of which it could not be told in time whether they may die, and until when that
+    /// counts.
     doubted: Vec<(GroupId, Duration)>,
 }
 
@@ -120,11 +128,13 @@ impl Glances {
         Glances { asks, answers, open, count: 0, doubted }
     }
 
-    /// Has a group looked at, unless it is being looked at or was a moment ago. `spare_unkillable` is the rule's.
+    /// Has a group looked at, unless it is being looked at or was a moment ago. `spare_unkillable`
+    /// is the rule's.
     pub fn ask(&mut self, now: Duration, tree: &Tree, top: Slot, spare_unkillable: bool) {
         let Some(node) = tree.get(top) else { return };
         let policy = tree.policy();
-        // An answer serves every rule that waits for a look at the group, so it goes by the strictest.
+        // An answer serves every rule that waits for a look at the group, so it goes by the
+        // strictest.
         let spare_unkillable = spare_unkillable || policy.rules.iter().any(|rule| rule.spare_unkillable);
         let Some(number) = self.open(now, node.group.id, spare_unkillable) else { return };
         let (mut known, mut next) = (HashSet::new(), tree.next_in_preorder(top, top));
@@ -137,8 +147,9 @@ impl Glances {
         let _ = self.asks.send(Ask { number, group, class, policy, known, spare_unkillable, by: Instant::now() + LOOK_LIMIT });
     }
 
-    /// The number of a new question about a group; `None` while an earlier one is good for it. One that found somebody stays open
-    /// until its time is over: the same look is not taken anew for every notice.
+    /// The number of a new question about a group; `None` while an earlier one is good for it. One
+    /// to which somebody was found stays open until its time is over: the same look is not taken
+    /// anew for every notice.
     fn open(&mut self, now: Duration, group: GroupId, spare_unkillable: bool) -> Option<u64> {
         let serves = |open: &Open| open.group == group && now < open.since + LOOK_LIMIT && (open.spare_unkillable || !spare_unkillable);
         if self.open.iter().any(serves) {
@@ -169,8 +180,9 @@ impl Glances {
         self.open.clear();
     }
 
-    /// It can't be told whether somebody in the group has to live: from now on it is spared for a while. `false` where so many are
-    /// that there is no room to remember it; then it must not be passed over, but be looked at again.
+    /// It can't be told whether somebody in the group has to live: from now on it is spared for a
+    /// while. `false` where so many are that there is no room to remember it; then it must not be
+    /// passed over, but be looked at again.
     #[must_use]
     pub fn doubt(&mut self, now: Duration, group: GroupId) -> bool {
         self.doubted.retain(|(other, until)| *other != group && now < *until);
@@ -247,7 +259,8 @@ fn look(root: &Arc<Root>, ask: &Ask, processes: &mut Processes) -> Seen {
             Ok(_) | Err(_) => return Seen::Somebody,
         }
         match group.read(File::Type, &mut buffer, parse::kind) {
-            // Its processes are listed at the root of its threaded subtree, which is looked at for itself.
+            // Its processes are listed at the root of its threaded subtree, which is looked at for
+            // itself.
             Ok(Some(Kind::Threaded)) => continue,
             Ok(_) => {}
             Err(_) => return Seen::Somebody,
@@ -309,7 +322,8 @@ fn names(top: &OwnedFd, ask: &Ask) -> Option<Names> {
                 unknown.push(Unknown { path: path.clone(), class, parent: place });
                 unknown.len() - 1
             });
-            // A directory has a link for its name, one for itself and one for each directory in it, if the file system counts them.
+            // A directory has a link for its name, one for itself and one for each directory in it,
+            // if the file system counts them.
             let childless = statat(directory.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| stat.st_nlink == 2);
             if !childless {
                 let mut below = relative.clone();
