@@ -191,6 +191,66 @@ fn a_scout_that_is_busy_elsewhere_costs_no_excluded_group_its_life_and_the_next_
     machine.stop();
 }
 
+/// A file in a group that does not open: a reader of it hangs.
+fn make_stuck(root: &Path, file: &str) {
+    let file = root.join(file);
+    fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+}
+
+#[test]
+fn a_group_whose_processes_could_not_be_looked_at_in_time_is_not_taken_along_although_nothing_is_excluded() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let machine = with_a_scout_that_hangs(root, "", || {});
+    comes_unseen(root, "t/a", "slow");
+    make_stuck(root, "t/a/slow/cgroup.procs");
+    out_of_memory(root);
+    wait("the kill", || machine.killed("t/a") || machine.killed("t/b"));
+    assert!(machine.killed("t/b") && !machine.killed("t/a"), "who is in t/a/slow is not known");
+    machine.stop();
+}
+
+#[test]
+fn who_was_seen_is_not_forgotten_over_the_notices_that_follow() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let machine = with_a_scout_that_hangs(root, "", || {});
+    comes_unseen(root, "t/a", "init");
+    fs::write(root.join("t/a/init/cgroup.procs"), "1\n").unwrap();
+    let began = Instant::now();
+    let mut notices = 0;
+    wait("the kill", || {
+        notices += 1;
+        change(&root.join("t/memory.events.local"), &format!("low 0\nhigh 0\nmax 0\noom {notices}\n"));
+        if notices == 50 {
+            // From now on another glance would not come to an end.
+            make_stuck(root, "t/a/init/cgroup.events");
+            make_stuck(root, "t/a/init/cgroup.procs");
+        }
+        machine.killed("t/a") || machine.killed("t/b")
+    });
+    assert!(machine.killed("t/b") && !machine.killed("t/a"), "process 1 is in t/a");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    machine.stop();
+}
+
+#[test]
+fn an_empty_group_that_the_tree_has_not_been_told_of_keeps_no_kill_waiting_even_if_it_could_not_be_looked_into() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let machine = with_a_scout_that_hangs(root, "", || {});
+    comes_unseen(root, "t/a", "empty");
+    fs::write(root.join("t/a/empty/cgroup.events"), "populated 0\n").unwrap();
+    make_stuck(root, "t/a/empty/cgroup.procs");
+    let began = Instant::now();
+    out_of_memory(root);
+    wait("the kill", || machine.killed("t/a") || machine.killed("t/b"));
+    assert!(machine.killed("t/a") && !machine.killed("t/b"), "nobody is in t/a/empty");
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    machine.stop();
+}
+
 #[test]
 fn nobody_is_to_be_killed_only_after_a_look_for_groups_that_the_tree_has_not_been_told_of() {
     let dir = tempfile::tempdir().unwrap();
@@ -319,4 +379,31 @@ rules:
     machine.stop();
     one.kill().unwrap();
     one.wait().unwrap();
+}
+
+#[test]
+fn the_modules_table_does_not_name_a_group_that_is_spared_because_it_could_not_be_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    for path in ["t", "t/c"] {
+        group(root, path, 16 << 20);
+    }
+    fs::write(root.join("oom_notifier"), module_says_ok()).unwrap();
+    let node = "  - {name: node, watch: /, when: [lms: oom], victim: {among: /t/*}}\n";
+    let machine = with_a_scout_that_hangs(root, node, || {});
+    let kill = |path: &str| format!("\nkill {}\n", std::os::unix::fs::MetadataExt::ino(&fs::metadata(root.join(path)).unwrap()));
+    let names = |path: &str| {
+        let said = String::from_utf8_lossy(&fs::read(root.join("oom_notifier")).unwrap()).into_owned();
+        // What was written last stands last, before the rest of what the module says.
+        said.rfind("table keep").is_some_and(|at| said[at..].contains(&kill(path)))
+    };
+    wait("the table", || names("t/a") && names("t/c"));
+    comes_unseen(root, "t/a", "slow");
+    make_stuck(root, "t/a/slow/cgroup.procs");
+    out_of_memory(root);
+    wait("the kill", || machine.killed("t/a") || machine.killed("t/b"));
+    assert!(machine.killed("t/b"));
+    wait("another table", || !names("t/a"));
+    assert!(names("t/c"), "who can be looked at");
+    machine.stop();
 }

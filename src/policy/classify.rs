@@ -46,12 +46,6 @@ impl Policy {
         class
     }
 
-    /// Whether an exclusion may cover a group below `path`, there or not, that does not cover `path` itself.
-    #[must_use]
-    pub fn may_exclude_below(&self, path: &[u8]) -> bool {
-        self.exclude.iter().any(|exclude| exclude.group.may_match_below(path))
-    }
-
     /// Whether it names groups below `path`, there or not, for whose sake memory.oom.group must not
     /// be set at `path`: the kernel would kill them along with it.
     #[must_use]

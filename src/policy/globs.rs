@@ -74,23 +74,6 @@ impl Globs {
         })
     }
 
-    /// Whether one of the patterns may match a group below `path`, there or not. `false` is certain.
-    #[must_use]
-    pub fn may_match_below(&self, path: &[u8]) -> bool {
-        let reaches = |prefix: &[u8], path: &[u8]| {
-            path == b"/" || prefix.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.first() == Some(&b'/'))
-        };
-        self.patterns().any(|pattern| match pattern::shape(pattern) {
-            Shape::Literal => pattern.as_bytes() != path && reaches(pattern.as_bytes(), path),
-            Shape::Children(prefix) => reaches(prefix.as_bytes(), path),
-            Shape::Below(prefix) => reaches(prefix.as_bytes(), path) || prefix.is_empty() || reaches(path, prefix.as_bytes()),
-            Shape::Other => {
-                let fixed = pattern::fixed_part(pattern).as_bytes();
-                path == b"/" || fixed.starts_with(path) || path.starts_with(fixed)
-            }
-        })
-    }
-
     /// The patterns as they were written.
     pub fn patterns(&self) -> impl Iterator<Item = &str> {
         self.globs.iter().map(Matcher::pattern)
@@ -226,41 +209,7 @@ mod tests {
         assert!(!Globs::new(&["/t"]).unwrap().name_some_below(b"/"), "the root is no group of its own");
     }
 
-    #[test]
-    fn patterns_that_may_match_below_a_group() {
-        for (pattern, yes) in [
-            ("/t/a/b", true),
-            ("/t/a/*", true),
-            ("/t/a/b/**", true),
-            ("/t/**", true),
-            ("/**", true),
-            ("/**/b", true),
-            ("/t/*/b", true),
-            ("/t/a{b,/c}", true),
-            ("/t/a", false),
-            ("/t/*", false),
-            ("/*", false),
-            ("/t/ab/c", false),
-            ("/t/b/**", false),
-            ("/ta/**", false),
-            ("/u/*/b", false),
-        ] {
-            assert_eq!(Globs::new(&[pattern]).unwrap().may_match_below(b"/t/a"), yes, "{pattern}");
-        }
-        assert!(Globs::new(&["/t"]).unwrap().may_match_below(b"/"));
-    }
-
     proptest! {
-        #[test]
-        fn what_matches_below_a_group_may_match_below_it(
-            pattern in "(/[ab*?]{1,2}|/\\*\\*|/[{]a,b[}]){1,4}", top in "(/[ab]{1,2}){1,3}", rest in "(/[ab]{1,2}){1,3}",
-        ) {
-            let Ok(globs) = Globs::new(&[&pattern]) else { return Ok(()) };
-            if globs.matches(format!("{top}{rest}").as_bytes()) {
-                prop_assert!(globs.may_match_below(top.as_bytes()), "{} below {}", pattern, top);
-            }
-        }
-
         #[test]
         fn no_pattern_and_no_path_panics(pattern in "/[\\[\\]{}*?!,/a^-]{0,40}", path in proptest::collection::vec(any::<u8>(), 0..40)) {
             if let Ok(globs) = Globs::new(&[pattern]) {

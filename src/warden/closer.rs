@@ -1,14 +1,18 @@
-//! A closer look before a kill, where the tree may lack something: the scout takes it, and the verdict waits for that.
+//! A closer look before a kill, where the tree may lack something: the scout takes it, and the
+//! verdict waits for that.
 //!
-//! Two things can be missing. The kernel counts other groups than the tree has: below the victim one that came a moment ago may
-//! have to live, and where nobody is to be killed one that came a moment ago may be the one who has to go. Or something would have to be opened
-//! while the node is out of memory, and the warden, which may be the one who has to end that, must not wait for an open. Either way nobody dies on half
-//! a look, and nobody else dies instead: what waits is judged anew on what there is then. It is judged on one closer look, not
-//! on a second: who makes groups all the time is not out of reach.
+//! Two things can be missing. The kernel counts other groups than the tree has: below the victim
+//! one that came a moment ago may have to live, and where nobody is to be killed one that came a
+//! moment ago may be the one who has to go. Or something would have to be opened while the node is
+//! out of memory, and the warden, which may be the one who has to end that, must not wait for an
+//! open. Either way nobody dies on half a look: what waits is judged anew on what there is then. It
+//! is judged on one closer look, not on a second: who makes groups all the time is not out of
+//! reach.
 //!
-//! Nor does whoever makes them keep the rescue waiting. A glance ([`crate::sense::glance`]) is taken at the same time, and if that is done first and
-//! finds nobody who must live, the victim dies. After [`LOOK_LIMIT`] what was seen by then decides: a victim of which it still can't be told, though
-//! an exclusion may cover somebody in it, is spared as unknown, and the next candidate follows.
+//! Nor does whoever makes them keep the rescue waiting. A glance ([`crate::sense::glance`]) is
+//! taken at the same time, and if that is done first and finds nobody who must live, the victim
+//! dies. A victim that neither has cleared by [`LOOK_LIMIT`] is spared as unknown for ten seconds,
+//! unless the scout is done with it before, and the next candidate follows.
 
 use std::time::Duration;
 
@@ -22,10 +26,12 @@ use crate::record::counters::Dropped;
 use crate::sense::glance::LOOK_LIMIT;
 use crate::sense::tree::{Slot, Tree};
 
-/// Stall and levels that were noticed longer ago than this are no fresh evidence: what lasts is noticed again.
+/// Stall and levels that were noticed longer ago than this are no fresh evidence: what lasts is
+/// noticed again.
 const STALE: Duration = Duration::from_millis(500);
 
-/// For how many rules and subjects it is remembered that a look came too late: many subjects come and go.
+/// For how many rules and subjects it is remembered that a look came too late: many subjects come
+/// and go.
 const TOO_LATE: usize = 64;
 
 /// What comes of looking at a notice.
@@ -65,7 +71,8 @@ pub(super) struct Closer {
     /// The answer to a hold waits for a look at this group.
     hold: Option<GroupId>,
     asked: Option<Asked>,
-    /// Groups that were looked at closely, and subjects whose judgement waited for that, in this turn.
+    /// Groups that were looked at closely, and subjects whose judgement waited for that, in this
+    /// turn.
     looked: Vec<GroupId>,
     /// Subjects whose judgement goes on in this turn with what could be opened until now.
     opened: Vec<GroupId>,
@@ -127,8 +134,8 @@ impl Closer {
         self.hold == Some(group) || self.waiting.iter().any(|one| one.on == group)
     }
 
-    /// The look at `group` is done, or its time is over: what waited for it goes to `resumed`, which says whether it is still fresh. Whether
-    /// the answer to a hold did.
+    /// The look at `group` is done, or its time is over: what waited for it goes to `resumed`,
+    /// which says whether it is still fresh. Whether the answer to a hold did.
     fn done(&mut self, group: GroupId, mut resumed: impl FnMut(Pending) -> bool) -> bool {
         let Closer { waiting, looked, opened, overdue, too_late, .. } = self;
         waiting.retain(|Waiting { on, pending, .. }| {
@@ -151,8 +158,8 @@ impl Closer {
 }
 
 impl Warden {
-    /// The judgement, on a tree that has all that the kernel has below the victim, or wherever one might be; [`Word::Postponed`] until that
-    /// was looked at. `None`: the subject is gone.
+    /// The judgement, on a tree that has all that the kernel has below the victim, or wherever one
+    /// might be; [`Word::Postponed`] until that was looked at. `None`: the subject is gone.
     pub(super) fn rule_on(&mut self, rule: u16, slot: Slot, subject: GroupId, notice: &Notice, begun: Duration) -> Option<Word> {
         let Warden { court, senses, climbs, closer, policy, .. } = self;
         loop {
@@ -168,16 +175,18 @@ impl Warden {
             };
             let surprising =
                 top.filter(|(slot, id)| !closer.looked.contains(id) && !senses.knows_all_below(*slot, court.groups_below(*slot)));
-            if let Some((top, id)) = surprising.filter(|(_, id)| victim && closer.overdue.contains(id)) {
-                if senses.glances.may_spare(&senses.tree, top) {
-                    senses.glances.doubt(begun, id);
-                    // It is unknown now: the next candidate follows.
-                    continue;
-                }
-                return Some(Word::Given(ruling));
+            if let Some((_, id)) = surprising.filter(|(_, id)| victim && closer.overdue.contains(id))
+                // Each round spares one more, for whom there must be room: the rounds have an end.
+                && !senses.glances.doubts(begun, id)
+                && senses.glances.doubt(begun, id)
+            {
+                senses.signal.table_outdated(begun);
+                // It is unknown now: the next candidate follows.
+                continue;
             }
             let unheld = !court.unheld.is_empty() && !closer.opened.contains(&subject);
-            // Looks that always come too late must not keep it from being said that there is nobody.
+            // Looks that always come too late must not keep it from being said that there is
+            // nobody.
             let never = ruling == Ruling::NoVictim && (surprising.is_some() || unheld) && closer.take_too_late(rule, subject);
             if (surprising.is_none() && !unheld) || never {
                 return Some(Word::Given(ruling));
@@ -197,7 +206,8 @@ impl Warden {
         }
     }
 
-    /// Takes up again what waited for a closer look that is done by now, or whose time is over; to be judged in this turn. Whether there was anything.
+    /// Takes up again what waited for a closer look that is done by now, or whose time is over; to
+    /// be judged in this turn. Whether there was anything.
     pub(super) fn take_up(&mut self) -> bool {
         let now = self.clock.now();
         let mut any = false;
@@ -206,7 +216,7 @@ impl Warden {
             self.looked_at(group, now, STALE);
             any = true;
         }
-        while let Some(group) = self.senses.glances.take() {
+        while let Some(group) = self.senses.glances.take(now) {
             self.looked_at(group, now, STALE);
             any = true;
         }
@@ -226,7 +236,8 @@ impl Warden {
         climbs.inspected(group, &mut Means { clock, court, senses, history, records, poller, switches });
     }
 
-    /// What waited for a look at this group is judged in this turn, unless it is about what was noticed too long ago.
+    /// What waited for a look at this group is judged in this turn, unless it is about what was
+    /// noticed too long ago.
     fn take_up_after(&mut self, group: GroupId, now: Duration, stale: Duration) {
         let Warden { pending, senses, closer, .. } = self;
         let resumed = |one: Pending| {

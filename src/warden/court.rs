@@ -158,12 +158,6 @@ impl Court {
         climbs: &Climbs,
     ) -> Option<Ruling> {
         self.gather(policy, rule, subject, now, senses, climbs);
-        if senses.glances.doubts_any(now) {
-            // Who is in such a group can't be told: unknown, like all that can't be read.
-            for facts in self.facts.iter_mut().filter(|facts| senses.glances.doubts(now, facts.id)) {
-                facts.populated = None;
-            }
-        }
         self.decide(policy, rule, subject, notice, failed, &mut senses.sight())
     }
 
@@ -360,10 +354,16 @@ impl Court {
         Some(counts.fold(0, u32::saturating_add))
     }
 
-    /// Gathers the facts of the whole tree.
+    /// Gathers the facts of the whole tree, for a judgement and for the kernel module's table.
     pub fn gather(&mut self, policy: &Policy, rule: usize, subject: Slot, now: Duration, senses: &mut Senses, climbs: &Climbs) {
         let node = senses.read_node();
         self.gather_from(policy, rule, subject, now, node, &mut senses.sight(), |tree, slot| climbs.is_dying(tree, slot));
+        if senses.glances.doubts_any(now) {
+            // Who is in such a group can't be told: unknown, like all that can't be read.
+            for facts in self.facts.iter_mut().filter(|facts| senses.glances.doubts(now, facts.id)) {
+                facts.populated = None;
+            }
+        }
     }
 
     /// The same from what is in sight; `is_dying` tells of which groups a deed is under way.

@@ -505,6 +505,7 @@ impl Senses {
     /// Takes another policy over.
     pub fn adopt(&mut self, policy: &Arc<Policy>, now: Duration, poller: &Poller) {
         self.tree.reclass(policy);
+        self.glances.policy_replaced();
         self.drop_triggers(poller, |_| true);
         let slots: Vec<Slot> = self.tree.slots().collect();
         for slot in slots {

@@ -40,17 +40,19 @@ impl Climbs {
         let strike = with.court.examine(rule, climb.one, slot, now, with.senses, self);
         climb.present = with.court.processes_below(slot);
         let surprising = !with.senses.knows_all_below(slot, with.court.groups_below(slot));
-        if !looked && (surprising || !with.court.unheld.is_empty()) {
+        let overdue = overdue && surprising;
+        if overdue && with.senses.glances.doubt(now, climb.victim.id) {
+            with.senses.signal.table_outdated(now);
+            return Look::MustLive;
+        }
+        if (!looked || overdue) && (surprising || !with.court.unheld.is_empty()) {
             let Senses { tree, glances, .. } = &mut *with.senses;
             tree.inspect(climb.victim.id, surprising, &with.court.unheld);
+            // A glance opens nothing that has to be held.
             if with.court.unheld.is_empty() {
                 glances.ask(now, tree, slot, rule.spare_unkillable);
             }
             return Look::Wait;
-        }
-        if overdue && surprising && with.senses.glances.may_spare(&with.senses.tree, slot) {
-            with.senses.glances.doubt(now, climb.victim.id);
-            return Look::MustLive;
         }
         // A process that was shielded from every kill meanwhile is not taken.
         let shielded = climb.ladder.one().is_some_and(|pid| with.court.is_unkillable(slot, pid, with.senses));
