@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::journal_stream;
+use crate::journal_stream;
 use crate::threads;
 
 /// Lines that may wait.
