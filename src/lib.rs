@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod decide;
 pub mod doctor;
+pub mod journal_stream;
 pub mod owners;
 pub mod policy;
 pub mod preview;

@@ -26,7 +26,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, StatVfsMountFlags, fchmod, fstat, fstatvfs, getxattr_query, open, openat, readlinkat};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, socket_with};
 
 use crate::cgroup::path::Escaped;
 
@@ -310,6 +310,23 @@ pub fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
     std::fs::set_permissions(by_descriptor(&ours), std::fs::Permissions::from_mode(mode))?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(UnixListener::from(socket))
+}
+
+/// Whether somebody listens at the Unix socket of this name. Waits for nobody: a connect to one who
+/// was stopped and whose queue is full would block.
+///
+/// # Errors
+/// What the system says where that can't be told.
+pub fn somebody_listens(path: &Path) -> io::Result<bool> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match connect(&socket, &SocketAddrUnix::new(path)?) {
+        // EAGAIN: somebody does, and can't keep up.
+        Ok(()) | Err(Errno::AGAIN) => Ok(true),
+        // Left behind, or gone.
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// The name of a descriptor, for calls that take none of O_PATH.

@@ -13,10 +13,13 @@ const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 /// The error in words, with the setting that is probably the reason where this process is a service of systemd.
 #[must_use]
 pub fn explained(path: &Path, error: &(dyn Error + 'static)) -> String {
-    let said = error.to_string();
-    match io_error(error).and_then(io::Error::raw_os_error).and_then(|errno| reason_here(path, errno)) {
-        Some(reason) => format!("{said} ({reason})"),
-        None => said,
+    with_reason(error, errno(error).and_then(|errno| reason_here(path, errno)))
+}
+
+fn with_reason(error: &(dyn Error + 'static), reason: Option<String>) -> String {
+    match reason {
+        Some(reason) => format!("{error} ({reason})"),
+        None => error.to_string(),
     }
 }
 
@@ -26,12 +29,13 @@ pub fn reason_here(path: &Path, errno: i32) -> Option<String> {
     std::env::var_os("INVOCATION_ID").and_then(|_| reason(path, errno))
 }
 
-/// The system's error at the bottom of another.
-fn io_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+/// The system's error at the bottom of others. Not each [`io::Error`] is one: it may stand for an
+/// error of ours.
+fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
     let mut at = Some(error);
     while let Some(error) = at {
-        match error.downcast_ref::<io::Error>() {
-            Some(error) => return Some(error),
+        match error.downcast_ref().and_then(io::Error::raw_os_error) {
+            Some(errno) => return Some(errno),
             None => at = error.source(),
         }
     }
@@ -67,6 +71,8 @@ pub fn reason(path: &Path, errno: i32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::owners::Unsafe;
+    use crate::state::lock::LockError;
 
     #[derive(Debug, thiserror::Error)]
     #[error("journal {path}: {source}")]
@@ -100,7 +106,18 @@ mod tests {
     #[test]
     fn the_systems_error_is_found_below_others() {
         let outer = Outer { path: "/a".to_owned(), source: io::Error::from_raw_os_error(libc::EROFS) };
-        assert_eq!(io_error(&outer).and_then(io::Error::raw_os_error), Some(libc::EROFS));
-        assert_eq!(io_error(&outer.source).and_then(io::Error::raw_os_error), Some(libc::EROFS));
+        assert_eq!((errno(&outer), errno(&outer.source)), (Some(libc::EROFS), Some(libc::EROFS)));
+        assert_eq!(errno(&io::Error::other(outer)), Some(libc::EROFS));
+        assert_eq!(errno(&io::Error::other("nothing of the system's")), None);
+    }
+
+    #[test]
+    fn the_setting_is_named_for_what_has_no_lock() {
+        let path = Path::new("/srv/oomwarden/lock");
+        let unfit = || Unsafe::Io { path: path.to_owned(), source: io::Error::from_raw_os_error(libc::EROFS) };
+        for error in [LockError::State { why: unfit() }, LockError::Place { why: unfit() }] {
+            let said = with_reason(&error, errno(&error).and_then(|errno| reason(path, errno)));
+            assert!(said.contains("ReadWritePaths=/srv/oomwarden "), "{said}");
+        }
     }
 }

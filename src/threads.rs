@@ -176,6 +176,7 @@ impl Watch {
 /// From now on deaths are counted and told by these counters, and a panic of a vital thread ends the process before anything is unwound. Before
 /// that, and where it is never called, deaths are logged only.
 pub fn watch(counters: &Counters) {
+    last_words::prepare();
     let (degraded, deaths) = (Arc::clone(counters.degraded()), counters.thread_deaths().clone());
     if WATCH.set(Watch { degraded, deaths, dead: Mutex::default() }).is_ok() {
         let before = std::panic::take_hook();

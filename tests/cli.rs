@@ -99,6 +99,62 @@ fn only_who_is_strict_ends_for_the_sake_of_the_policy() {
     }
 }
 
+/// Where the start ends for another reason, or waits idle, that is said once, in a line with its
+/// priority.
+#[test]
+fn a_refused_policy_is_told_where_the_start_ends_for_another_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bad, root) = (policy(dir.path(), "version: 1\nrulez: []\nrules:\n  - name: 1\n"), dir.path().to_str().unwrap());
+    let args = ["run", "--listen", "none", "--cgroup-root", root, "--state", root, "--policy", &bad];
+    let ran = run(&args);
+    let lines: Vec<&str> = ran.messages.lines().collect();
+    assert_eq!((ran.code, lines.len()), (Some(3), 2), "{}", ran.messages);
+    assert!(lines[0].starts_with(&format!("oomwarden: the policy is refused: {bad}:2:1: error: ")), "{}", ran.messages);
+    assert!(lines[0].contains("oomwarden check"), "{}", ran.messages);
+    // To the end of the idle one.
+    let path = dir.path().join("stderr");
+    let file = fs::File::create(&path).unwrap();
+    let stat = file.metadata().unwrap();
+    let journal = format!("{}:{}", std::os::unix::fs::MetadataExt::dev(&stat), std::os::unix::fs::MetadataExt::ino(&stat));
+    let mut child = program().args(args).arg("--on-unsupported=idle").env("JOURNAL_STREAM", journal).stderr(file).spawn().unwrap();
+    let said = || fs::read_to_string(&path).unwrap();
+    while !said().contains("idle until stopped") {
+        assert!(child.try_wait().unwrap().is_none(), "ended: {}", said());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let said = said();
+    assert_eq!(said.matches("the policy is refused").count(), 1, "{said}");
+    let priorities: Vec<&str> = said.lines().map(|line| line.get(..3).unwrap()).collect();
+    assert_eq!(priorities, ["<3>", "<4>", "<4>"], "{said}");
+}
+
+/// Nobody waits for who opens the other end of a FIFO.
+#[test]
+fn a_policy_that_is_a_fifo_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("a.yaml");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR).unwrap();
+    let (fifo, directory) = (fifo.to_str().unwrap(), dir.path().to_str().unwrap());
+    for path in [fifo, directory] {
+        for args in [&["check", path][..], &["run", "--strict-policy", "--listen", "none", "--cgroup-root", "/nowhere", "--policy", path]] {
+            let ran = run(args);
+            assert_eq!(ran.code, Some(1), "{}", ran.messages);
+            assert!(ran.messages.contains(&format!("{fifo} is a FIFO")), "{}", ran.messages);
+        }
+    }
+    // What was handed over open is read.
+    for handed_over in
+        ["cat {} | $0 check /dev/stdin", "$0 check /dev/stdin <{}", "exec 7<{}; $0 check /dev/fd/7", "cat {} | $0 check /proc/self/fd/0"]
+    {
+        let script = handed_over.replace("{}", "policies/default.yaml");
+        let output = std::process::Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_oomwarden")]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 const SOUND: &str = "version: 1\nrules:\n  - name: r\n    watch: /t/*\n    when: [event: oom]\n";
 
 /// Another user: nobody. Without root there is only what a mode may say.
@@ -126,7 +182,8 @@ fn a_policy_that_others_can_write_is_refused_by_who_acts_and_check_warns_of_it()
     };
     let ran = run_with(&[]);
     assert_eq!(ran.code, Some(1), "{}", ran.messages);
-    assert!(ran.messages.contains(&what) && ran.messages.contains("ch"), "{}", ran.messages);
+    let advice = if nix::unistd::geteuid().is_root() { "give it to root (chown)" } else { "(chmod go-w " };
+    assert!(ran.messages.contains(&what) && ran.messages.contains(advice), "{}", ran.messages);
     let ran = run_with(&["--observe"]);
     assert_eq!(ran.code, Some(3), "{}", ran.messages);
     assert!(ran.messages.contains(&what) && ran.messages.contains("--observe"), "{}", ran.messages);
@@ -220,6 +277,13 @@ fn lines_for_the_journal_have_a_priority_and_others_none() {
     let bad = policy(dir.path(), "version: 1\nrulez: []\nrules:\n  - name: 1\n");
     let to_journal = said_to_a_file(&bad, |file| vec![("JOURNAL_STREAM", format!("{}:{}", file.dev(), file.ino()))]);
     assert!(to_journal.lines().count() > 1 && to_journal.lines().all(|line| line.starts_with("<3>")), "{to_journal}");
+    // What users type wrong, and what is said before there is a log.
+    let path = dir.path().join("usage");
+    let file = fs::File::create(&path).unwrap();
+    let journal = file.metadata().map(|file| format!("{}:{}", file.dev(), file.ino())).unwrap();
+    assert_eq!(program().args(["run", "--bogus"]).env("JOURNAL_STREAM", journal).stderr(file).status().unwrap().code(), Some(2));
+    let said = fs::read_to_string(&path).unwrap();
+    assert!(said.contains("--bogus") && said.lines().all(|line| line.starts_with("<3>")), "{said}");
     // The variable is inherited whatever standard error is by now.
     for elsewhere in [|_: &fs::Metadata| vec![("JOURNAL_STREAM", "8:1".to_owned())], |_: &fs::Metadata| Vec::new()] {
         let said = said_to_a_file(&bad, elsewhere);

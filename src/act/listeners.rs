@@ -91,9 +91,9 @@ impl Door {
         }
         // Left behind by a daemon that was killed; a living one would answer.
         if std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
-            match UnixStream::connect(path) {
-                Ok(_) => return Err(failed("in use by another oomwarden")(io::ErrorKind::AddrInUse.into())),
-                Err(_) => std::fs::remove_file(path).map_err(failed("a socket that nobody listens at"))?,
+            match owners::somebody_listens(path).map_err(failed("whether somebody listens there"))? {
+                true => return Err(failed("in use by another oomwarden")(io::ErrorKind::AddrInUse.into())),
+                false => std::fs::remove_file(path).map_err(failed("a socket that nobody listens at"))?,
             }
         }
         let socket = owners::listen(path, 0o666).map_err(failed("bind"))?;

@@ -2,15 +2,20 @@
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tracing::Level;
 
 use super::FAILED;
 use super::failure::Failure;
 use crate::cgroup::root::Root;
+use crate::journal_stream;
 use crate::policy::model::Policy;
 use crate::policy::{ReadError, Source, files};
 use crate::sandbox;
 use crate::serve::{ControlAddr, socket};
-use crate::state::lock::{self, About, Lock, OfTree};
+use crate::state::lock::{self, About, Lock, LockError, OfTree};
+use crate::state::policy::Keeper;
 
 fn failed(error: impl Display) -> Failure {
     Failure::new(FAILED, error.to_string())
@@ -18,7 +23,7 @@ fn failed(error: impl Display) -> Failure {
 
 /// Says something before the log is there.
 pub(super) fn at_the_start(message: &str) {
-    eprintln!("oomwarden: {message}");
+    journal_stream::say(Level::WARN, message);
 }
 
 /// Says something in the log.
@@ -26,18 +31,40 @@ pub(super) fn in_the_log(message: &str) {
     tracing::warn!("{message}");
 }
 
+/// The texts of a policy.
+#[derive(Debug)]
+pub(super) struct Texts {
+    pub(super) sources: Vec<Source>,
+    /// Nobody but root and our own user could write to them when they were read.
+    are_trusted: bool,
+}
+
+impl Texts {
+    pub(super) fn trusted(sources: Vec<Source>) -> Texts {
+        Texts { sources, are_trusted: true }
+    }
+
+    /// Keeps them as the last good policy. Those that others could write to are not kept: a later
+    /// start without `--observe` would find them in a file of our own, and run their hooks.
+    pub(super) fn keep(&self, keeper: &Keeper, hash: &Arc<str>) {
+        if self.are_trusted {
+            keeper.keep(&self.sources, hash);
+        }
+    }
+}
+
 /// The texts of the policy in these files, or the built-in one if there are none. What others may write to is refused; where
 /// nothing is done but observing, that is said with `warn` and taken.
-pub(super) fn sources(paths: &[PathBuf], observe: bool, warn: fn(&str)) -> Result<Vec<Source>, Failure> {
+pub(super) fn texts(paths: &[PathBuf], observe: bool, warn: fn(&str)) -> Result<Texts, Failure> {
     if paths.is_empty() {
-        return Ok(vec![Source::builtin()]);
+        return Ok(Texts::trusted(vec![Source::builtin()]));
     }
     match files::read_trusted(paths) {
         Err(error) if error.is_untrusted() && observe => {
-            warn(&format!("without --observe this would end the start: {error}"));
-            files::read_settled(paths).map_err(failed)
+            warn(&format!("without --observe this policy would be refused: {error}"));
+            Ok(Texts { sources: files::read_settled(paths).map_err(failed)?, are_trusted: false })
         }
-        read => read.map_err(|error| unreadable(&error)),
+        read => read.map(Texts::trusted).map_err(|error| unreadable(&error)),
     }
 }
 
@@ -62,10 +89,11 @@ pub(super) fn lock(root: &Root, state: &Path, control: Option<&ControlAddr>, obs
         Some(ControlAddr::None) => "none".into(),
         Some(ControlAddr::Path(path)) => path.to_string_lossy(),
     };
+    let unlocked = |path: &Path, error: &LockError| Failure::new(FAILED, sandbox::explained(&path.join(lock::NAME), error));
     let about = About { root: &root.path, state, control: &control };
     let of_tree = match observe {
         true => None,
-        false => match lock::of_tree(root, &about).map_err(failed)? {
+        false => match lock::of_tree(root, &about).map_err(|error| unlocked(Path::new(lock::DIRECTORY), &error))? {
             OfTree::Held(lock) => Some(lock),
             OfTree::NoPlace(why) => {
                 at_the_start(&format!(
@@ -76,6 +104,6 @@ pub(super) fn lock(root: &Root, state: &Path, control: Option<&ControlAddr>, obs
             }
         },
     };
-    let of_state = lock::of_state(state, &about).map_err(|error| Failure::new(FAILED, sandbox::explained(&state.join("lock"), &error)))?;
+    let of_state = lock::of_state(state, &about).map_err(|error| unlocked(state, &error))?;
     Ok((of_tree, of_state))
 }

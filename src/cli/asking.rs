@@ -1,10 +1,10 @@
 //! Options of the commands that ask what a policy would do, and what can go wrong before they have an answer.
 
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use tracing::Level;
 
 use super::acting::unreadable;
 use super::failure::Failure;
@@ -12,6 +12,7 @@ use super::found::policy_of_the_daemon;
 use super::status::ControlArgs;
 use super::{FAILED, UNSUPPORTED, USAGE};
 use crate::cgroup::root::Root;
+use crate::journal_stream;
 use crate::policy::files;
 use crate::policy::overlooked::{overlooked, warning};
 use crate::policy::{Loaded, Source, load, model};
@@ -56,8 +57,7 @@ impl Policy {
 
 /// One line on standard error.
 pub(super) fn say(text: &str) {
-    // Where standard error is gone nobody listens.
-    let _ = writeln!(io::stderr(), "oomwarden: {text}");
+    journal_stream::say(Level::WARN, text);
 }
 
 /// Names files of policy directories that look like policies and are not read.

@@ -7,21 +7,24 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::acting;
+use tracing::Level;
+
+use super::acting::{self, Texts};
 use super::asking::compile;
 use super::failure::Failure;
+use crate::journal_stream;
 use crate::policy::model::Policy;
 use crate::policy::{Loaded, Source};
 use crate::record::counters::Counters;
 use crate::record::origin;
 use crate::state::policy::{LastGood, NAME, last_good};
 use crate::state::{StateDir, time_text};
-use crate::warden::reload::gist;
+use crate::warden::reload::{faults, gist};
 
 /// The policy to begin with.
 pub(super) struct Beginning {
     pub(super) policy: Policy,
-    pub(super) sources: Vec<Source>,
+    pub(super) texts: Texts,
     /// Why it is not the one that was given.
     pub(super) instead: Option<Instead>,
 }
@@ -36,13 +39,33 @@ pub(super) struct Instead {
     pub(super) source: origin::Source,
     /// When it was taken over first.
     since: SystemTime,
+    /// It was said, or the log will say it.
+    told: bool,
 }
 
 impl Instead {
-    /// Says so.
-    pub(super) fn tell(&self, counters: &Counters) {
+    /// Says so, in the log and as `degraded`.
+    pub(super) fn tell(mut self, counters: &Counters) {
+        self.told = true;
         tracing::error!("the policy is refused; {}: {}", self.in_force, self.refused);
         counters.policy_fell_back(self.since, format!("{}; {}", gist(&self.refused), self.in_force));
+    }
+
+    /// Says that the given policy is refused where no other one comes in force, before there is a
+    /// log. Once.
+    pub(super) fn say(&mut self) {
+        if !std::mem::replace(&mut self.told, true) {
+            let (first, more) = faults(&self.refused);
+            let more = if more == 0 { String::new() } else { format!(" (and {more} more: see `oomwarden check`)") };
+            journal_stream::say(Level::ERROR, &format!("the policy is refused: {first}{more}"));
+        }
+    }
+}
+
+/// Also where the start ends for another reason: who mends that is to know of this too.
+impl Drop for Instead {
+    fn drop(&mut self) {
+        self.say();
     }
 }
 
@@ -56,9 +79,9 @@ pub(super) fn load(sources: &[Source], observe: bool) -> Result<Policy, Failure>
     Ok(policy)
 }
 
-fn load_given(paths: &[PathBuf], observe: bool) -> Result<(Policy, Vec<Source>), Failure> {
-    let sources = acting::sources(paths, observe, acting::at_the_start)?;
-    Ok((load(&sources, observe)?, sources))
+fn load_given(paths: &[PathBuf], observe: bool) -> Result<(Policy, Texts), Failure> {
+    let texts = acting::texts(paths, observe, acting::at_the_start)?;
+    Ok((load(&texts.sources, observe)?, texts))
 }
 
 /// The policy in these files, or what is used in its place; `strict`: nothing is.
@@ -67,7 +90,7 @@ fn load_given(paths: &[PathBuf], observe: bool) -> Result<(Policy, Vec<Source>),
 /// What is wrong with the policy, if `strict`.
 pub(super) fn begin(paths: &[PathBuf], observe: bool, strict: bool, state: &StateDir) -> Result<Beginning, Failure> {
     let refused = match load_given(paths, observe) {
-        Ok((policy, sources)) => return Ok(Beginning { policy, sources, instead: None }),
+        Ok((policy, texts)) => return Ok(Beginning { policy, texts, instead: None }),
         Err(failure) if strict => return Err(failure),
         Err(failure) => failure.message,
     };
@@ -79,8 +102,8 @@ pub(super) fn begin(paths: &[PathBuf], observe: bool, strict: bool, state: &Stat
                 let in_force = format!("the last good one is used, {} from {}", policy.hash, time_text(time));
                 return Ok(Beginning {
                     policy,
-                    sources,
-                    instead: Some(Instead { refused, in_force, source: origin::Source::LastGood, since: time }),
+                    texts: Texts::trusted(sources),
+                    instead: Some(Instead { refused, in_force, source: origin::Source::LastGood, since: time, told: false }),
                 });
             }
             Err(failure) => unusable(state, &failure.message),
@@ -90,8 +113,8 @@ pub(super) fn begin(paths: &[PathBuf], observe: bool, strict: bool, state: &Stat
     let policy = load(&sources, true)?;
     let in_force =
         format!("{why_not}; the built-in one is used and only observes: nobody is killed until there is a policy that can be used");
-    let instead = Instead { refused, in_force, source: origin::Source::BuiltIn, since: SystemTime::now() };
-    Ok(Beginning { policy, sources, instead: Some(instead) })
+    let instead = Instead { refused, in_force, source: origin::Source::BuiltIn, since: SystemTime::now(), told: false };
+    Ok(Beginning { policy, texts: Texts::trusted(sources), instead: Some(instead) })
 }
 
 fn unusable(state: &StateDir, why: &str) -> String {
@@ -129,9 +152,9 @@ mod tests {
     }
 
     /// What is said: the reason's text.
-    fn told(beginning: &Beginning) -> String {
+    fn told(beginning: Beginning) -> String {
         let counters = Counters::new().expect("counters");
-        beginning.instead.as_ref().expect("not the given one").tell(&counters);
+        beginning.instead.expect("not the given one").tell(&counters);
         let degraded = counters.degraded().list();
         assert_eq!((degraded.len(), degraded[0].0, counters.is_last_policy_in_force()), (1, Reason::Policy, false));
         degraded[0].1.to_string()
@@ -163,7 +186,7 @@ mod tests {
         ] {
             let beginning = begin(&paths, false, false, state).expect("a policy");
             assert!(is_builtin_and_observes(&beginning.policy), "{paths:?}");
-            let told = told(&beginning);
+            let told = told(beginning);
             assert!(told.contains(part) && told.contains("only observes") && !told.contains('\n'), "{told}");
         }
     }
@@ -175,7 +198,7 @@ mod tests {
         for path in [bad, missing] {
             let beginning = begin(std::slice::from_ref(path), false, false, state).expect("a policy");
             assert_eq!((&*beginning.policy.rules[0].name, beginning.policy.mode), ("mine", Mode::Enforce));
-            let told = told(&beginning);
+            let told = told(beginning);
             assert!(told.contains("the last good one is used") && told.contains(path.to_str().expect("text")), "{told}");
         }
     }
@@ -189,9 +212,36 @@ mod tests {
             fs::write(state.path_of(NAME), content).expect("written");
             let beginning = begin(std::slice::from_ref(bad), false, false, state).expect("a policy");
             assert!(is_builtin_and_observes(&beginning.policy));
-            let told = told(&beginning);
+            let told = told(beginning);
             assert!(told.contains(NAME) && told.contains("can't be used"), "{told}");
         }
+    }
+
+    /// What others may write is judged while nothing is done, and never becomes a file of our own
+    /// that is trusted later.
+    #[test]
+    fn what_others_may_write_is_not_kept_by_who_observes() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let Fixture { state, good, .. } = &fixture();
+        let mode = |mode| fs::set_permissions(good, fs::Permissions::from_mode(mode)).expect("chmod");
+        let paths = std::slice::from_ref(good);
+        mode(0o666);
+        let keep = |beginning: &Beginning| beginning.texts.keep(&Keeper::new(state.clone()), &beginning.policy.hash);
+        let observing = begin(paths, true, false, state).expect("a policy");
+        assert!(observing.instead.is_none() && &*observing.policy.rules[0].name == "mine");
+        keep(&observing);
+        assert!(!state.path_of(NAME).exists(), "another's text is kept as our own");
+        let acting = begin(paths, false, false, state).expect("a policy");
+        assert!(is_builtin_and_observes(&acting.policy));
+        let said = told(acting);
+        assert!(said.contains("mode 0666") && said.contains("there is no last good one"), "{said}");
+        // One that is ours is kept by who observes too, and good for who acts.
+        mode(0o644);
+        keep(&begin(paths, true, false, state).expect("a policy"));
+        mode(0o666);
+        let acting = begin(paths, false, false, state).expect("a policy");
+        assert_eq!((&*acting.policy.rules[0].name, acting.policy.mode), ("mine", Mode::Enforce));
+        assert!(told(acting).contains("the last good one is used"));
     }
 
     #[test]

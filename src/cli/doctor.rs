@@ -38,9 +38,7 @@ pub fn run(args: DoctorArgs) -> u8 {
     match print(&report, args.json) {
         // who reads no further has seen enough
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            // standard error may be gone as well
-            let _ = writeln!(io::stderr(), "oomwarden: cannot print the result: {error}");
-            1
+            Failure::new(FAILED, format!("cannot print the result: {error}")).report()
         }
         _ => code(report.status(), args.strict),
     }

@@ -2,7 +2,7 @@
 
 use tracing::Level;
 
-use super::journal_stream;
+use crate::journal_stream;
 
 /// A failure.
 #[derive(Debug, PartialEq, Eq)]

@@ -6,16 +6,19 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::journal_stream;
+use crate::journal_stream;
 use crate::threads;
 
 /// Lines that may wait.
 const QUEUE: usize = 256;
+/// How long the end of the program waits for its last lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -109,16 +112,16 @@ impl<'a> MakeWriter<'a> for Queue {
     }
 }
 
-/// Keeps the logging thread; waits for what was logged when asked.
+/// Logging. Dropping it waits until everything logged so far is written, at most [`LAST_LINES`]:
+/// also where the start ends early.
 pub struct Log(SyncSender<Message>);
 
-impl Log {
-    /// Waits until everything logged so far is written, at most `limit`.
-    pub fn flush(&self, limit: std::time::Duration) {
+impl Drop for Log {
+    fn drop(&mut self) {
         let (done, wait) = sync_channel(1);
         if self.0.try_send(Message::Flush(done)).is_ok() {
             // Time out or not: the end of the program waits no longer.
-            let _ = wait.recv_timeout(limit);
+            let _ = wait.recv_timeout(LAST_LINES);
         }
     }
 }

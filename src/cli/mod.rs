@@ -11,7 +11,6 @@ pub mod explain;
 pub mod failure;
 mod found;
 pub mod hook_helper;
-pub mod journal_stream;
 pub mod logging;
 pub mod man;
 pub mod output;
@@ -29,6 +28,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use tracing::Level;
+
+use crate::journal_stream;
 
 /// Done.
 pub const DONE: u8 = 0;
@@ -107,8 +109,11 @@ fn parse() -> Result<Cli, ExitCode> {
     let parsed = command.clone().try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = parsed.map_err(|error| {
         let error = environment::name_variable(error, &command, &args);
-        // Help goes to standard output; where that is gone nobody reads.
-        let _ = error.print();
+        match error.use_stderr() && journal_stream::is_stderr() {
+            true => journal_stream::say(Level::ERROR, error.to_string().trim_end()),
+            // Help goes to standard output; where that is gone nobody reads.
+            false => drop(error.print()),
+        }
         ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
     })?;
     // The daemon looked at the helper's environment when it started.

@@ -1,15 +1,16 @@
 //! `oomwarden pause` and `oomwarden resume`: the on-call's switch.
 
-use std::io::{self, Write as _};
 use std::time::Duration;
 
 use clap::Args;
 use hyper::Method;
 use serde::Deserialize as _;
+use tracing::Level;
 
 use super::failure::Failure;
 use super::output;
 use super::status::ControlArgs;
+use crate::journal_stream;
 use crate::serve::control::{DEFAULT_PAUSE, Done, pause_time};
 use crate::serve::status::time;
 
@@ -64,8 +65,7 @@ fn tell(control: &ControlArgs, path: &str, json: bool, text: impl FnOnce(&Done) 
         Ok((value, _)) if json => output::json(&value),
         Ok((_, done)) => {
             if let Some(note) = &done.note {
-                // Where standard error is gone nobody listens.
-                let _ = writeln!(io::stderr(), "oomwarden: {note}");
+                journal_stream::say(Level::WARN, note);
             }
             output::text(&text(&done))
         }

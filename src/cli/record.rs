@@ -1,16 +1,18 @@
 //! `oomwarden record`: facts for a chosen time, for `oomwarden replay`.
 
 use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use tracing::Level;
 
 use super::asking::TreeArgs;
 use super::failure::Failure;
 use super::{DONE, FAILED, USAGE};
+use crate::journal_stream;
 use crate::policy::{Loaded, parse_time};
 use crate::replay::taking::{Span, Taken, everything, take};
 use crate::units::Bytes;
@@ -43,8 +45,8 @@ pub fn run(args: &RecordArgs) -> u8 {
     match recorded(args) {
         Err(failure) => failure.report(),
         Ok(Taken { moments, groups, bytes }) => {
-            // Where standard error is gone nobody listens.
-            let _ = writeln!(io::stderr(), "oomwarden: recorded moments: {moments}, of up to {groups} groups, {}", Bytes(bytes));
+            let said = format!("recorded moments: {moments}, of up to {groups} groups, {}", Bytes(bytes));
+            journal_stream::say(Level::INFO, &said);
             DONE
         }
     }

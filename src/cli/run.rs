@@ -13,15 +13,15 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tracing::Level;
 
 use super::acting;
-use super::beginning::{Beginning, begin, load};
+use super::beginning::{Beginning, Instead, begin, load};
 use super::failure::Failure;
-use super::journal_stream;
 use super::logging::{self, LogFormat, LogLevel};
 use super::outside;
 use super::{DONE, FAILED, UNSUPPORTED};
 use crate::act::listeners;
 use crate::cgroup::root::Root;
 use crate::doctor::System;
+use crate::journal_stream;
 use crate::policy::model::{Policy, Psi, Trigger};
 use crate::policy::overlooked::{overlooked, warning};
 use crate::policy::parse_bytes;
@@ -189,7 +189,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let given = if args.policy.is_empty() { origin::Source::BuiltIn } else { origin::Source::Files };
     // Before they are read, so that no change of the policy's files is missed.
     let watcher = reload::Watcher::new(args.policy.clone()).map_err(|error| failed(FAILED)(format!("policy reload: {error}")))?;
-    let Beginning { policy, sources, instead } = begin(&args.policy, args.observe, args.strict_policy, &state)?;
+    let Beginning { policy, texts, mut instead } = begin(&args.policy, args.observe, args.strict_policy, &state)?;
     let policy = Arc::new(policy);
     // Before anything is blocked, locked or raised: hooks are ordinary processes.
     let (starter, helper) = outside::start_helper(&policy, args.observe, &args.cgroup_root)
@@ -198,6 +198,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let root = match Root::open(&args.cgroup_root) {
         Ok(root) => root,
         Err(error) if args.on_unsupported == OnUnsupported::Idle => {
+            instead.iter_mut().for_each(Instead::say);
             journal_stream::say(Level::WARN, &error.to_string());
             journal_stream::say(Level::WARN, "idle until stopped (--on-unsupported=idle)");
             return idle(&signals);
@@ -228,7 +229,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     match instead {
         None => {
             counters.policy_started(SystemTime::now());
-            policies.keep(&sources, &policy.hash);
+            texts.keep(&policies, &policy.hash);
         }
         Some(instead) => instead.tell(&counters),
     }
@@ -287,9 +288,9 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     let hooks_at_end = hooks.clone();
     let again = Box::new(move || {
         warn_of_overlooked(&paths);
-        let sources = acting::sources(&paths, args.observe, acting::in_the_log).map_err(|failure| failure.message)?;
-        let policy = load(&sources, args.observe).map_err(|failure| failure.message)?;
-        policies.keep(&sources, &policy.hash);
+        let texts = acting::texts(&paths, args.observe, acting::in_the_log).map_err(|failure| failure.message)?;
+        let policy = load(&texts.sources, args.observe).map_err(|failure| failure.message)?;
+        texts.keep(&policies, &policy.hash);
         if let Some(hooks) = &hooks {
             hooks.prepare(&policy);
         }
@@ -341,7 +342,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         Ok(()) => tracing::info!("stopped"),
         Err(error) => tracing::error!("the warden stopped: {error}"),
     }
-    log.flush(SHORT_FAREWELL);
+    drop(log);
     result.map_err(|error| failed(FAILED)(format!("epoll: {error}")))
 }
 

@@ -15,6 +15,33 @@ pub(crate) fn is_root(test: &str) -> bool {
     root
 }
 
+/// Somebody who listens at a socket and takes no more connections: a connect that may block does.
+pub(crate) struct Deaf {
+    _socket: OwnedFd,
+    _waiting: Vec<OwnedFd>,
+}
+
+impl Deaf {
+    pub(crate) fn at(path: &Path) -> Deaf {
+        let socket = |flags| socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        let address = SocketAddrUnix::new(path).unwrap();
+        let listening = socket(SocketFlags::CLOEXEC);
+        bind(&listening, &address).unwrap();
+        rustix::net::listen(&listening, 0).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let caller = socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+            match connect(&caller, &address) {
+                Ok(()) => waiting.push(caller),
+                Err(errno) => {
+                    assert_eq!(errno, Errno::AGAIN);
+                    return Deaf { _socket: listening, _waiting: waiting };
+                }
+            }
+        }
+    }
+}
+
 fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }

@@ -5,10 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::{self, File, FileType};
 use std::io::{self, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::diagnostic::escaped;
 use super::model::{Policy, Rung};
@@ -34,6 +37,14 @@ pub enum ReadError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Whoever reads it may wait for good.
+    #[error("the policy {} is {what}: name a file (what is handed over open, such as /dev/stdin, may be a pipe)", shown_path(path))]
+    NoFile {
+        /// What was named.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
     },
     /// A directory without a single `*.yaml`.
     #[error("no policy in the directory {}: put at least one file there whose name ends in .yaml", shown_path(path))]
@@ -271,17 +282,38 @@ fn files_of(directory: &Path) -> Result<Vec<PathBuf>, ReadError> {
 
 fn read(path: &Path, trust: Trust) -> Result<Source, ReadError> {
     let failed = |source| ReadError::Io { path: path.to_owned(), source };
-    let handed_over = match trust {
-        Trust::Anybody => false,
-        Trust::Owners => owners::follow(path).map_err(|why| refused(path, why))?.handed_over,
+    let way = owners::follow(path);
+    let handed_over = way.as_ref().is_ok_and(|end| end.handed_over);
+    if trust == Trust::Owners {
+        way.map_err(|why| refused(path, why))?;
+    }
+    // Before it is opened, since that alone may do something to a device; and of what was opened,
+    // since it may be another by then.
+    let judge = |kind: FileType| match no_file(kind) {
+        Some(what) if !handed_over => Err(ReadError::NoFile { path: path.to_owned(), what }),
+        _ => Ok(()),
     };
-    let file = File::open(path).map_err(failed)?;
+    judge(fs::metadata(path).map_err(failed)?.file_type())?;
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path).map_err(failed)?;
+    judge(file.metadata().map_err(failed)?.file_type())?;
+    // Who writes to a pipe that was handed over is waited for.
+    let wait = || fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK);
+    wait().map_err(|errno| failed(errno.into()))?;
     if trust == Trust::Owners {
         owners::opened(&file, path, handed_over).map_err(|why| refused(path, why))?;
     }
     let mut text = Vec::new();
     file.take(MAX_SOURCE_BYTES as u64 + 1).read_to_end(&mut text).map_err(failed)?;
     Ok(Source::new(&path.to_string_lossy(), text))
+}
+
+/// What that is, if it is neither file nor directory: reading it may never end.
+fn no_file(kind: FileType) -> Option<&'static str> {
+    let is = |of: bool, what| of.then_some(what);
+    is(kind.is_fifo(), "a FIFO")
+        .or_else(|| is(kind.is_char_device() || kind.is_block_device(), "a device"))
+        .or_else(|| is(kind.is_socket(), "a socket"))
 }
 
 #[cfg(test)]
@@ -398,7 +430,37 @@ mod tests {
 
     #[test]
     fn an_endless_file_ends() {
-        let sources = read_sources(&["/dev/zero"]).unwrap();
+        use std::os::fd::AsRawFd as _;
+        let zero = File::open("/dev/zero").unwrap();
+        let sources = read_sources(&[format!("/proc/self/fd/{}", zero.as_raw_fd())]).unwrap();
         assert_eq!(sources[0].text().len(), MAX_SOURCE_BYTES + 1);
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_unless_it_was_handed_over() {
+        use std::io::Write as _;
+        use std::os::fd::AsRawFd as _;
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("a.yaml");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600), 0).unwrap();
+        for (path, what) in
+            [(&*fifo, "a.yaml is a FIFO: "), (directory.path(), "a.yaml is a FIFO: "), (Path::new("/dev/zero"), "zero is a device: ")]
+        {
+            for read in [read_sources, read_trusted, read_settled] {
+                let error = read(&[path]).unwrap_err().to_string();
+                assert!(error.contains(what), "{error}");
+            }
+        }
+        // Not there yet when it is opened: the reader waits for it.
+        for read in [read_sources::<String>, read_trusted] {
+            let (reader, mut writer) = std::io::pipe().unwrap();
+            let slow = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(50));
+                writer.write_all(b"version: 1\n").unwrap();
+            });
+            let sources = read(&[format!("/dev/fd/{}", reader.as_raw_fd())]).unwrap();
+            assert_eq!(sources[0].text(), b"version: 1\n");
+            slow.join().unwrap();
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -70,14 +70,8 @@ impl ControlSocket {
         }
         match fs::symlink_metadata(path) {
             Ok(there) if !there.file_type().is_socket() => return Err(ControlError::NoSocket(path.to_owned())),
-            Ok(_) => match UnixStream::connect(path) {
-                // Nobody listens: left behind.
-                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {}
-                // EAGAIN: somebody does, and can't keep up.
-                Ok(_) => return Err(ControlError::InUse(path.to_owned())),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(ControlError::InUse(path.to_owned())),
-                Err(error) => return Err(failed(error)),
-            },
+            Ok(_) if owners::somebody_listens(path).map_err(failed)? => return Err(ControlError::InUse(path.to_owned())),
+            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
@@ -130,8 +124,20 @@ impl Drop for ControlSocket {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::owners::tests::Deaf;
+
+    /// A connect that blocks would wait here for good.
+    #[test]
+    fn one_who_does_not_answer_any_more_is_not_replaced_nor_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("control.sock");
+        let _deaf = Deaf::at(&path);
+        assert!(matches!(ControlSocket::bind(&path), Err(ControlError::InUse(_))));
+        assert!(path.exists());
+    }
 
     #[test]
     fn where_others_could_replace_the_socket_there_is_none() {

@@ -14,6 +14,7 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use procfs::{LockKind, LockType};
@@ -30,6 +31,8 @@ pub const DIRECTORY: &str = "/run/oomwarden";
 pub const NAME: &str = "lock";
 /// How often a file that is no lock of ours is replaced before that is an error.
 const ATTEMPTS: u32 = 8;
+/// How often it is tried to be the one who replaces it, 5 ms apart.
+const TURNS: u32 = 400;
 /// The most that is read of what the holder wrote.
 const MOST_BYTES: u64 = 4096;
 
@@ -123,12 +126,14 @@ pub enum LockError {
     )]
     Place {
         /// Why.
+        #[source]
         why: Unsafe,
     },
     /// The directory of `--state` is of no use.
-    #[error("{why}; or name a directory with --state in which oomwarden may write and others may not")]
+    #[error("name a directory with --state in which oomwarden may write and others may not, or mend this one: {why}")]
     State {
         /// Why.
+        #[source]
         why: Unsafe,
     },
 }
@@ -253,7 +258,7 @@ fn is_ours(name: &[u8]) -> bool {
 }
 
 /// Locks the file of this name in a directory of ours, or tells who has it. What is no lock file of ours there, or could be held by
-/// somebody else, is replaced.
+/// somebody else, is replaced: its mode says so, which is therefore left as it is until then.
 fn acquire(dir: &OwnedFd, directory: &Path, name: &str, about: &About<'_>) -> io::Result<Result<Lock, Holder>> {
     let us = Us::now();
     for _ in 0..ATTEMPTS {
@@ -262,25 +267,33 @@ fn acquire(dir: &OwnedFd, directory: &Path, name: &str, about: &About<'_>) -> io
             Ok(file) => file,
             // A symlink, a socket.
             Err(Errno::LOOP | Errno::NXIO) => {
-                unlinkat(dir, name, AtFlags::empty())?;
+                let there = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+                if let Some(there) = there.ok().filter(|there| FileType::from_raw_mode(there.st_mode) != FileType::RegularFile) {
+                    take_away(dir, name, &there)?;
+                }
                 continue;
             }
             Err(errno) => return Err(errno.into()),
         };
         let stat = fstat(&file)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_uid != us.uid || stat.st_nlink != 1 {
-            unlinkat(dir, name, AtFlags::empty())?;
+        if stat.st_nlink == 0 {
+            // Taken away meanwhile.
+            continue;
+        }
+        if !is_lock_file(&stat, us) {
+            take_away(dir, name, &stat)?;
             continue;
         }
         // That of an older version, which others may have open.
-        let was_open_to_others = stat.st_mode & 0o077 != 0;
-        if was_open_to_others {
-            fchmod(&file, Mode::RUSR | Mode::WUSR)?;
-        }
+        let is_open_to_others = stat.st_mode & 0o077 != 0;
         match Flock::lock(fs::File::from(file), FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
-                let there = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
-                if !there.is_ok_and(|there| (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino)) {
+                if !is_at(dir, name, &stat) {
+                    continue;
+                }
+                if is_open_to_others {
+                    // Who has it open could lock it between two runs, and keep the next one out.
+                    take_away(dir, name, &stat)?;
                     continue;
                 }
                 // For people only: the lock is as good without it.
@@ -289,8 +302,10 @@ fn acquire(dir: &OwnedFd, directory: &Path, name: &str, about: &About<'_>) -> io
             }
             Err((mut file, nix::Error::EWOULDBLOCK)) => {
                 let pid = file.metadata().ok().and_then(|metadata| holder(&metadata));
-                if was_open_to_others && pid.is_some_and(|pid| is_stranger(pid, us)) {
-                    unlinkat(dir, name, AtFlags::empty())?;
+                // One who is gone left the lock to a process that inherited the descriptor, which
+                // may be anybody's.
+                if is_open_to_others && !pid.is_some_and(|pid| is_trusted(pid, us)) {
+                    take_away(dir, name, &stat)?;
                     continue;
                 }
                 return Ok(Err(Holder { pid, wrote: read_about(&mut file) }));
@@ -301,8 +316,55 @@ fn acquire(dir: &OwnedFd, directory: &Path, name: &str, about: &About<'_>) -> io
     Err(io::Error::other("something else takes its name again and again"))
 }
 
-fn is_stranger(pid: i32, us: Us) -> bool {
-    fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() != 0 && process.uid() != us.uid)
+fn is_lock_file(stat: &Stat, us: Us) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_uid == us.uid && stat.st_nlink == 1
+}
+
+/// Whether this is what has the name.
+fn is_at(dir: &OwnedFd, name: &str, stat: &Stat) -> bool {
+    let there = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+    there.is_ok_and(|there| (there.st_dev, there.st_ino) == (stat.st_dev, stat.st_ino))
+}
+
+/// A process that is alive, and root's or ours.
+fn is_trusted(pid: i32, us: Us) -> bool {
+    fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == 0 || process.uid() == us.uid)
+}
+
+/// Takes the name away from what has it, if that is still this one. Several that start at the same
+/// time do it one after the other, or one might take away the new file that another has just
+/// locked.
+fn take_away(dir: &OwnedFd, name: &str, stat: &Stat) -> io::Result<()> {
+    let _turn = turn(dir, &format!(".{name}.new"))?;
+    if is_at(dir, name, stat) {
+        unlinkat(dir, name, AtFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// Locks a file that only this version makes and that nobody else could ever open; it stays there.
+fn turn(dir: &OwnedFd, name: &str) -> io::Result<Flock<fs::File>> {
+    let us = Us::now();
+    for _ in 0..TURNS {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = match openat(dir, name, flags, Mode::RUSR | Mode::WUSR) {
+            Err(errno) if !matches!(errno, Errno::LOOP | Errno::NXIO) => return Err(errno.into()),
+            file => file.ok(),
+        };
+        let stat = file.as_ref().map(fstat).transpose()?;
+        let (Some(file), Some(stat)) = (file, stat.filter(|stat| is_lock_file(stat, us) && stat.st_mode & 0o077 == 0)) else {
+            // Planted while others could write to the directory.
+            unlinkat(dir, name, AtFlags::empty())?;
+            continue;
+        };
+        match Flock::lock(fs::File::from(file), FlockArg::LockExclusiveNonblock) {
+            Ok(lock) if is_at(dir, name, &stat) => return Ok(lock),
+            Err((_, errno)) if errno != nix::Error::EWOULDBLOCK => return Err(errno.into()),
+            // Another one is at it, for a moment.
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    Err(io::Error::other(format!("another oomwarden has {name} locked and does not go on: end it")))
 }
 
 fn write_about(file: &mut fs::File, about: &About<'_>) -> io::Result<()> {

@@ -225,15 +225,20 @@ fn until(at: Instant) -> PollTimeout {
     PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)
 }
 
-/// The first fault of a refusal in one line, and how many more there are.
+/// What [`faults`] says, in words.
 #[must_use]
 pub fn gist(message: &str) -> String {
-    let mut faults = message.lines().filter(|line| *line != BAD_POLICY && !line.starts_with(' '));
-    let first = faults.next().unwrap_or(BAD_POLICY);
-    match faults.count() {
-        0 => first.to_owned(),
-        more => format!("{first} (and {more} more, see the log)"),
+    match faults(message) {
+        (first, 0) => first.to_owned(),
+        (first, more) => format!("{first} (and {more} more, see the log)"),
     }
+}
+
+/// The first fault of a refusal in one line, and how many more there are.
+#[must_use]
+pub fn faults(message: &str) -> (&str, usize) {
+    let mut faults = message.lines().filter(|line| *line != BAD_POLICY && !line.starts_with(' '));
+    (faults.next().unwrap_or(BAD_POLICY), faults.count())
 }
 
 /// Exclusions that stood in `old` and don't in `new`, in words.

@@ -3,7 +3,7 @@
 //! Processes that leave their hook's session are adopted by this one (PR_SET_CHILD_SUBREAPER) and ended as soon as no hook
 //! runs: nothing that a hook leaves behind may gather while memory is short.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -13,10 +13,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal as Stop};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, wait};
+use tracing::Level;
 
 use super::place;
 use super::protocol::{Ended, Inbox, Reply, parse_request, write_reply};
 use super::running::Running;
+use crate::journal_stream;
 
 /// Hooks at a time; the daemon has fewer ladders.
 const MOST: usize = 16;
@@ -37,8 +39,7 @@ pub fn run(group: Option<&Path>) -> io::Result<()> {
     let group = group.filter(|group| match place::enter(group) {
         Ok(()) => true,
         Err(error) => {
-            // Where standard error is gone nobody listens.
-            let _ = writeln!(io::stderr(), "oomwarden: {}: {error}: hooks run in oomwarden's own group", group.display());
+            journal_stream::say(Level::WARN, &format!("{}: {error}: hooks run in oomwarden's own group", group.display()));
             false
         }
     });

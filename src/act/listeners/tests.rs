@@ -24,6 +24,16 @@ fn a_socket_left_behind_is_replaced_and_one_in_use_is_not() {
     assert_eq!(std::fs::read(&path).unwrap(), b"somebody's file");
 }
 
+/// A connect that blocks would wait here for good.
+#[test]
+fn one_who_does_not_answer_any_more_is_not_replaced_nor_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pressure.sock");
+    let _deaf = crate::owners::tests::Deaf::at(&path);
+    let error = Door::open(&path, dir.path()).unwrap_err().to_string();
+    assert!(error.contains("in use by another") && path.exists(), "{error}");
+}
+
 #[test]
 fn who_is_in_no_group_that_can_be_seen_is_turned_away() {
     let dir = tempfile::tempdir().unwrap();

@@ -183,8 +183,84 @@ fn an_old_lock_that_another_user_holds_keeps_nobody_out() {
     drop(lock);
 }
 
+/// The lock was taken by a process that is gone, and is held by one that inherited it: /proc/locks
+/// names the dead one.
 #[test]
-fn an_old_lock_of_our_own_is_tightened_and_counts() {
+fn an_old_lock_whose_locker_is_gone_keeps_nobody_out() {
+    if !is_root("an_old_lock_whose_locker_is_gone") {
+        return;
+    }
+    let (_dir, place) = run();
+    fs::create_dir(&place).unwrap();
+    let path = place.join(TREE);
+    fs::write(&path, "").unwrap();
+    mode(&path, 0o644);
+    // The shell locks its descriptor 9, leaves it to a child and ends.
+    let script = format!("exec 9<{}; flock -n 9 || exit 1; sleep 600 & echo $!", path.display());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).uid(OTHER).gid(OTHER).process_group(0).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut shell = shell.spawn().unwrap();
+    let mut line = String::new();
+    io::BufRead::read_line(&mut io::BufReader::new(shell.stdout.take().unwrap()), &mut line).unwrap();
+    assert!(shell.wait().unwrap().success(), "the other user never got the lock");
+    let heir = nix::unistd::Pid::from_raw(line.trim().parse().unwrap());
+    let ours = Flock::lock(fs::File::open(&path).unwrap(), FlockArg::LockExclusiveNonblock);
+    let taken = take(&place, "/one");
+    nix::sys::signal::kill(heir, nix::sys::signal::Signal::SIGKILL).unwrap();
+    assert!(matches!(ours, Err((_, nix::Error::EWOULDBLOCK))), "the heir holds it");
+    drop(is_held(taken));
+}
+
+/// Who has the file open takes the lock between two runs.
+#[test]
+fn an_old_lock_that_another_has_open_is_replaced_before_it_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_run, place) = run();
+    let state = dir.path().join("state");
+    for directory in [&place, &state] {
+        fs::create_dir(directory).unwrap();
+    }
+    let (tree, of_directory) = (place.join(TREE), state.join(NAME));
+    let strangers = [&tree, &of_directory].map(|path| {
+        fs::write(path, "").unwrap();
+        mode(path, 0o644);
+        fs::File::open(path).unwrap()
+    });
+    let first = (is_held(take(&place, "/one")), of_state(&state, &about(&state)).unwrap());
+    assert!([&tree, &of_directory].iter().all(|path| fs::metadata(path).unwrap().mode() & 0o7777 == 0o600));
+    drop(first);
+    let _locked = strangers.map(|file| Flock::lock(file, FlockArg::LockExclusiveNonblock).unwrap());
+    drop((is_held(take(&place, "/two")), of_state(&state, &about(&state)).unwrap()));
+}
+
+/// Many start at once where an old lock lies: one has it, none takes the new file of another away.
+#[test]
+fn those_that_replace_an_old_lock_at_once_get_one_lock() {
+    let (_dir, place) = run();
+    fs::create_dir(&place).unwrap();
+    for _ in 0..50 {
+        let path = place.join(TREE);
+        let _ = fs::remove_file(&path);
+        fs::write(&path, "").unwrap();
+        mode(&path, 0o644);
+        let begin = std::sync::Barrier::new(4);
+        let start = || {
+            begin.wait();
+            take(&place, "/one")
+        };
+        let taken: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(start)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let held: Vec<&Lock> =
+            taken.iter().filter_map(|taken| if let Ok(OfTree::Held(lock)) = taken { Some(lock) } else { None }).collect();
+        assert_eq!(held.len(), 1, "{taken:?}");
+        assert!(taken.iter().all(|taken| matches!(taken, Ok(OfTree::Held(_)) | Err(LockError::OfTree { .. }))), "{taken:?}");
+    }
+}
+
+#[test]
+fn an_old_lock_of_our_own_is_replaced_and_counts() {
     let (_dir, place) = run();
     fs::create_dir(&place).unwrap();
     let path = place.join(TREE);
@@ -205,7 +281,10 @@ fn what_was_planted_is_replaced_and_what_it_led_to_left_alone() {
     let path = place.join(TREE);
     let precious = dir.path().join("precious");
     fs::write(&precious, "text").unwrap();
-    symlink(&precious, &path).unwrap();
+    // And at the name of the file by which those that replace it take turns.
+    for (target, link) in [(&precious, &path), (&precious, &place.join(format!(".{TREE}.new")))] {
+        symlink(target, link).unwrap();
+    }
     drop(is_held(take(&place, "/one")));
     fs::remove_file(&path).unwrap();
     fs::hard_link(&precious, &path).unwrap();

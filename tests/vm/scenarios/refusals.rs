@@ -149,13 +149,23 @@ pub fn second_oomwarden_with_another_state_refuses() -> Outcome {
     with(places::CGROUP, &[]).start(THRASH)?.stop()
 }
 
-/// What user 65534 may write to says nothing to an oomwarden that is root: not at the start, not at a reload.
+/// What user 65534 may write to says nothing to an oomwarden that is root: not at the start, where
+/// it ends if a sound policy is insisted on and only observes else, and not at a reload.
 pub fn policy_that_others_can_write_is_refused() -> Outcome {
     let file = PathBuf::from("/run/scenario/theirs.yaml");
     std::fs::create_dir_all(places::FILES).doing("create the files' directory")?;
     std::fs::write(&file, THRASH).doing("write a policy")?;
     std::os::unix::fs::chown(&file, Some(65534), Some(65534)).doing("give the policy away")?;
-    refuses(Setup { policy_file: Some(file.clone()), ..Setup::default() }, THRASH, &[1], "belongs to user 65534")?;
+    let theirs = |setup: Setup| Setup { policy_file: Some(file.clone()), ..setup };
+    refuses(theirs(strict()), THRASH, &[1], "belongs to user 65534")?;
+    let daemon = theirs(Setup::default()).start(THRASH)?;
+    let status: Value = serde_json::from_str(&ask(&["status", "--json"])?).doing("understand the status")?;
+    let is_told = status["degraded"].as_array().is_some_and(|reasons| reasons.iter().any(|reason| reason["reason"] == "policy"));
+    ensure!(is_told, "the status does not say so: {status}");
+    for part in ["belongs to user 65534", "only observes"] {
+        ensure!(daemon.said().contains(part), "the log does not say {part}: {}", daemon.said());
+    }
+    daemon.stop()?;
     let daemon = Daemon::start(THRASH)?;
     std::fs::rename(&file, daemon.policy_file()).doing("put it in place")?;
     daemon.counted("oomwarden_policy_reload_failures_total", &[], 1.0)?;

@@ -14,6 +14,9 @@ pub fn is_stderr() -> bool {
     rustix::fs::fstat(io::stderr().as_fd()).is_ok_and(|stat| named.to_str() == Some(&format!("{}:{}", stat.st_dev, stat.st_ino)))
 }
 
+/// What the line begins with by which the process ends.
+pub const CRITICAL: &str = "<2>";
+
 /// What each line begins with.
 #[must_use]
 pub fn prefix(level: Level) -> &'static str {
