@@ -555,7 +555,11 @@ impl Climbs {
                     Look::MustLive => {
                         climb.ladder.spared(climb.since(now), &mut climb.rungs);
                         match self.next_victim(&mut climb, now, with) {
-                            Successor::Is(victim) => next = self.enter(place, &mut climb, victim, with),
+                            Successor::Is(victim) => {
+                                next = self.enter(place, &mut climb, victim, with);
+                                // Whether the tree has all that is below it nobody has looked at yet.
+                                climb.fresh = false;
+                            }
                             Successor::NotNeeded => return self.end(place, climb, Outcome::Recovered, now, with),
                             Successor::None => {
                                 if let Some(record) = &mut climb.record {
@@ -591,7 +595,11 @@ impl Climbs {
                     next = climb.ladder.judged(rungs, over, since, &mut climb.rungs);
                 }
                 Next::End(End::Failed(_)) => match self.next_victim(&mut climb, now, with) {
-                    Successor::Is(victim) => next = self.enter(place, &mut climb, victim, with),
+                    Successor::Is(victim) => {
+                        next = self.enter(place, &mut climb, victim, with);
+                        // Whether the tree has all that is below it nobody has looked at yet.
+                        climb.fresh = false;
+                    }
                     Successor::None | Successor::NotNeeded => return self.end(place, climb, Outcome::Failed, now, with),
                 },
                 // Only new evidence turns to another.
