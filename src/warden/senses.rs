@@ -347,9 +347,7 @@ impl Senses {
                     if let Some(unwanted) = self.pool.armed_now(key, fd, unprivileged, now, register) {
                         self.clerk.send(Errand::Close(unwanted));
                     }
-                    if self.deaf.tells_of_groups() {
-                        self.changed_at(now);
-                    }
+                    self.changed_at(now);
                 }
                 Reply::Empty(key) => self.without_processes(key, now, policy, poller),
                 Reply::Refused(key, refused) => {
