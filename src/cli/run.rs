@@ -366,7 +366,8 @@ fn announce() {
 /// Signals are taken by a descriptor; blocked here, before any thread starts.
 fn block_signals() -> nix::Result<SignalFd> {
     let mut set = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    // SIGCONT tells that the process was stopped.
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCONT] {
         set.add(signal);
     }
     set.thread_block()?;
@@ -383,7 +384,7 @@ fn idle(signals: &SignalFd) -> Result<(), Failure> {
             Err(error) => return Err(failed(FAILED)(format!("poll: {error}"))),
         }
         while let Ok(Some(info)) = signals.read_signal() {
-            if Signal::try_from(info.ssi_signo.cast_signed()) != Ok(Signal::SIGHUP) {
+            if !matches!(Signal::try_from(info.ssi_signo.cast_signed()), Ok(Signal::SIGHUP | Signal::SIGCONT)) {
                 return Ok(());
             }
         }

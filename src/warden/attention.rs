@@ -5,6 +5,7 @@
 //! lasted. The kernel does not say when a notice arose, so a gap is told by other signs, which cost no
 //! wake-up:
 //!
+//! - SIGCONT came, which is blocked and read: the process was stopped.
 //! - epoll was interrupted. All signals are blocked, so only a stop (SIGSTOP) or a debugger does that (signal(7),
 //!   "Interruption of system calls by stop signals").
 //! - cgroup.events of our own group changed: as long as we are in it that tells of a freeze and its end only

@@ -194,6 +194,8 @@ pub struct Warden {
     pulse: Arc<Pulse>,
     mailbox: Mailbox,
     signals: SignalFd,
+    /// The process was stopped, and goes on (SIGCONT).
+    continued: bool,
     mail: Arc<EventFd>,
     timer: TimerFd,
     timer_at: Option<Duration>,
@@ -274,6 +276,7 @@ impl Warden {
             pulse,
             mailbox,
             signals,
+            continued: false,
             mail,
             timer,
             timer_at: None,
@@ -325,6 +328,11 @@ impl Warden {
             let mut ready = std::mem::take(&mut self.ready);
             let planned = self.timer_at;
             let mut told = self.poller.wait(&mut ready)?.then_some(Sign::Stopped);
+            // A stop interrupts no epoll that has something to tell, nor a turn.
+            self.signal();
+            if std::mem::take(&mut self.continued) {
+                told = Some(Sign::Stopped);
+            }
             if ready.iter().any(|one| one.token == Token::Own) {
                 attention.heard(&mut self.senses.buffer);
                 told = Some(Sign::Frozen);
@@ -391,7 +399,8 @@ impl Warden {
                 let _ = nix::unistd::read(&self.timer, &mut [0; 8]);
                 self.timer_at = None;
             }
-            Token::Signals => self.signal(),
+            // Read at the begin of each turn.
+            Token::Signals => {}
             Token::Mail => self.take_mail(),
             Token::Events(key) => self.senses.events(key, now, &self.policy, &self.rules, &mut self.pending),
             Token::Psi(key) => self.senses.fired(key, ready.error, now, &self.policy, &self.rules, &self.poller, &mut self.pending),
@@ -409,6 +418,7 @@ impl Warden {
         while let Ok(Some(info)) = self.signals.read_signal() {
             match Signal::try_from(info.ssi_signo.cast_signed()) {
                 Ok(Signal::SIGHUP) => self.mailbox.ask(),
+                Ok(Signal::SIGCONT) => self.continued = true,
                 Ok(_) => {
                     self.stopping.get_or_insert(self.clock.now());
                 }
