@@ -13,6 +13,7 @@ mod found;
 pub mod hook_helper;
 pub mod logging;
 pub mod man;
+pub mod neighbours;
 pub mod output;
 pub mod outside;
 pub mod pause;
@@ -100,6 +101,9 @@ enum Command {
     /// Runs hooks for the daemon, which starts this itself
     #[command(name = crate::act::hooks::SUBCOMMAND, hide = true)]
     HookHelper(hook_helper::HookHelperArgs),
+    /// Names who else acts on memory, for the daemon, which starts this itself
+    #[command(name = neighbours::SUBCOMMAND, hide = true)]
+    Neighbours(neighbours::NeighboursArgs),
 }
 
 /// What was typed, and what stands in the environment.
@@ -116,8 +120,8 @@ fn parse() -> Result<Cli, ExitCode> {
         }
         ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
     })?;
-    // The daemon looked at the helper's environment when it started.
-    if !matches!(cli.command, Command::HookHelper(_)) {
+    // The daemon looked at its helpers' environment when it started.
+    if !matches!(cli.command, Command::HookHelper(_) | Command::Neighbours(_)) {
         environment::check(&Cli::command(), std::env::vars_os()).map_err(|failure| ExitCode::from(failure.report()))?;
     }
     Ok(cli)
@@ -146,6 +150,7 @@ pub fn main() -> ExitCode {
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::HookHelper(args) => hook_helper::run(&args),
+        Command::Neighbours(args) => neighbours::run(&args),
     };
     ExitCode::from(code)
 }

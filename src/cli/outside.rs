@@ -22,7 +22,7 @@ use crate::warden::hooks::{self, Hooks};
 pub const SOCKET: &str = "/run/oomwarden/pressure.sock";
 
 /// This program, also after it was replaced on disk.
-fn own_program() -> PathBuf {
+pub fn own_program() -> PathBuf {
     "/proc/self/exe".into()
 }
 

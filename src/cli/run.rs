@@ -16,11 +16,11 @@ use super::acting;
 use super::beginning::{Beginning, Instead, begin, load};
 use super::failure::Failure;
 use super::logging::{self, LogFormat, LogLevel};
+use super::neighbours;
 use super::outside;
 use super::{DONE, FAILED, UNSUPPORTED};
 use crate::act::listeners;
 use crate::cgroup::root::Root;
-use crate::doctor::System;
 use crate::journal_stream;
 use crate::policy::model::{Policy, Psi, Trigger};
 use crate::policy::overlooked::{overlooked, warning};
@@ -194,6 +194,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     // Before anything is blocked, locked or raised: hooks are ordinary processes.
     let (starter, helper) = outside::start_helper(&policy, args.observe, &args.cgroup_root)
         .map_err(|error| failed(FAILED)(format!("the helper for hooks: {error}")))?;
+    let looking = neighbours::start(&outside::own_program(), &args.cgroup_root);
     let signals = block_signals().map_err(|error| failed(FAILED)(format!("signals: {error}")))?;
     let root = match Root::open(&args.cgroup_root) {
         Ok(root) => root,
@@ -321,7 +322,7 @@ fn start(args: RunArgs) -> Result<(), Failure> {
         policy.rules.len(),
         if args.observe { ", observing only" } else { "" }
     );
-    name_neighbours(&args.cgroup_root);
+    neighbours::log(looking);
     let result = threads::as_vital("warden", || warden.run());
     // Nothing to tell where no service manager listens.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -344,16 +345,6 @@ fn start(args: RunArgs) -> Result<(), Failure> {
     }
     drop(log);
     result.map_err(|error| failed(FAILED)(format!("epoll: {error}")))
-}
-
-/// Names who else acts on memory here. On a thread of its own: it looks through all processes and
-/// unit files.
-fn name_neighbours(cgroup_root: &Path) {
-    let root = cgroup_root.to_owned();
-    let name = move || crate::doctor::neighbours(&System::here(root)).iter().for_each(|line| tracing::warn!("{line}"));
-    if let Err(error) = std::thread::Builder::new().name("neighbours".into()).stack_size(256 * 1024).spawn(name) {
-        tracing::info!("who else acts on memory here is not looked at: {error}; `oomwarden doctor` does it");
-    }
 }
 
 /// Told once the groups are armed.
