@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: GPL-2.0
+/* /proc/oom_notifier: what it says, who is told, and the commands that it takes. README.md describes the format. */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/capability.h>
+#include <linux/fs.h>
+#include <linux/module.h>
+#include <linux/overflow.h>
+#include <linux/poll.h>
+#include <linux/proc_fs.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
+
+#include "lms.h"
+
+#define LMS_TEXT_MAX		1024	/* what a read gives */
+#define LMS_PROC_NAME		"oom_notifier"
+#define LMS_WRITE_MAX		(64 * 1024)
+#define LMS_COMMAND_MAX		64	/* a command other than `table`; needs no memory */
+
+/* One open file. */
+struct lms_file {
+	struct mutex lock;	/* text and length */
+	u64 seen;		/* seq as it was last read */
+	size_t len;
+	char text[LMS_TEXT_MAX];
+};
+
+static size_t lms_render(char *text, u64 *seen)
+{
+	unsigned int kills, spares;
+	struct lms_memory memory;
+	size_t len;
+
+	/* The level and the numbers that it is told with belong together. */
+	lms_sample();
+	lms_read_memory(&memory);
+	lms_table_counts(&kills, &spares);
+	spin_lock(&lms.lock);
+	*seen = lms.seq;
+	len = scnprintf(text, LMS_TEXT_MAX,
+			"level %s\n"
+			"seq %llu\n"
+			"mem_total_kb %lu\n"
+			"mem_available_kb %lu\n"
+			"swap_total_kb %lu\n"
+			"swap_free_kb %lu\n"
+			"page_size %lu\n"
+			"warn_percent %u\n"
+			"kill_percent %u\n"
+			"handler_pid %d\n"
+			"holds %llu\n"
+			"holds_resolved %llu\n"
+			"holds_expired %llu\n"
+			"table_kills %llu\n"
+			"hold_seq %llu\n"
+			"hold_ms %u\n"
+			"warn_kb %lu\n"
+			"kill_kb %lu\n"
+			"floor_kb %lu\n"
+			"table_kill_ids %u\n"
+			"table_spare_ids %u\n"
+			"passes %llu\n"
+			"holds_passed %llu\n"
+			"oom_available_kb %lu\n"
+			"reserve_kb %lu\n"
+			"calls %llu\n",
+			lms_level_name(lms_level()), lms.seq,
+			PAGES_TO_KB(memory.total), PAGES_TO_KB(memory.available),
+			PAGES_TO_KB(lms.swap_total), PAGES_TO_KB(memory.swap_free), PAGE_SIZE,
+			lms_warn_param_percent(), lms_kill_param_percent(),
+			lms.handler ? pid_vnr(lms.handler_pid) : 0,
+			lms.holds, lms.holds_resolved, lms.holds_expired, lms.table_kills,
+			lms.hold_seq, lms_hold_bound(),
+			PAGES_TO_KB(lms_warn_pages(memory.total)), PAGES_TO_KB(lms_kill_pages(memory.total)),
+			PAGES_TO_KB(lms_floor_pages(memory.total)),
+			kills, spares,
+			lms.passes, lms.holds_passed, PAGES_TO_KB(lms.oom_available),
+			PAGES_TO_KB(lms_reserve_pages()), lms.calls);
+	spin_unlock(&lms.lock);
+	return len;
+}
+
+static int lms_open(struct inode *inode, struct file *file)
+{
+	struct lms_file *f;
+
+	/* procfs keeps nobody from unloading us under a reader or a poller. */
+	if (!try_module_get(THIS_MODULE))
+		return -ENODEV;
+	f = kzalloc(sizeof(*f), GFP_KERNEL);
+	if (!f) {
+		module_put(THIS_MODULE);
+		return -ENOMEM;
+	}
+	mutex_init(&f->lock);
+	spin_lock(&lms.lock);
+	f->seen = lms.seq;
+	spin_unlock(&lms.lock);
+	file->private_data = f;
+	return 0;
+}
+
+/* Forgets the handler. Under lms.lock; the caller puts the pid. */
+static struct pid *lms_drop_handler(void)
+{
+	struct pid *pid = lms.handler_pid;
+
+	lms.handler = NULL;
+	lms.handler_pid = NULL;
+	lms.handler_hold_ms = 0;
+	lms.silent = false;
+	return pid;
+}
+
+static int lms_release(struct inode *inode, struct file *file)
+{
+	struct lms_file *f = file->private_data;
+	struct pid *pid = NULL;
+
+	spin_lock(&lms.lock);
+	if (lms.handler == f)
+		pid = lms_drop_handler();
+	spin_unlock(&lms.lock);
+	lms_table_release(f);
+
+	put_pid(pid);
+	kfree(f);
+	/* remove_proc_entry() in lms_exit() waits for the end of this function. */
+	module_put(THIS_MODULE);
+	return 0;
+}
+
+static ssize_t lms_read(struct file *file, char __user *to, size_t count, loff_t *pos)
+{
+	struct lms_file *f = file->private_data;
+	ssize_t done;
+
+	if (mutex_lock_interruptible(&f->lock))
+		return -ERESTARTSYS;
+	if (*pos == 0) {
+		u64 seen;
+
+		f->len = lms_render(f->text, &seen);
+		WRITE_ONCE(f->seen, seen);
+	}
+	done = simple_read_from_buffer(to, count, pos, f->text, f->len);
+	mutex_unlock(&f->lock);
+
+	spin_lock(&lms.lock);
+	if (lms.handler == f)
+		lms.silent = false;
+	spin_unlock(&lms.lock);
+	return done;
+}
+
+static __poll_t lms_poll(struct file *file, poll_table *wait)
+{
+	struct lms_file *f = file->private_data;
+	__poll_t mask = EPOLLIN | EPOLLRDNORM;
+
+	poll_wait(file, &lms_changed, wait);
+	spin_lock(&lms.lock);
+	if (READ_ONCE(f->seen) != lms.seq)
+		mask |= EPOLLPRI;
+	spin_unlock(&lms.lock);
+	return mask;
+}
+
+/* Takes the word at the front, if it is there and ends there. */
+bool lms_word(const char **text, const char *word)
+{
+	size_t len = strlen(word);
+
+	if (strncmp(*text, word, len) || ((*text)[len] && (*text)[len] != ' ' && (*text)[len] != '\n'))
+		return false;
+	*text += len;
+	return true;
+}
+
+/* Takes a blank and a decimal number of digits alone. */
+bool lms_number(const char **text, u64 *number)
+{
+	const char *at = *text;
+	u64 value = 0;
+
+	if (*at++ != ' ' || *at < '0' || *at > '9')
+		return false;
+	for (; *at >= '0' && *at <= '9'; at++) {
+		if (check_mul_overflow(value, (u64)10, &value) || check_add_overflow(value, (u64)(*at - '0'), &value))
+			return false;
+	}
+	*text = at;
+	*number = value;
+	return true;
+}
+
+static int lms_write_handler(struct lms_file *f, const char *text)
+{
+	struct pid *pid, *old = NULL;
+	u64 ms = 0;
+	int error = 0;
+
+	if (*text && (!lms_number(&text, &ms) || *text || ms < 1 || ms > LMS_HOLD_MAX_MS))
+		return -EINVAL;
+	pid = get_pid(task_tgid(current));
+	spin_lock(&lms.lock);
+	if (lms.handler && lms.handler != f && lms_handler_lives()) {
+		error = -EBUSY;
+		old = pid;
+	} else {
+		old = lms_drop_handler();
+		lms.handler = f;
+		lms.handler_pid = pid;
+		lms.handler_hold_ms = ms;
+	}
+	spin_unlock(&lms.lock);
+	put_pid(old);
+	return error;
+}
+
+static int lms_write_release(struct lms_file *f)
+{
+	struct pid *pid = NULL;
+	int error = -ENOENT;
+
+	spin_lock(&lms.lock);
+	if (lms.handler == f) {
+		pid = lms_drop_handler();
+		error = 0;
+	}
+	spin_unlock(&lms.lock);
+	put_pid(pid);
+	return error;
+}
+
+static int lms_write_answer(struct lms_file *f, const char *text, bool pass)
+{
+	int error = 0;
+	u64 seq;
+
+	if (!lms_number(&text, &seq) || *text)
+		return -EINVAL;
+	spin_lock(&lms.lock);
+	if (lms.handler != f) {
+		error = -EPERM;
+	} else if (lms.state != LMS_HOLD || seq < lms.hold_seq || seq > lms.seq) {
+		error = -ESTALE;
+	} else if (pass) {
+		lms_end_hold();
+		lms.state = LMS_FAILED;
+		lms.holds_passed++;
+	} else {
+		/* One victim was not enough: the next one has its time too, but not for ever. */
+		if (lms.acked && lms.acks < LMS_ACKS) {
+			lms.acks++;
+			lms.deadline = jiffies + msecs_to_jiffies(lms_hold_bound());
+		}
+		lms.acked = true;
+	}
+	spin_unlock(&lms.lock);
+	if (!error)
+		wake_up(&lms_answered);
+	return error;
+}
+
+static int lms_write_swap_total(struct lms_file *f, const char *text)
+{
+	int error = 0;
+	u64 kb;
+
+	if (!lms_number(&text, &kb) || *text || kb > (u64)LONG_MAX >> 10)
+		return -EINVAL;
+	spin_lock(&lms.lock);
+	if (lms.handler == f)
+		lms.swap_total = kb >> (PAGE_SHIFT - 10);
+	else
+		error = -EPERM;
+	spin_unlock(&lms.lock);
+	if (!error)
+		lms_kick_thread();
+	return error;
+}
+
+static int lms_command(struct lms_file *f, char *text, size_t len)
+{
+	const char *at = text;
+
+	if (len && text[len - 1] == '\n')
+		text[--len] = '\0';
+	if (!len || strlen(text) != len)
+		return -EINVAL;
+	if (lms_word(&at, "handler"))
+		return lms_write_handler(f, at);
+	if (lms_word(&at, "ack"))
+		return lms_write_answer(f, at, false);
+	if (lms_word(&at, "pass"))
+		return lms_write_answer(f, at, true);
+	if (lms_word(&at, "swap_total"))
+		return lms_write_swap_total(f, at);
+	if (!strcmp(text, "release"))
+		return lms_write_release(f);
+	return lms_write_table(f, text);
+}
+
+static ssize_t lms_write(struct file *file, const char __user *from, size_t count, loff_t *pos)
+{
+	struct lms_file *f = file->private_data;
+	char small[LMS_COMMAND_MAX + 1];
+	int error;
+
+	/* Root of a container may be the file's owner too: what a table does takes more than that. */
+	if (!capable(CAP_KILL) || !capable(CAP_SYS_RESOURCE))
+		return -EPERM;
+	if (!count)
+		return -EINVAL;
+	if (count > LMS_WRITE_MAX)
+		return -E2BIG;
+	if (count <= LMS_COMMAND_MAX) {
+		/* An answer under memory pressure must not need memory. */
+		if (copy_from_user(small, from, count))
+			return -EFAULT;
+		small[count] = '\0';
+		error = lms_command(f, small, count);
+	} else {
+		char *text = memdup_user_nul(from, count);
+
+		if (IS_ERR(text))
+			return PTR_ERR(text);
+		error = lms_command(f, text, count);
+		kfree(text);
+	}
+	if (error)
+		return error;
+	spin_lock(&lms.lock);
+	if (lms.handler == f)
+		lms.silent = false;
+	spin_unlock(&lms.lock);
+	/* The position stays, so that a read after a write begins at the beginning. */
+	return count;
+}
+
+static const struct proc_ops lms_proc_ops = {
+	.proc_open = lms_open,
+	.proc_read = lms_read,
+	.proc_write = lms_write,
+	.proc_poll = lms_poll,
+	.proc_lseek = default_llseek,
+	.proc_release = lms_release,
+};
+
+int lms_create_file(void)
+{
+	if (proc_create(LMS_PROC_NAME, 0644, NULL, &lms_proc_ops))
+		return 0;
+	pr_err("/proc/%s can't be made: is it there already?\n", LMS_PROC_NAME);
+	return -EEXIST;
+}
+
+/* Waits for those who are in one of its functions. */
+void lms_remove_file(void)
+{
+	remove_proc_entry(LMS_PROC_NAME, NULL);
+}
