@@ -14,13 +14,12 @@
 #include "oomwarden_lms_compat.h"
 
 #define LMS_KEEP_MAX_S		3600
+#define LMS_WRITE_MAX		(64 * 1024)
 #define LMS_HOLD_MAX_MS		2000
 #define LMS_PAUSE_MS		10	/* one callback's sleep */
 #define LMS_WATCH_MS		8	/* how often the end of a shortage is looked for */
 #define LMS_QUIET_MS		300	/* nobody has asked for so long with some memory there: the shortage is over */
 #define LMS_LONG_QUIET_MS	2000	/* the same with next to no memory, or after the kernel had to go ahead */
-#define LMS_DYING_MS		1000	/* how long a group of the table may take to be gone */
-#define LMS_DYING_GROUPS	3	/* groups that may be stuck in dying before the kernel goes ahead */
 #define LMS_ALONE_MS		50	/* a hold's bound when the handler alone has run out */
 #define LMS_ACKS		4	/* further victims of one hold that each have its whole time */
 
@@ -46,7 +45,7 @@ struct lms_memory {
 	unsigned long swap_free;
 };
 
-/* The state of all. What is in it is under its lock but where it says otherwise. */
+/* The state of all, but for the table's, which is in lms_table.c. What is in it is under its lock but where it says otherwise. */
 struct lms {
 	spinlock_t lock;
 	enum lms_level memory_level;	/* by the thresholds alone */
@@ -63,15 +62,6 @@ struct lms {
 	struct pid *handler_pid;	/* its thread group */
 	unsigned int handler_hold_ms;
 	unsigned long swap_total;	/* pages; as the handler says */
-	struct lms_file *table_owner;
-	unsigned int table_keep_s;	/* 0: the table goes with its owner */
-	unsigned long table_until;	/* once the owner is gone, in jiffies */
-	u64 stuck[LMS_DYING_GROUPS];	/* groups of the table that were killed and are still there */
-	unsigned int stuck_len;
-	u64 dying_id;			/* the group that is killed and has its time to be gone; 0: none */
-	unsigned long gone_at;		/* when the last such group was gone, in jiffies */
-	bool gone;
-	unsigned long dying_since;
 	u64 holds, holds_resolved, holds_expired, holds_passed;
 	u64 table_kills, passes, calls;
 	unsigned long oom_available;	/* pages, at the last call that was not left to the kernel at once */
@@ -109,12 +99,63 @@ unsigned int lms_hold_bound(void);
 void lms_end_hold(void);
 unsigned int lms_sample(void);
 
-/* lms_table.c: who dies where the handler does not answer. */
+/* What a table holds, for people. */
+struct lms_table_counts {
+	unsigned int kill_ids;
+	unsigned int spare_ids;
+	unsigned int rules;
+	unsigned int spares;	/* by path or comm */
+};
+
+/*
+ * Who dies where the handler does not answer. The state machine of lms_table.c asks through this alone and knows victims as
+ * numbers only, so that another policy (a BPF program, say) can take the place of the one in lms_policy.c.
+ *
+ * begin(), choose(), is_dying() and kill() run on the OOM path, one at a time, while the state machine keeps commit() out.
+ * They may take RCU and spinlocks, but not lms.lock. They must not allocate, sleep or wait, and what they do must be
+ * bounded by the numbers of processes and groups. What they find out about a group is theirs to keep by its id; a pointer
+ * to a group or a process ends with their own RCU section.
+ */
+struct lms_policy {
+	/*
+	 * Understands a table and puts it aside. May allocate and sleep; one at a time. Nothing is changed by one that is
+	 * refused.
+	 */
+	int (*set)(const char *text);
+	/* What was set last is in force from now on. Under lms.lock, with nobody in the functions below. */
+	void (*commit)(void);
+	/* What is in force. Under lms.lock. */
+	void (*counts)(struct lms_table_counts *counts);
+	/* A new look at the machine, before one or more of the next three. The handler's process, if any, never dies. */
+	void (*begin)(struct pid *handler);
+	/* The one that is to die next, but for these; 0: nobody. Never of a kind that kill() would find nobody to kill in. */
+	u64 (*choose)(const u64 *but, unsigned int len);
+	/*
+	 * Whether processes of this victim that had begun before a moment (as ktime_get_ns() counts) were sent SIGKILL, or
+	 * end by themselves, and still hold memory.
+	 */
+	bool (*is_dying)(u64 victim, u64 begun_before);
+	/*
+	 * Sends SIGKILL to all processes of the victim that may die and don't do so already; how many. Asks before the
+	 * first: if it may no longer, nobody is sent anything.
+	 */
+	unsigned int (*kill)(u64 victim, bool (*may)(void));
+	/* Frees what it holds, when the module goes. */
+	void (*free)(void);
+};
+
+/* lms_policy.c: ids, and rules over paths. */
+extern const struct lms_policy lms_rules;
+
+/* lms_table.c: when the policy is asked, and whose it is. */
 bool lms_table_usable(void);
 bool lms_use_table(void);
-void lms_table_counts(unsigned int *kills, unsigned int *spares);
+void lms_table_reset(void);
+void lms_table_look_after(void);
+void lms_table_counts(struct lms_table_counts *counts);
 void lms_table_release(struct lms_file *f);
 int lms_write_table(struct lms_file *f, const char *text);
+void lms_table_free(void);
 
 /* lms_file.c: /proc/oom_notifier, and the words of its commands. */
 int lms_create_file(void);

@@ -14,9 +14,9 @@
 
 #include "lms.h"
 
+#define LMS_INTERFACE		2	/* rises when a key or a command changes its meaning */
 #define LMS_TEXT_MAX		1024	/* what a read gives */
 #define LMS_PROC_NAME		"oom_notifier"
-#define LMS_WRITE_MAX		(64 * 1024)
 #define LMS_COMMAND_MAX		64	/* a command other than `table`; needs no memory */
 
 /* One open file. */
@@ -29,14 +29,14 @@ struct lms_file {
 
 static size_t lms_render(char *text, u64 *seen)
 {
-	unsigned int kills, spares;
+	struct lms_table_counts table;
 	struct lms_memory memory;
 	size_t len;
 
 	/* The level and the numbers that it is told with belong together. */
 	lms_sample();
 	lms_read_memory(&memory);
-	lms_table_counts(&kills, &spares);
+	lms_table_counts(&table);
 	spin_lock(&lms.lock);
 	*seen = lms.seq;
 	len = scnprintf(text, LMS_TEXT_MAX,
@@ -65,7 +65,10 @@ static size_t lms_render(char *text, u64 *seen)
 			"holds_passed %llu\n"
 			"oom_available_kb %lu\n"
 			"reserve_kb %lu\n"
-			"calls %llu\n",
+			"calls %llu\n"
+			"interface %u\n"
+			"table_rules %u\n"
+			"table_spares %u\n",
 			lms_level_name(lms_level()), lms.seq,
 			PAGES_TO_KB(memory.total), PAGES_TO_KB(memory.available),
 			PAGES_TO_KB(lms.swap_total), PAGES_TO_KB(memory.swap_free), PAGE_SIZE,
@@ -75,9 +78,10 @@ static size_t lms_render(char *text, u64 *seen)
 			lms.hold_seq, lms_hold_bound(),
 			PAGES_TO_KB(lms_warn_pages(memory.total)), PAGES_TO_KB(lms_kill_pages(memory.total)),
 			PAGES_TO_KB(lms_floor_pages(memory.total)),
-			kills, spares,
+			table.kill_ids, table.spare_ids,
 			lms.passes, lms.holds_passed, PAGES_TO_KB(lms.oom_available),
-			PAGES_TO_KB(lms_reserve_pages()), lms.calls);
+			PAGES_TO_KB(lms_reserve_pages()), lms.calls,
+			LMS_INTERFACE, table.rules, table.spares);
 	spin_unlock(&lms.lock);
 	return len;
 }

@@ -96,9 +96,7 @@ static void lms_go_idle(void)
 {
 	lms_end_hold();
 	lms.state = LMS_IDLE;
-	lms.stuck_len = 0;
-	lms.dying_id = 0;
-	lms.gone = false;
+	lms_table_reset();
 }
 
 /* Where a hold ends without an effect, or there can be none. */
@@ -203,6 +201,7 @@ static int lms_run(void *unused)
 	while (!kthread_should_stop()) {
 		unsigned int wait = lms_sample();
 
+		lms_table_look_after();
 		if (lms_expire_unasked())
 			lms_say_expired();
 		if (READ_ONCE(lms.state) == LMS_TABLE && !lms_use_table())
@@ -385,6 +384,7 @@ static void __exit lms_exit(void)
 	lms_remove_file();
 	unregister_oom_notifier(&lms_oom_block);
 	kthread_stop(lms_thread);
+	lms_table_free();
 	lms_empty_reserve();
 }
 

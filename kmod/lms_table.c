@@ -1,299 +1,401 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The table: who dies where the handler does not answer, and the killing by it. */
+/*
+ * The table: whose it is, how long it is in force, and the killing by it, one victim after the other. Who that is, the
+ * policy behind struct lms_policy says.
+ *
+ * Locks, in their order: lms_table_write (writers, from one who parses to the exchange), lms_table_lock (the policy is in
+ * use, or is exchanged), lms.lock. On the OOM path lms_table_lock is only tried.
+ */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/cgroup.h>
-#include <linux/oom.h>
+#include <linux/delay.h>
+#include <linux/jiffies.h>
+#include <linux/ktime.h>
+#include <linux/moduleparam.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
-#include <linux/sched/signal.h>
-#include <linux/sort.h>
 #include <linux/string.h>
 
 #include "lms.h"
 
-#define LMS_TABLE_IDS		1024
-#define LMS_ROOT_ID		1	/* the id of the root group */
+#define LMS_DYING_NS		(1000 * (u64)NSEC_PER_MSEC)	/* how long those who were killed may take to be gone */
+#define LMS_STUCK		3	/* victims that may take longer before the kernel goes ahead */
+#define LMS_TIMES		4	/* how often one that comes back is killed, and for so long at least, before others */
+#define LMS_TIMES_NS		LMS_DYING_NS
+#define LMS_VICTIMS		16	/* victims of a shortage that are remembered */
 
-struct lms_entry {
+/* A victim of the shortage under way. */
+struct lms_victim {
 	u64 id;
-	u16 rank;		/* place in the order of killing */
-	bool spare;
+	u64 first;		/* when it was killed for the first time, as ktime_get_ns() counts */
+	unsigned int times;	/* it was killed, and came back in between */
+	bool over;		/* is no candidate any more: it is stuck, or comes back again and again */
 };
 
-struct lms_table {
-	unsigned int len;
-	unsigned int kills;
-	struct lms_entry entries[LMS_TABLE_IDS];	/* by id */
-	u64 kill_ids[LMS_TABLE_IDS];			/* by rank */
-};
+/* All of it under lms.lock. */
+static struct {
+	struct lms_file *owner;
+	struct pid *owner_pid;		/* its process; put when the file is closed or another table is written */
+	bool orphaned;			/* the process is dead, but somebody still has its file */
+	unsigned int keep_s;		/* 0: the table goes with its owner */
+	unsigned long until;		/* once the owner is gone, in jiffies */
 
-/* A table is parsed into the spare one, under lms_table_write, and then takes the other's place under lms_table_lock. */
-static struct lms_table lms_tables[2];
-static struct lms_table *lms_table = &lms_tables[0];
+	u64 shortage;			/* counts shortages: nobody is killed for one that is over */
+	struct lms_victim victims[LMS_VICTIMS];
+	unsigned int victims_len;
+	unsigned int stuck;
+	struct lms_victim *dying;	/* the one that is killed and has its time to be gone */
+	u64 since;			/* from when on that time counts, as ktime_get_ns() does */
+	u64 shot;			/* the end of the last round of signals for it, the same */
+	unsigned long shot_at;		/* the same in jiffies */
+	bool gone;			/* the last victim is gone, since: */
+	unsigned long gone_at;
+} table;
+
 static DEFINE_MUTEX(lms_table_write);
 static DEFINE_MUTEX(lms_table_lock);
+static const struct lms_policy *const lms_policy = &lms_rules;
+
+#ifdef LMS_TEST
+/* Between the choice of a victim and its death, so that a test can let memory come back there. */
+static unsigned int test_delay_ms;
+module_param(test_delay_ms, uint, 0644);
+
+static void lms_test_delay(void)
+{
+	msleep(test_delay_ms);
+}
+#else
+static void lms_test_delay(void)
+{
+}
+#endif
+
+/* Under lms.lock. */
+static void lms_orphan_table(void)
+{
+	table.until = jiffies + table.keep_s * HZ;
+	table.orphaned = true;
+}
 
 /*
- * Whether the table may be used: it is its owner's wish while the owner is the handler, or where the owner asked for it
- * to be kept. Under lms.lock; whether there is anything in it shows when it is used.
+ * A table is its owner's wish while the owner's process lives, and not for as long as somebody has its file: a child may
+ * have inherited that. Under lms.lock.
+ */
+static void lms_look_for_owner(void)
+{
+	struct task_struct *task;
+
+	if (!table.owner || table.orphaned)
+		return;
+	rcu_read_lock();
+	task = pid_task(table.owner_pid, PIDTYPE_TGID);
+	if (!task || lms_is_dying(task))
+		lms_orphan_table();
+	rcu_read_unlock();
+}
+
+/* From the thread, so that the time of `keep` begins when the owner dies and not when somebody asks. */
+void lms_table_look_after(void)
+{
+	spin_lock(&lms.lock);
+	lms_look_for_owner();
+	spin_unlock(&lms.lock);
+}
+
+/*
+ * Whether the table may be used: while its owner is the handler, or where the owner asked for it to be kept. Under
+ * lms.lock; whether there is anybody in it shows when it is used.
  */
 bool lms_table_usable(void)
 {
-	if (lms.table_owner)
-		return lms.table_owner == lms.handler || lms.table_keep_s;
-	return lms.table_keep_s && time_before(jiffies, lms.table_until);
+	lms_look_for_owner();
+	if (table.owner && !table.orphaned)
+		return table.owner == lms.handler || table.keep_s;
+	return table.keep_s && time_before(jiffies, table.until);
 }
 
-static int lms_compare_entries(const void *left, const void *right)
+/* A shortage is over. Under lms.lock. */
+void lms_table_reset(void)
 {
-	const struct lms_entry *a = left, *b = right;
-
-	return a->id < b->id ? -1 : a->id > b->id;
+	table.shortage++;
+	table.victims_len = 0;
+	table.stuck = 0;
+	table.dying = NULL;
+	table.gone = false;
 }
 
-static const struct lms_entry *lms_find(const struct lms_table *table, u64 id)
+/* Whether the shortage for which somebody is to be killed still is one. Under lms.lock. */
+static bool lms_same_shortage(u64 shortage)
 {
-	unsigned int low = 0, high = table->len;
+	return lms.state == LMS_TABLE && table.shortage == shortage && lms_table_usable();
+}
 
-	while (low < high) {
-		unsigned int middle = low + (high - low) / 2;
+static u64 lms_shortage;	/* for which a victim is chosen; under lms_table_lock */
 
-		if (table->entries[middle].id == id)
-			return &table->entries[middle];
-		if (table->entries[middle].id < id)
-			low = middle + 1;
-		else
-			high = middle;
+/* Looks at memory too: nobody else may have done so since somebody asked. */
+static bool lms_may_kill(void)
+{
+	bool may;
+
+	lms_sample();
+	spin_lock(&lms.lock);
+	may = lms_same_shortage(lms_shortage);
+	spin_unlock(&lms.lock);
+	return may;
+}
+
+/* The place of a victim among those of this shortage; the longest forgotten one's where there is none. Under lms.lock. */
+static struct lms_victim *lms_remember(u64 id)
+{
+	struct lms_victim *victim;
+	unsigned int at;
+
+	for (at = 0; at < table.victims_len; at++) {
+		if (table.victims[at].id == id)
+			return &table.victims[at];
 	}
-	return NULL;
-}
-
-/* The first place in the order of killing that a group or one above it has, but for stuck ones; -1: none, or spared. RCU. */
-static int lms_rank_of(const struct lms_table *table, struct task_struct *p, const u64 *stuck, unsigned int stuck_len)
-{
-	struct cgroup *group;
-	int rank = -1;
-
-	for (group = task_dfl_cgroup(p); group; group = cgroup_parent(group)) {
-		const struct lms_entry *entry = lms_find(table, cgroup_id(group));
-		unsigned int at;
-
-		if (!entry)
-			continue;
-		if (entry->spare)
-			return -1;
-		for (at = 0; at < stuck_len && stuck[at] != entry->id; at++)
-			;
-		if (at == stuck_len && (rank < 0 || entry->rank < rank))
-			rank = entry->rank;
+	if (table.victims_len == LMS_VICTIMS) {
+		memmove(table.victims, table.victims + 1, sizeof(table.victims) - sizeof(table.victims[0]));
+		table.victims_len--;
 	}
-	return rank;
-}
-
-/* Whether any of its threads still has memory, or is giving it back: a thread lets go of its mm before that is done. RCU. */
-static bool lms_holds_memory(struct task_struct *p)
-{
-	struct task_struct *t;
-
-	for_each_thread(p, t) {
-		if (!READ_ONCE(t->exit_state))
-			return true;
-	}
-	return false;
-}
-
-/* Never: kernel threads, init, the handler, who is exempt from the kernel's own killer. RCU. */
-static bool lms_may_kill(struct task_struct *p, struct pid *handler)
-{
-	if ((p->flags & PF_KTHREAD) || is_global_init(p))
-		return false;
-	if (handler && task_tgid(p) == handler)
-		return false;
-	if (READ_ONCE(p->signal->oom_score_adj) == OOM_SCORE_ADJ_MIN)
-		return false;
-	return lms_holds_memory(p);
+	victim = &table.victims[table.victims_len++];
+	memset(victim, 0, sizeof(*victim));
+	victim->id = id;
+	return victim;
 }
 
 /*
- * Kills the table's first group that still holds memory, or waits for it where it was killed before. Whether the kernel
- * is to try again: false when there is nobody (more) to kill.
+ * One that was killed comes back, or its successors do: a service that is started anew, say. That does not make it stuck, but
+ * others must have their turn where it gives back too little again and again. Whether they have. Under lms.lock.
+ */
+static bool lms_comes_back(struct lms_victim *victim, u64 now)
+{
+	if (!victim->times++)
+		victim->first = now;
+	return victim->times > LMS_TIMES && now - victim->first > LMS_TIMES_NS;
+}
+
+/* No candidate any more; LMS_STUCK of them are as many as are waited for. Under lms.lock. */
+static void lms_give_up_on(struct lms_victim *victim, bool stuck)
+{
+	victim->over = true;
+	table.dying = NULL;
+	table.stuck += stuck;
+	if (table.stuck == LMS_STUCK)
+		lms.state = LMS_FAILED;
+}
+
+/* What is to be done next about a shortage. */
+enum lms_step {
+	LMS_STEP_WAIT,		/* nothing */
+	LMS_STEP_AGAIN,		/* newcomers of the dying victim are sent after the others */
+	LMS_STEP_NEXT,		/* another one is chosen */
+};
+
+/*
+ * How far the dying victim is. Its killed processes are known by when they began: whoever began after the last round of
+ * signals is a newcomer, of a victim that is gone or not.
+ */
+static enum lms_step lms_follow(u64 id, u64 since, u64 shot)
+{
+	bool old = lms_policy->is_dying(id, since);
+	bool new = !old && shot != since && lms_policy->is_dying(id, shot);
+	enum lms_step step = LMS_STEP_WAIT;
+	u64 now = ktime_get_ns();
+
+	spin_lock(&lms.lock);
+	if (!lms_same_shortage(lms_shortage) || !table.dying)
+		goto unlock;
+	if (old && now - since > LMS_DYING_NS) {
+		/* It can't die. The next one is looked for when somebody comes again. */
+		lms_give_up_on(table.dying, true);
+	} else if (new && lms_comes_back(table.dying, now)) {
+		lms_give_up_on(table.dying, false);
+		step = LMS_STEP_NEXT;
+	} else if (old || new) {
+		if (new)
+			table.since = shot;
+		/* A group dies whole: who came into it since dies too where that was not enough. */
+		if (time_after(lms.last_call, table.shot_at))
+			step = LMS_STEP_AGAIN;
+	} else {
+		table.dying = NULL;
+		table.gone = true;
+		table.gone_at = jiffies;
+		step = LMS_STEP_NEXT;
+	}
+unlock:
+	spin_unlock(&lms.lock);
+	return step;
+}
+
+/* Under lms_table_lock; the victim is dying from now on. */
+static void lms_shoot(u64 id)
+{
+	unsigned int killed = lms_policy->kill(id, lms_may_kill);
+	u64 now = ktime_get_ns();
+
+	spin_lock(&lms.lock);
+	lms.table_kills += killed;
+	if (killed && table.shortage == lms_shortage && table.dying) {
+		table.shot = now;
+		table.shot_at = jiffies;
+	}
+	spin_unlock(&lms.lock);
+	if (killed)
+		pr_warn_ratelimited("no answer: killed %u processes of group %llu by the table\n", killed, id);
+}
+
+/* Chooses the next victim, if somebody has asked since the last one was gone, and kills it. */
+static void lms_shoot_next(void)
+{
+	u64 over[LMS_VICTIMS], id;
+	unsigned int at, len = 0;
+	bool may;
+
+	spin_lock(&lms.lock);
+	/* One is gone and nobody has asked since: it may have been enough. */
+	may = lms_same_shortage(lms_shortage) && !(table.gone && time_after_eq(table.gone_at, lms.last_call));
+	for (at = 0; at < table.victims_len; at++) {
+		if (table.victims[at].over)
+			over[len++] = table.victims[at].id;
+	}
+	spin_unlock(&lms.lock);
+	if (!may)
+		return;
+	id = lms_policy->choose(over, len);
+	lms_test_delay();
+	/* Who is dying is known before the first signal, so that whoever comes meanwhile waits for that. */
+	may = lms_may_kill();
+	spin_lock(&lms.lock);
+	if (!may || !lms_same_shortage(lms_shortage)) {
+		id = 0;
+	} else if (!id) {
+		lms.state = LMS_FAILED;
+	} else {
+		struct lms_victim *victim = lms_remember(id);
+
+		table.since = ktime_get_ns();
+		/* It is killed once more, and then no longer a candidate. */
+		if (lms_comes_back(victim, table.since))
+			victim->over = true;
+		table.dying = victim;
+		table.shot = table.since;
+		table.shot_at = jiffies;
+		table.gone = false;
+	}
+	spin_unlock(&lms.lock);
+	if (id)
+		lms_shoot(id);
+}
+
+/*
+ * Kills the policy's first victim, or waits for the last one to be gone. Whether the kernel is to try again: false when
+ * there is nobody (more) to kill.
  */
 bool lms_use_table(void)
 {
-	unsigned int stuck_len, killed = 0;
-	u64 stuck[LMS_DYING_GROUPS], id = 0;
-	const struct lms_table *table;
-	struct task_struct *p;
+	enum lms_step step = LMS_STEP_NEXT;
+	u64 id = 0, since = 0, shot = 0;
 	struct pid *handler;
-	bool more = true;
-	int first = -1;
+	bool more;
 
-	/* Taken by a writer for the moment of exchanging tables: come again. */
+	/* Taken by a writer for the moment of exchanging tables, or by whoever does the same as we: come again. */
 	if (!mutex_trylock(&lms_table_lock))
 		return true;
-	table = lms_table;
 
 	spin_lock(&lms.lock);
-	if (lms.state != LMS_TABLE || !lms_table_usable()) {
+	lms_shortage = table.shortage;
+	if (!lms_same_shortage(lms_shortage)) {
 		if (lms.state == LMS_TABLE)
 			lms.state = LMS_FAILED;
+		/* Where it is over meanwhile, there is memory to be had. */
+		more = lms.state != LMS_FAILED;
 		spin_unlock(&lms.lock);
 		mutex_unlock(&lms_table_lock);
-		return false;
+		return more;
 	}
-	stuck_len = lms.stuck_len;
-	memcpy(stuck, lms.stuck, sizeof(stuck));
+	if (table.dying) {
+		id = table.dying->id;
+		since = table.since;
+		shot = table.shot;
+	}
 	handler = get_pid(lms.handler_pid);
 	spin_unlock(&lms.lock);
 
-	rcu_read_lock();
-	for_each_process(p) {
-		int rank;
-
-		if (!lms_may_kill(p, handler))
-			continue;
-		rank = lms_rank_of(table, p, stuck, stuck_len);
-		if (rank >= 0 && (first < 0 || rank < first))
-			first = rank;
-	}
-	if (first >= 0)
-		id = table->kill_ids[first];
+	lms_policy->begin(handler);
+	if (id)
+		step = lms_follow(id, since, shot);
+	if (step == LMS_STEP_AGAIN)
+		lms_shoot(id);
+	else if (step == LMS_STEP_NEXT)
+		lms_shoot_next();
 
 	spin_lock(&lms.lock);
-	if (lms.dying_id && lms.dying_id != id) {
-		lms.dying_id = 0;
-		lms.gone = true;
-		lms.gone_at = jiffies;
-	}
-	if (!lms.dying_id && lms.gone && time_after_eq(lms.gone_at, lms.last_call)) {
-		/* One is gone and nobody has asked since: it may have been enough. */
-		id = 0;
-	} else if (first < 0) {
-		more = false;
-	} else if (!lms.dying_id) {
-		lms.dying_id = id;
-		lms.dying_since = jiffies;
-	} else if (time_after(jiffies, lms.dying_since + msecs_to_jiffies(LMS_DYING_MS))) {
-		/* It can't die. The next one is looked for when somebody comes again. */
-		lms.stuck[lms.stuck_len++] = id;
-		lms.dying_id = 0;
-		id = 0;
-		more = lms.stuck_len < LMS_DYING_GROUPS;
-	}
-	if (!more)
-		lms.state = LMS_FAILED;
+	more = lms.state != LMS_FAILED;
 	spin_unlock(&lms.lock);
-
-	if (more && id) {
-		for_each_process(p) {
-			if (!lms_may_kill(p, handler) || lms_is_dying(p) ||
-			    lms_rank_of(table, p, stuck, stuck_len) != first)
-				continue;
-			/* To the process: its first thread may have gone without the others. */
-			if (!kill_pid(task_tgid(p), SIGKILL, 1))
-				killed++;
-		}
-	}
-	rcu_read_unlock();
-
-	if (killed) {
-		spin_lock(&lms.lock);
-		lms.table_kills += killed;
-		spin_unlock(&lms.lock);
-		pr_warn_ratelimited("no answer: killed %u processes of group %llu by the table\n", killed, id);
-	}
 	put_pid(handler);
 	mutex_unlock(&lms_table_lock);
 	return more;
 }
 
-static void lms_exchange_tables(void)
+/* What is in force, for people. */
+void lms_table_counts(struct lms_table_counts *counts)
 {
+	spin_lock(&lms.lock);
+	lms_policy->counts(counts);
+	spin_unlock(&lms.lock);
+}
+
+/* Puts what was set in force; whose it is, and for how long, changes in the same moment. Under lms_table_write. */
+static int lms_exchange(struct lms_file *f, bool by_handler, unsigned int keep_s)
+{
+	struct pid *old = NULL;
+	int error = 0;
+
 	mutex_lock(&lms_table_lock);
-	WRITE_ONCE(lms_table, lms_table == &lms_tables[0] ? &lms_tables[1] : &lms_tables[0]);
+	spin_lock(&lms.lock);
+	if (by_handler && lms.handler && lms.handler != f && lms_handler_lives()) {
+		error = -EBUSY;
+	} else {
+		lms_policy->commit();
+		old = table.owner_pid;
+		table.owner = f;
+		table.owner_pid = NULL;
+		/* Another process may write for its handler, whose death is what counts. */
+		if (f)
+			table.owner_pid = get_pid(lms.handler == f ? lms.handler_pid : task_tgid(current));
+		table.orphaned = false;
+		table.keep_s = keep_s;
+	}
+	spin_unlock(&lms.lock);
 	mutex_unlock(&lms_table_lock);
-}
-
-static struct lms_table *lms_spare_table(void)
-{
-	return lms_table == &lms_tables[0] ? &lms_tables[1] : &lms_tables[0];
-}
-
-/* How many groups it holds, for people. */
-void lms_table_counts(unsigned int *kills, unsigned int *spares)
-{
-	const struct lms_table *table = READ_ONCE(lms_table);
-
-	*kills = table->kills;
-	*spares = table->len - table->kills;
+	put_pid(old);
+	return error;
 }
 
 /* An open file is closed: what it wrote goes with it, or has so much longer. */
 void lms_table_release(struct lms_file *f)
 {
+	struct pid *pid = NULL;
 	bool clear = false;
 
 	mutex_lock(&lms_table_write);
 	spin_lock(&lms.lock);
-	if (lms.table_owner == f) {
-		lms.table_owner = NULL;
-		lms.table_until = jiffies + lms.table_keep_s * HZ;
-		clear = !lms.table_keep_s;
+	if (table.owner == f) {
+		if (!table.orphaned)
+			lms_orphan_table();
+		clear = !table.keep_s;
+		pid = table.owner_pid;
+		table.owner = NULL;
+		table.owner_pid = NULL;
 	}
 	spin_unlock(&lms.lock);
-	if (clear) {
-		lms_spare_table()->len = 0;
-		lms_spare_table()->kills = 0;
-		lms_exchange_tables();
-	}
+	if (clear && !lms_policy->set(""))
+		lms_exchange(NULL, false, 0);
 	mutex_unlock(&lms_table_write);
-}
-
-/* The lines after `table`, into the spare table. Under lms_table_write. */
-static int lms_parse_table(const char *text, struct lms_table *table)
-{
-	unsigned int at;
-
-	table->len = 0;
-	table->kills = 0;
-	if (!strcmp(text, "clear"))
-		return 0;
-	while (*text) {
-		struct lms_entry *entry = &table->entries[table->len];
-		bool spare;
-
-		if (lms_word(&text, "kill"))
-			spare = false;
-		else if (lms_word(&text, "spare"))
-			spare = true;
-		else
-			return -EINVAL;
-		if (table->len == LMS_TABLE_IDS)
-			return -EINVAL;
-		if (!lms_number(&text, &entry->id) || !entry->id)
-			return -EINVAL;
-		/* The root holds everybody. */
-		if (!spare && entry->id == LMS_ROOT_ID)
-			return -EINVAL;
-		if (*text && *text++ != '\n')
-			return -EINVAL;
-		entry->spare = spare;
-		entry->rank = 0;
-		if (!spare) {
-			entry->rank = table->kills;
-			table->kill_ids[table->kills++] = entry->id;
-		}
-		table->len++;
-	}
-	if (!table->len)
-		return -EINVAL;
-	sort(table->entries, table->len, sizeof(table->entries[0]), lms_compare_entries, NULL);
-	for (at = 1; at < table->len; at++) {
-		if (table->entries[at].id == table->entries[at - 1].id)
-			return -EINVAL;
-	}
-	return 0;
+	put_pid(pid);
 }
 
 int lms_write_table(struct lms_file *f, const char *text)
@@ -302,29 +404,29 @@ int lms_write_table(struct lms_file *f, const char *text)
 	int error;
 
 	/* The word and the option may stand on a line of their own, or be left out. */
-	if (lms_word(&text, "table")) {
+	if (!strcmp(text, "clear")) {
+		text = "";
+	} else if (lms_word(&text, "table")) {
 		if (lms_word(&text, " keep") && (!lms_number(&text, &keep) || !keep || keep > LMS_KEEP_MAX_S))
 			return -EINVAL;
 		if (*text != ' ' && *text != '\n')
 			return -EINVAL;
 		text++;
+		if (!*text)
+			return -EINVAL;
 	}
 	error = mutex_lock_interruptible(&lms_table_write);
 	if (error)
 		return error;
-	error = lms_parse_table(text, lms_spare_table());
-	if (!error) {
-		spin_lock(&lms.lock);
-		if (lms.handler && lms.handler != f && lms_handler_lives()) {
-			error = -EBUSY;
-		} else {
-			lms.table_owner = f;
-			lms.table_keep_s = keep;
-		}
-		spin_unlock(&lms.lock);
-	}
+	error = lms_policy->set(text);
 	if (!error)
-		lms_exchange_tables();
+		error = lms_exchange(f, true, keep);
 	mutex_unlock(&lms_table_write);
 	return error;
+}
+
+void lms_table_free(void)
+{
+	put_pid(table.owner_pid);
+	lms_policy->free();
 }

@@ -32,4 +32,21 @@ static inline bool lms_is_dying(struct task_struct *p)
 	return (READ_ONCE(p->flags) & PF_EXITING) && thread_group_empty(p);
 }
 
+/*
+ * Whether a process was sent SIGKILL or ends by itself, and nothing more is needed for that. One that dumps its core also
+ * looks as if it ended, but may write for minutes until SIGKILL cuts it short, which then stays pending for all its threads.
+ * RCU.
+ */
+static inline bool lms_ends(struct task_struct *p)
+{
+#ifdef SIGNAL_GROUP_COREDUMP
+	bool dumps = READ_ONCE(p->signal->flags) & SIGNAL_GROUP_COREDUMP;
+#else
+	bool dumps = READ_ONCE(p->signal->core_state);
+#endif
+	if (dumps)
+		return sigismember(&p->signal->shared_pending.signal, SIGKILL);
+	return lms_is_dying(p);
+}
+
 #endif

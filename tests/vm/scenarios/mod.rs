@@ -26,6 +26,7 @@ mod lms_file;
 mod lms_foreign;
 mod lms_hold;
 mod lms_levels;
+mod lms_policy;
 mod lms_table;
 mod marks;
 mod node;
@@ -349,6 +350,11 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             kept_table_ends_with_its_time: 300,
             victim_that_was_enough_is_the_only_one: 300,
             herd_of_processes_dies_whole_while_groups_come_and_go: 300,
+        }
+        lms_policy::{
+            stopped_handlers_policy_finds_a_group_that_came_later: 300,
+            class_comes_before_size_and_at_least_before_class: 300,
+            spared_by_path_or_comm_live: 300,
         }
         lms_foreign::{
             shortage_of_one_node_is_left_to_the_kernel on TWO_NODES,

@@ -38,7 +38,8 @@ pub fn reader(words: &Words) -> Outcome<ExitCode> {
     }
 }
 
-/// Registers (`ms=` for a hold of its own length), tells no swap, may write a table (`kill=ID,ID spare=ID,ID keep=SECONDS`), and then to each hold
+/// Registers (`ms=` for a hold of its own length), tells no swap, may write a table (`kill=ID,ID spare=ID,ID keep=SECONDS`, or
+/// the text of the file `table=`), and then to each hold
 /// does what `answer=` says: `never`; `ack`, `pass`; `kill`: the kernel's cgroup.kill for the group `victim=DIRECTORY`, then the ack.
 /// `fill=MIB`: instead of waiting for anything it fills memory.
 pub fn handler(words: &Words) -> Outcome<ExitCode> {
@@ -56,7 +57,7 @@ pub fn handler(words: &Words) -> Outcome<ExitCode> {
     }
     notifier.state()?;
     // Last, because it says to whoever started this that all is ready.
-    if let Some(table) = table(words) {
+    if let Some(table) = table(words)? {
         notifier.command(&table)?;
     }
     if words.raw("fill").is_some() {
@@ -106,7 +107,10 @@ pub fn want(words: &Words) -> Outcome<ExitCode> {
 }
 
 /// The table that the words ask for, if any.
-fn table(words: &Words) -> Option<String> {
+fn table(words: &Words) -> Outcome<Option<String>> {
+    if let Some(file) = words.raw("table") {
+        return std::fs::read_to_string(file).doing(format_args!("read {file:?}")).map(Some);
+    }
     let mut lines = vec!["table".to_owned()];
     for verb in ["kill", "spare"] {
         lines.extend(words.text(verb).split(',').filter(|id| !id.is_empty()).map(|id| format!("{verb} {id}")));
@@ -114,7 +118,7 @@ fn table(words: &Words) -> Option<String> {
     if words.raw("keep").is_some() {
         lines[0] = format!("table keep {}", words.text("keep"));
     }
-    (lines.len() > 1).then(|| lines.join("\n"))
+    Ok((lines.len() > 1).then(|| lines.join("\n")))
 }
 
 /// Without privileges, with a descriptor for the file that root opened on standard input: no command may be taken. Is called
