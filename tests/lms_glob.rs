@@ -141,9 +141,7 @@ fn ask<'a>(
         proptest::test_runner::TestRunner::new(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) });
     let result =
         runner.run(&strategy, |(one, other)| check(&mut matcher.lock().unwrap_or_else(std::sync::PoisonError::into_inner), &one, &other));
-    if let Err(error) = result {
-        panic!("{error}");
-    }
+    assert!(result.is_ok(), "{}", result.err().map_or_else(String::new, |error| error.to_string()));
 }
 
 #[test]

@@ -307,7 +307,7 @@ impl Machine {
             let class = policy.classify(group.path.as_bytes(), above.as_ref());
             let below = at..self.end(at);
             let bytes = Some(below.clone().map(|at| self.kb(at) * 1024).sum());
-            let mut processes = ProcessFacts { count: group.processes.len() as u32, ..ProcessFacts::default() };
+            let mut processes = ProcessFacts { count: number(group.processes.len()), ..ProcessFacts::default() };
             for process in &group.processes {
                 processes.has_init |= process.init;
                 processes.has_unkillable |= process.adjust <= NEVER;
@@ -321,8 +321,8 @@ impl Machine {
             facts.push(GroupFacts {
                 id: Machine::id(at),
                 path: GroupPath::from_bytes(group.path.as_bytes()),
-                parent: group.parent.map(|parent| parent as u32),
-                subtree_end: below.end as u32,
+                parent: group.parent.map(number),
+                subtree_end: number(below.end),
                 class,
                 own: group.own,
                 has_memory: self.has_memory(at),
@@ -377,6 +377,10 @@ fn match_name(glob: &[u8], name: &[u8]) -> bool {
         (Some((place, glob)), Some((byte, name))) => place == byte && match_name(glob, name),
         _ => false,
     }
+}
+
+fn number(index: usize) -> u32 {
+    u32::try_from(index).unwrap()
 }
 
 /// A leaf that the module may kill.
