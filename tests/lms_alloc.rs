@@ -8,12 +8,24 @@ use std::time::Duration;
 
 use oomwarden::cgroup::GroupId;
 use oomwarden::cgroup::buffer::ReadBuf;
+use oomwarden::decide::facts::NodeFacts;
+use oomwarden::policy::{Source, load};
 use oomwarden::record::counters::Counters;
-use oomwarden::sense::lms::{Fate, Lms, MOST_IDS, Table};
+use oomwarden::sense::lms::{Lms, Table};
+use oomwarden::warden::last_resort::{LastResort, Said};
+
+const POLICY: &str = "
+version: 1
+exclude: [/db.slice, {group: \"/app.slice/{a,b}\", comm: postgres}]
+importance: [{group: /batch.slice, value: -1}]
+rules:
+  - {name: one, watch: /, when: [lms: oom], only_if: [usage: {above: 10%, of: node}], victim: {among: /pool/*}, then: [kill: process]}
+  - {name: node, watch: /, when: [lms: oom], victim: {among: [\"/{a,b}/*\", /batch.slice/**]}}
+";
 
 const TEXT: &str = "level oom\nseq 7\nmem_total_kb 1000000\nmem_available_kb 9000\nswap_total_kb 0\nswap_free_kb 16\npage_size 4096\n\
     warn_percent 20\nkill_percent 10\nhandler_pid 321\nholds 3\nholds_resolved 2\nholds_expired 1\ntable_kills 5\nhold_seq 7\nhold_ms 500\n\
-    warn_kb 200000\nkill_kb 100000\nfloor_kb 50000\ntable_kill_ids 4\ntable_spare_ids 9\npasses 8\nholds_passed 0\ncalls 0\n";
+    warn_kb 200000\nkill_kb 100000\nfloor_kb 50000\ntable_kill_ids 4\ntable_spare_ids 9\npasses 8\nholds_passed 0\ncalls 0\ninterface 2\n";
 
 #[test]
 fn the_way_of_a_hold_allocates_nothing() {
@@ -27,6 +39,9 @@ fn the_way_of_a_hold_allocates_nothing() {
     let counters = Counters::new().expect("sound names");
     let mut buffer = ReadBuf::new();
     let (mut table, mut before) = (Table::new(), Table::new());
+    let policy = load(&[Source::new("test", POLICY)]).expect("sound").policy;
+    let last_resort = LastResort::of(&policy);
+    let node = NodeFacts { total_bytes: 1 << 30, ..NodeFacts::default() };
 
     let start = counting::so_far();
     drop(std::hint::black_box(vec![1]));
@@ -37,9 +52,9 @@ fn the_way_of_a_hold_allocates_nothing() {
         let report = heard.read(&mut buffer).expect("read");
         counters.set_lms(Some(&report));
         table.clear(Some(Duration::from_secs(60)));
-        for id in 0..=MOST_IDS as u64 {
-            table.push(if id % 2 == 0 { Fate::Kill } else { Fate::Spare }, GroupId(u64::MAX - id));
-        }
+        let own = [(GroupId(u64::MAX), b"/system.slice/own [1]".as_slice())];
+        let said = last_resort.put_together(&mut table, &policy, GroupId(1), &node, own.into_iter(), |_| true);
+        assert_eq!(said, Said::All);
         if table != before {
             before.copy_from(&table);
             answered.write_table(&table).expect("written");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Finding, Machine};
 use crate::record::words::lms_word;
-use crate::sense::lms::Report;
+use crate::sense::lms::{INTERFACE, Report};
 use crate::units::Bytes;
 
 /// Numbers of capabilities in linux/capability.h: the module asks for both at each write.
@@ -48,6 +48,7 @@ pub(super) fn lms(machine: &Machine) -> Finding {
     );
     may_not_write(machine, &path, &found)
         .or_else(|| another_handler(machine, &report, &found))
+        .or_else(|| another_interface(&report, &found))
         .or_else(|| odd(&report, &found))
         .unwrap_or_else(|| Finding::ok(format!("{found}, an OOM is held for up to {}ms", report.hold.as_millis())))
 }
@@ -73,6 +74,19 @@ fn another_handler(machine: &Machine, report: &Report, found: &str) -> Option<Fi
                 comm.escape_debug()
             ),
             "stop that process, or leave the node's OOMs to it",
+        )
+    })
+}
+
+/// The module of another version: what the daemon would leave with it means something else to it.
+fn another_interface(report: &Report, found: &str) -> Option<Finding> {
+    let interface = report.interface;
+    (interface != INTERFACE).then(|| {
+        Finding::degraded(
+            format!(
+                "{found}; it has interface {interface}, and this oomwarden knows {INTERFACE}: holds are answered, but no table is left for when oomwarden can't answer"
+            ),
+            "install the module that belongs to this version (kmod/README.md) and reboot, or, once nobody has /proc/oom_notifier open: rmmod oomwarden_lms && modprobe oomwarden_lms",
         )
     })
 }

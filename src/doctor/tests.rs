@@ -377,6 +377,13 @@ fn the_kernel_module() {
         fake.expect("lms", Status::Degraded, part);
     }
 
+    for (interface, number) in [("interface 3\n", 3), ("", 1)] {
+        let fake = Fake::fit();
+        fake.edit("proc/oom_notifier", "interface 2\n", interface);
+        fake.expect("lms", Status::Degraded, &format!("it has interface {number}, and this oomwarden knows 2"));
+        fake.expect("lms", Status::Degraded, "reboot");
+    }
+
     let fake = Fake::fit();
     fake.edit("proc/oom_notifier", "level kill", "level what");
     fake.expect("lms", Status::Degraded, "makes no sense: a line of another shape");

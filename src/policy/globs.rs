@@ -1,6 +1,6 @@
 //! Globs over group paths: `*` stops at a slash, `**` does not, a backslash is an ordinary character.
 //!
-//! Paths are bytes. `?` and one place of a class stand for one byte. The root, `/`, is matched by `/` only; otherwise
+//! Paths are bytes. `?` and a class stand for one byte, but for no slash. The root, `/`, is matched by `/` only; otherwise
 //! `/*` and `/**` would take it along, as the empty name. Most globs of a policy are a path, or a path with `/*` or
 //! `/**` behind it; these are compared without a regular expression, which would cost some 16 KiB for each.
 
@@ -40,7 +40,8 @@ impl BadGlob {
 #[derive(Debug, Clone)]
 enum Matcher {
     Simple(Box<str>),
-    Glob(Box<GlobMatcher>),
+    /// As it was written, and compiled.
+    Glob(Box<(Box<str>, GlobMatcher)>),
 }
 
 impl Globs {
@@ -86,7 +87,8 @@ pub(super) fn parse(pattern: &str) -> Result<Option<Glob>, Bad> {
     if pattern::shape(pattern) != Shape::Other {
         return Ok(None);
     }
-    let built = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(false).empty_alternates(true).build();
+    let built =
+        GlobBuilder::new(&pattern::slashless(pattern)).literal_separator(true).backslash_escape(false).empty_alternates(true).build();
     built.map(Some).map_err(|error| {
         Bad::new(format!("{} is no glob: {}", shown(pattern), error.kind()), "see \"Naming groups\" in the policy reference")
     })
@@ -97,14 +99,14 @@ impl Matcher {
         Ok(match parse(pattern).map_err(BadGlob)? {
             None => Matcher::Simple(pattern.into()),
             // This panics only where the expression is too large, which the limits of `pattern::check` rule out.
-            Some(glob) => Matcher::Glob(Box::new(glob.compile_matcher())),
+            Some(glob) => Matcher::Glob(Box::new((pattern.into(), glob.compile_matcher()))),
         })
     }
 
     fn pattern(&self) -> &str {
         match self {
             Matcher::Simple(pattern) => pattern,
-            Matcher::Glob(glob) => glob.glob().glob(),
+            Matcher::Glob(glob) => &glob.0,
         }
     }
 
@@ -114,7 +116,7 @@ impl Matcher {
         }
         let below = |prefix: &str| path.strip_prefix(prefix.as_bytes()).and_then(|rest| rest.strip_prefix(b"/"));
         match self {
-            Matcher::Glob(glob) => glob.is_match(OsStr::from_bytes(path)),
+            Matcher::Glob(glob) => glob.1.is_match(OsStr::from_bytes(path)),
             Matcher::Simple(pattern) => match pattern::shape(pattern) {
                 Shape::Children(prefix) => below(prefix).is_some_and(|rest| !rest.contains(&b'/')),
                 Shape::Below(prefix) => below(prefix).is_some(),
@@ -165,6 +167,20 @@ mod tests {
     }
 
     #[test]
+    fn no_class_holds_a_slash() {
+        table("/a[!b]c", &[b"/axc", b"/a\xffc", b"/a]c"], &[b"/a/c", b"/abc"]);
+        table("/a[^b/]c", &[b"/axc"], &[b"/a/c", b"/abc"]);
+        table("/a[b/]c", &[b"/abc"], &[b"/a/c"]);
+        table("/a[/]c", &[], &[b"/a/c", b"/ac", b"/axc"]);
+        table("/a[+-9]c", &[b"/a.c", b"/a0c", b"/a-c", b"/a+c"], &[b"/a/c", b"/aac"]);
+        table("/a[]-]c", &[b"/a]c", b"/a-c"], &[b"/a/c", b"/axc"]);
+        table("/a[!]-]c", &[b"/axc"], &[b"/a/c", b"/a]c", b"/a-c"]);
+        table("/a[Z-^]c", &[b"/aZc", b"/a]c", b"/a\\c", b"/a^c"], &[b"/aYc", b"/a/c", b"/a_c"]);
+        table("/a[a!^]c", &[b"/aac", b"/a!c", b"/a^c"], &[b"/axc"]);
+        table("/a[,--]c", &[b"/a,c", b"/a-c"], &[b"/a.c", b"/a+c"]);
+    }
+
+    #[test]
     fn a_backslash_is_an_ordinary_character() {
         table("/a\\x2db.slice", &[b"/a\\x2db.slice"], &[b"/a-b.slice", b"/ax2db.slice"]);
         table("/a\\x2d*/**", &[b"/a\\x2db.slice/c"], &[b"/a-b.slice/c"]);
@@ -210,6 +226,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_class_means_what_it_meant_but_for_the_slash(class in "\\[[!^]?[]!^,.\\-/0a]{1,6}\\]", byte in "[]!^,.\\-0a{b]") {
+            let pattern = format!("/x{class}y");
+            let Ok(globs) = Globs::new(&[&pattern]) else { return Ok(()) };
+            let glob = GlobBuilder::new(&pattern).literal_separator(true).backslash_escape(false).build().unwrap().compile_matcher();
+            let path = format!("/x{byte}y");
+            prop_assert_eq!(globs.matches(path.as_bytes()), glob.is_match(&path), "{} on {}", pattern, path);
+            prop_assert!(!globs.matches(b"/x/y"), "{}", pattern);
+        }
+
         #[test]
         fn no_pattern_and_no_path_panics(pattern in "/[\\[\\]{}*?!,/a^-]{0,40}", path in proptest::collection::vec(any::<u8>(), 0..40)) {
             if let Ok(globs) = Globs::new(&[pattern]) {

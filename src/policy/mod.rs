@@ -29,6 +29,7 @@ mod schema;
 pub mod slices;
 pub mod source;
 mod tree;
+pub mod unbraced;
 mod values;
 mod written;
 

@@ -132,6 +132,79 @@ fn check_braces(pattern: &str) -> Result<(), Bad> {
     }
 }
 
+/// The same pattern for a compiler whose classes would hold a slash: `[!a]` by not naming it, `[+-9]` within a range. For one that
+/// [`check`] has passed.
+pub(super) fn slashless(pattern: &str) -> String {
+    let mut out = String::with_capacity(pattern.len() + 8);
+    let mut rest = pattern;
+    while let Some((before, class)) = rest.split_once('[') {
+        out.push_str(before);
+        let negated = class.starts_with(['!', '^']);
+        let class = if negated { &class[1..] } else { class };
+        let first = usize::from(class.starts_with(']'));
+        let Some(end) = class[first..].find(']').map(|end| end + first) else {
+            // It is never closed, as the compiler will say.
+            out.push('[');
+            rest = class;
+            break;
+        };
+        push_class(&mut out, negated, &class[..end]);
+        rest = &class[end + 1..];
+    }
+    out + rest
+}
+
+/// Writes a class anew. A closing bracket can only stand first, a hyphen is itself in the last place.
+fn push_class(out: &mut String, negated: bool, places: &str) {
+    let mut ranges: Vec<(char, char)> = Vec::new();
+    let (mut in_range, mut bad) = (false, false);
+    for (at, place) in places.chars().enumerate() {
+        match ranges.last_mut() {
+            Some(last) if in_range => {
+                last.1 = place;
+                bad |= last.1 < last.0;
+                in_range = false;
+            }
+            Some(_) if place == '-' && at > 0 => in_range = true,
+            _ => ranges.push((place, place)),
+        }
+    }
+    if in_range {
+        ranges.push(('-', '-'));
+    }
+    out.push_str(if negated { "[!" } else { "[" });
+    if bad {
+        // A range that goes downwards, as the compiler will say.
+        out.push_str(places);
+        out.push(']');
+        return;
+    }
+    let holds = |place: char| ranges.iter().any(|(low, high)| (*low..=*high).contains(&place));
+    out.push_str(if holds(']') { "]" } else { "" });
+    // No path holds a NUL: this only keeps what follows from the first place, and the class from being empty.
+    out.push_str(if negated { "/" } else { "\0" });
+    for (low, high) in &ranges {
+        let mut low = *low;
+        // What stands elsewhere, or nowhere, splits the range.
+        for hole in ['-', '/', ']'] {
+            if (low..=*high).contains(&hole) {
+                push_range(out, low, char::from_u32(u32::from(hole) - 1).filter(|high| *high >= low));
+                low = char::from_u32(u32::from(hole) + 1).unwrap_or(hole);
+            }
+        }
+        push_range(out, low, Some(*high).filter(|high| *high >= low));
+    }
+    out.push_str(if holds('-') { "-]" } else { "]" });
+}
+
+fn push_range(out: &mut String, low: char, high: Option<char>) {
+    match high {
+        Some(high) if high > low => out.extend([low, '-', high]),
+        Some(_) => out.push(low),
+        None => {}
+    }
+}
+
 /// Whether a match of the glob can contain another match of it, as far as it is meant to: `**` at
 /// its end, or at the end of one of its alternatives, with nothing but `*` behind it.
 pub(super) fn nests(pattern: &str) -> bool {

@@ -21,6 +21,8 @@ pub enum Reason {
     Psi,
     /// PSI is off for some groups (cgroup.pressure), and rules wait for their stall.
     GroupPsi,
+    /// The kernel module is of another version: no table is left with it.
+    Lms,
     /// The default listen address is taken.
     Listen,
     /// A thread has died.
@@ -29,7 +31,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in their order.
-    pub const ALL: [Reason; 5] = [Reason::Policy, Reason::Psi, Reason::GroupPsi, Reason::Listen, Reason::Threads];
+    pub const ALL: [Reason; 6] = [Reason::Policy, Reason::Psi, Reason::GroupPsi, Reason::Lms, Reason::Listen, Reason::Threads];
 
     /// The label.
     #[must_use]
@@ -38,6 +40,7 @@ impl Reason {
             Reason::Policy => "policy",
             Reason::Psi => "psi",
             Reason::GroupPsi => "group_psi",
+            Reason::Lms => "lms",
             Reason::Listen => "listen",
             Reason::Threads => "threads",
         }

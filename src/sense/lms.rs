@@ -23,7 +23,7 @@ use rustix::io::{Errno, write};
 pub use report::Report;
 #[cfg(test)]
 pub(crate) use report::tests::TEXT as REPORT;
-pub use table::{Fate, LONGEST_KEEP, MOST_IDS, Table};
+pub use table::{INTERFACE, LONGEST_GLOB, LONGEST_KEEP, Lines, MOST_BYTES, MOST_LINES, Table};
 
 use crate::cgroup::buffer::ReadBuf;
 use crate::cgroup::parse::ParseError;

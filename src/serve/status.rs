@@ -168,7 +168,7 @@ pub struct ModuleStatus {
     pub level: String,
     /// The daemon answers its holds and has left a table with it.
     pub handler: bool,
-    /// Groups that the table names to be killed.
+    /// Rules of the table.
     pub table: u64,
     /// OOMs that were held back.
     pub holds: u64,
@@ -339,7 +339,7 @@ fn module(module: &Module) -> ModuleStatus {
     ModuleStatus {
         level: words::lms_word(report.level).to_owned(),
         handler: *handler,
-        table: report.table_kill_ids,
+        table: report.table_rules,
         holds: report.holds,
         resolved: report.holds_resolved,
         expired: report.holds_expired,

@@ -180,7 +180,6 @@ impl Warden {
                 && !senses.glances.doubts(begun, id)
                 && senses.glances.doubt(begun, id)
             {
-                senses.signal.table_outdated(begun);
                 // It is unknown now: the next candidate follows.
                 continue;
             }

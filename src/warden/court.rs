@@ -20,8 +20,7 @@ use crate::decide::facts::{GroupFacts, MemoryFacts, NodeFacts, ProcessFacts, UNS
 use crate::decide::process::{NEVER, ProcessFact, pick};
 use crate::decide::verdict::{Decision, Notice, Strike, Verdict};
 use crate::decide::{Examined, Judge, Step};
-use crate::policy::model::{Among, AmongGroups, LmsLevel, Policy, RankKey, Rule, Victim};
-use crate::sense::lms::Fate;
+use crate::policy::model::{Among, AmongGroups, Policy, RankKey, Rule, Victim};
 use crate::sense::process::{MAX_PROCESSES, Processes};
 use crate::sense::tree::{Node, Slot, Tree};
 use crate::sense::trend::Trends;
@@ -67,6 +66,8 @@ pub struct Court {
     judge: Judge,
     /// Finds oomwarden's own group; `None` where there is no oomwarden that has to live.
     own: Option<Finder>,
+    /// Finds the group of process 1.
+    init: Option<Finder>,
     /// The verdict of the last judgement.
     pub verdict: Verdict,
     /// The facts that it rested on.
@@ -76,7 +77,6 @@ pub struct Court {
     slots: Vec<Slot>,
     index: Vec<u32>,
     members: Vec<ProcessFact>,
-    taken: Vec<GroupId>,
     /// Groups that the last judgement might turn on, of which something would have had to be opened, which was not allowed.
     pub unheld: Vec<Slot>,
 }
@@ -87,7 +87,9 @@ impl Court {
     /// # Errors
     /// When /proc/self/cgroup can't be opened.
     pub fn open() -> io::Result<Court> {
-        Ok(Court::with_own(Some(Finder::open()?)))
+        // Where it can't be seen the kernel module knows it all the same.
+        let init = Finder::of(1).ok();
+        Ok(Court { init, ..Court::with_own(Some(Finder::open()?)) })
     }
 
     /// For one who looks on: `daemon` finds the group of the oomwarden that judges here, if one is running.
@@ -96,13 +98,13 @@ impl Court {
         Court {
             judge: Judge::with_capacity(64),
             own: daemon,
+            init: None,
             verdict: Verdict::with_capacity(64),
             facts: Vec::with_capacity(64),
             node: NodeFacts::default(),
             slots: Vec::with_capacity(64),
             index: Vec::with_capacity(64),
             members: Vec::with_capacity(64),
-            taken: Vec::with_capacity(64),
             unheld: Vec::with_capacity(64),
         }
     }
@@ -118,8 +120,8 @@ impl Court {
             self.slots.reserve(groups.saturating_sub(self.slots.len()));
             self.unheld.reserve(groups.saturating_sub(self.unheld.len()));
         }
-        if let Some(own) = &mut self.own {
-            own.reserve(groups);
+        for finder in [&mut self.own, &mut self.init].into_iter().flatten() {
+            finder.reserve(groups);
         }
         if places > self.index.capacity() {
             self.index.reserve((places + places / 4).saturating_sub(self.index.len()));
@@ -253,57 +255,27 @@ impl Court {
         verdict.note_emptied(facts, within);
     }
 
-    /// Whom a rule would kill one after the other if the node had nothing left, at most `most`: in the order of its ranks, all of
-    /// them looked at as closely as one that is about to die. Those of which it would kill a single process are to be spared.
-    /// `None`: the subject is gone.
-    #[expect(clippy::too_many_arguments, reason = "as for a judgement")]
-    pub fn line_up(
-        &mut self,
-        policy: &Policy,
-        rule: usize,
-        subject: Slot,
-        most: usize,
-        now: Duration,
-        senses: &mut Senses,
-        climbs: &Climbs,
-        mut each: impl FnMut(Fate, GroupId),
-    ) -> Option<()> {
-        let judged_by = policy.rules.get(rule)?;
-        self.gather(policy, rule, subject, now, senses, climbs);
-        let subject = self.index_of(subject)?;
-        (self.node.available_bytes, self.node.swap_free_bytes) = (Some(0), Some(0));
-        if let Some(lms) = &mut self.node.lms {
-            lms.level = Some(LmsLevel::Oom);
+    /// Groups that must live whatever any policy says, but for the root, which dies by none: our own, that of our hooks, that of process 1.
+    /// `None`: which one is ours can't be told.
+    pub fn kept(&mut self, sight: &mut Sight<'_>) -> Option<[Option<Slot>; 3]> {
+        let slot = |own: Own, tree: &Tree| match own {
+            Own::Inside(id) => tree.slot_of(id),
+            Own::Outside | Own::Unknown => None,
+        };
+        let own = own_group(&mut self.own, sight.tree, sight.buffer);
+        if own == Own::Unknown {
+            return None;
         }
-        let mut taken = std::mem::take(&mut self.taken);
-        taken.clear();
-        let notice = Notice::Lms(LmsLevel::Oom);
-        while taken.len() < most {
-            if self.settle(policy, rule, subject, &notice, &taken, &mut senses.sight()).is_none() {
-                break;
+        let hooks = self.own.as_ref().and_then(|finder| finder.hooks(sight.tree));
+        let init = own_group(&mut self.init, sight.tree, sight.buffer);
+        let mut kept = [slot(own, sight.tree), hooks, slot(init, sight.tree)].map(|slot| slot.filter(|slot| *slot != Tree::ROOT));
+        for at in 1..kept.len() {
+            // Each once.
+            if kept[..at].contains(&kept[at]) {
+                kept[at] = None;
             }
-            let Decision::Kill(victim) = self.verdict.decision else { break };
-            let Some(victim) = self.facts.get(victim as usize) else { break };
-            taken.push(victim.id);
-            // Whoever goes by this list kills whole groups: one of which a single process would die is not for it.
-            each(if judged_by.kills_one(&victim.class) { Fate::Spare } else { Fate::Kill }, victim.id);
         }
-        self.taken = taken;
-        Some(())
-    }
-
-    /// Groups of the last judgement that must live by the policy, and our own: the topmost of each line.
-    pub fn each_spared(&self, mut each: impl FnMut(GroupId)) {
-        let spared = |facts: &GroupFacts| facts.own || facts.class.excluded.is_some();
-        let mut next = 0;
-        while let Some(facts) = self.facts.get(next) {
-            next = if spared(facts) {
-                each(facts.id);
-                facts.subtree_end as usize
-            } else {
-                next + 1
-            };
-        }
+        Some(kept)
     }
 
     /// Adds what a judgement by this rule wants to know of the processes directly in the group at index `group` of the facts.
@@ -354,7 +326,7 @@ impl Court {
         Some(counts.fold(0, u32::saturating_add))
     }
 
-    /// Gathers the facts of the whole tree, for a judgement and for the kernel module's table.
+    /// Gathers the facts of the whole tree.
     pub fn gather(&mut self, policy: &Policy, rule: usize, subject: Slot, now: Duration, senses: &mut Senses, climbs: &Climbs) {
         let node = senses.read_node();
         self.gather_from(policy, rule, subject, now, node, &mut senses.sight(), |tree, slot| climbs.is_dying(tree, slot));

@@ -10,17 +10,15 @@ use super::Warden;
 use super::climbs::{self, Means};
 use super::closer::Word;
 use super::court::Ruling;
+use super::last_resort::Said;
 use super::senses::below;
 use super::signal::answering;
 use crate::cgroup::GroupId;
 use crate::decide::history::{Admission, Subject};
 use crate::decide::verdict::Notice;
 use crate::policy::model::{EntrySet, LmsLevel};
-use crate::sense::lms::Fate;
+use crate::record::degraded::Reason;
 use crate::sense::tree::Tree;
-
-/// Victims of one rule that the table names: those after them are not the last resort's business.
-const KILLS: usize = 64;
 
 impl Warden {
     /// Becomes the module's handler, or stops being it, as the policy has it.
@@ -50,6 +48,21 @@ impl Warden {
         }
         self.senses.tree.set_warm(warm);
         self.senses.heed_shortage();
+        self.untold_lack = true;
+        self.tell_lack();
+    }
+
+    /// Says in the status whether the module is one that we can leave a table with.
+    pub(super) fn tell_lack(&mut self) {
+        if !self.untold_lack {
+            return;
+        }
+        let lack = self.senses.signal.lacks().filter(|_| self.senses.signal.is_enlisted());
+        self.untold_lack = self.counters.degraded().try_put(Reason::Lms, lack.map(Into::into)).is_none();
+        if self.untold_lack {
+            // Somebody was reading it.
+            self.senses.changed_at(self.clock.now());
+        }
     }
 
     /// Hears what the module has to say.
@@ -69,7 +82,6 @@ impl Warden {
             self.hurry_up();
             self.senses.heed_shortage();
             self.senses.signal_changed(&self.policy, now);
-            self.senses.signal.table_outdated(now);
         }
         self.answer_hold();
     }
@@ -184,40 +196,51 @@ impl Warden {
         self.relieved_node |= root.is_some_and(|root| below(&self.senses.tree, root, scope));
     }
 
-    /// Brings the module's table up to date, if it is time: what must live, and whom the rules would kill, in their order.
+    /// Brings the module's table up to date, if it is time: what must live, and whom the rules may kill, by paths.
     pub(super) fn keep_table(&mut self) {
         let now = self.clock.now();
-        let Warden { senses, court, climbs, policy, switches, .. } = self;
+        let Warden { senses, court, policy, switches, last_resort, .. } = self;
         let Some(root) = senses.tree.get(Tree::ROOT).map(|node| node.group.id) else { return };
+        let mut said = None;
         senses.renew_table(now, |table, senses| {
-            let mut first = true;
-            for rule in answering(policy).filter(|rule| switches.may_answer(now, *rule)) {
-                let Some(slot) = senses.tree.slot_of(root) else { return false };
-                let mut lined = [(Fate::Spare, GroupId(0)); KILLS];
-                let mut len = 0;
-                let each = |fate: Fate, id: GroupId| {
-                    lined[len] = (fate, id);
-                    len += 1;
-                };
-                let lined_up = court.line_up(policy, rule, slot, KILLS, now, senses, climbs, each);
-                if lined_up.is_some() && std::mem::take(&mut first) {
-                    // Half of the table: whoever dies must find room, and none of them holds anybody who is spared.
-                    court.each_spared(|id| {
-                        if table.len() < crate::sense::lms::MOST_IDS / 2 {
-                            table.push(Fate::Spare, id);
-                        }
-                    });
-                }
-                // The first rule that names a group decides what becomes of it.
-                for (fate, id) in &lined[..len] {
-                    table.push(*fate, *id);
-                }
-                // Who could not be looked at would be missing.
-                if !court.unheld.is_empty() {
-                    return false;
-                }
+            let node = senses.read_node();
+            let Some(kept) = court.kept(&mut senses.sight()) else {
+                // Nothing would be safe to kill. It is looked for again.
+                senses.signal.table_outdated(now);
+                return;
+            };
+            let tree = &senses.tree;
+            let kept = kept.into_iter().flatten().filter_map(|slot| tree.get(slot));
+            let kept = kept.map(|node| (node.group.id, node.group.path.as_bytes()));
+            let has_said = last_resort.put_together(table, policy, root, &node, kept, |rule| switches.may_answer(now, rule));
+            if has_said == Said::Nothing {
+                table.clear(None);
             }
-            true
+            said = Some(has_said);
         });
+        if let Some(said) = said
+            && self.told_table.replace(said) != Some(said)
+        {
+            self.tell_table(said);
+        }
+    }
+
+    /// Says what of the policy is not in the table.
+    fn tell_table(&self, said: Said) {
+        let name = |rule: usize| self.policy.rules.get(rule).map_or("?", |rule| &*rule.name);
+        match said {
+            Said::All => {}
+            Said::Before(rule) => tracing::info!(
+                "the kernel module's table ends before rule {}, which kills single processes: where oomwarden can't answer, the rules from there on are not asked",
+                name(rule)
+            ),
+            Said::NoRoomFor(rule) => tracing::warn!(
+                "the kernel module's table has no room for rule {} (globs with many braces, or very many globs): where oomwarden can't answer, the rules from there on are not asked",
+                name(rule)
+            ),
+            Said::Nothing => tracing::warn!(
+                "the kernel module's table has no room for all that must live and for `importance` (globs with many braces, or very many globs): it stays empty, and where oomwarden can't answer, the kernel's killer acts"
+            ),
+        }
     }
 }

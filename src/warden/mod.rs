@@ -11,7 +11,7 @@
 //! - [`closer`]: a closer look before a kill, where the tree may lack something.
 //! - [`climbs`]: ladders under way.
 //! - [`hooks`]: the way to the administrator's programs; [`reach`]: who else is told.
-//! - [`signal`]: the kernel module's low memory signal; [`holds`]: what it asks for, and the table left with it.
+//! - [`signal`]: the kernel module's low memory signal; [`holds`]: what it asks for; [`last_resort`]: the table left with it.
 //! - `kernels_turn`: kills that the kernel makes itself by memory.oom.group.
 //! - [`oom_group`]: where memory.oom.group is set for `kernel: oom_group`.
 //! - [`own`]: which group oomwarden itself runs in.
@@ -33,6 +33,7 @@ mod deaf;
 pub mod holds;
 pub mod hooks;
 mod kernels_turn;
+pub mod last_resort;
 mod let_go;
 pub mod levels;
 pub mod oom_group;
@@ -81,6 +82,7 @@ use attention::{Attention, Sign};
 use climbs::{Climbs, Means, Relieved, Wanted, Way};
 use closer::{Closer, Word};
 use court::{Court, Ruling};
+use last_resort::{LastResort, Said};
 use let_go::LetGo;
 use oom_group::OomGroups;
 use reach::Reach;
@@ -182,6 +184,11 @@ pub struct Warden {
     climbs: Climbs,
     history: History,
     switches: Switches,
+    /// What the kernel module's table says of the policy, and how much of it was said last.
+    last_resort: LastResort,
+    told_table: Option<Said>,
+    /// Whether the kernel module is of another version is still to be shown.
+    untold_lack: bool,
     vain: Vain,
     pending: Vec<Pending>,
     batch: Vec<Pending>,
@@ -265,6 +272,9 @@ impl Warden {
             climbs,
             history: History::with_capacity(REMEMBERED),
             switches: Switches::new(board, &policy),
+            last_resort: LastResort::of(&policy),
+            told_table: None,
+            untold_lack: false,
             vain: Vain::default(),
             pending: Vec::with_capacity(PENDING),
             batch: Vec::with_capacity(PENDING),
@@ -444,6 +454,7 @@ impl Warden {
         let old = std::mem::replace(&mut self.policy, policy);
         self.rules = rules;
         self.counters.in_force().set(&self.policy);
+        (self.last_resort, self.told_table) = (LastResort::of(&self.policy), None);
         let policy = &self.policy;
         let renumbered = |rule: u16| {
             let name = &old.rules.get(usize::from(rule))?.name;
@@ -744,6 +755,7 @@ impl Warden {
     }
 
     fn publish(&mut self) {
+        self.tell_lack();
         if self.senses.publish(self.clock.now(), &self.policy, &self.counters, &self.poller) {
             self.switches.changed();
         }

@@ -268,7 +268,7 @@ impl Senses {
                     self.events(key, now, policy, rules, pending);
                 }
                 Change::Touched(slot, Touched::Populated) => {
-                    // Who is empty is nobody's victim.
+                    // We, or process 1, may have come into it.
                     self.signal.table_outdated(now);
                     if let Some(node) = self.tree.get(slot) {
                         touched(node.group.id);
@@ -317,14 +317,10 @@ impl Senses {
     }
 
     /// Makes the kernel module's table anew, if it is time: `fill` is given the empty one.
-    /// Where that says `false` the old one stays.
-    pub fn renew_table(&mut self, now: Duration, fill: impl FnOnce(&mut Table, &mut Senses) -> bool) {
+    pub fn renew_table(&mut self, now: Duration, fill: impl FnOnce(&mut Table, &mut Senses)) {
         if let Some(mut table) = self.signal.begin_table(now) {
-            if fill(&mut table, self) {
-                self.signal.write_table(table, &self.clerk);
-            } else {
-                self.signal.keep_table(table, now);
-            }
+            fill(&mut table, self);
+            self.signal.write_table(table, &self.clerk);
         }
     }
 

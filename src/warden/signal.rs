@@ -12,13 +12,10 @@ use crate::decide::facts::{LmsFacts, NodeFacts};
 use crate::policy::model::{LmsLevel, Mode, Policy, Rule, Trigger, Victim};
 use crate::sense::clerk::Clerk;
 use crate::sense::clerk::Errand;
-use crate::sense::lms::{Lms, Report, Table};
+use crate::sense::lms::{INTERFACE, Lms, Report, Table};
 
-/// How often the table is rewritten at the most.
+/// How often the table is looked at at the most.
 pub const TABLE_PAUSE: Duration = Duration::from_secs(1);
-/// How long the table is left unexamined at the longest. The kernel tells of groups that come and go, not of those that grow; so
-/// it is looked at again after a second, two, four, and from then on at this pace.
-pub const TABLE_REST: Duration = Duration::from_secs(30);
 /// How soon after a victim's end it is looked whether somebody still asks for memory: those who were sent back to try again
 /// have done so by then, if there is any.
 const RELOOK: Duration = Duration::from_millis(20);
@@ -42,10 +39,10 @@ pub struct Signal {
     /// The clerk holds a table that must not stay in force.
     void: bool,
     table_due: Option<Duration>,
-    table_written: Option<Duration>,
-    /// How long after the next look at the table to look again, if nothing is told.
-    table_rest: Duration,
+    table_made: Option<Duration>,
     refused: bool,
+    /// That the module speaks another language was said.
+    told_interface: bool,
 }
 
 impl Signal {
@@ -67,9 +64,9 @@ impl Signal {
             spare: Some(Box::default()),
             void: false,
             table_due: None,
-            table_written: None,
-            table_rest: TABLE_PAUSE,
+            table_made: None,
             refused: false,
+            told_interface: false,
         }
     }
 
@@ -91,7 +88,10 @@ impl Signal {
         match report {
             Ok(report) => {
                 self.news |= self.report.is_none_or(|before| before.seq != report.seq);
-                self.report = Some(report);
+                if self.report.replace(report).is_none() && self.enlisted {
+                    // There was nobody to write a table for.
+                    self.table_due = Some(Duration::ZERO);
+                }
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.refused, true) {
@@ -184,8 +184,8 @@ impl Signal {
             Ok(()) => {
                 self.enlisted = true;
                 self.void = false;
-                self.table_rest = TABLE_PAUSE;
                 self.table_due = Some(now);
+                self.look_at_interface();
             }
             Err(errno) => {
                 self.enlisted = false;
@@ -198,6 +198,31 @@ impl Signal {
                 };
                 tracing::warn!("the kernel module holds no OOM for us: {errno} ({why}); its levels are heard");
             }
+        }
+    }
+
+    /// Why no table can be left with the module that is loaded, if that is so.
+    #[must_use]
+    pub fn lacks(&self) -> Option<String> {
+        let interface = self.report?.interface;
+        (interface != INTERFACE).then(|| {
+            format!(
+                "the kernel module that is loaded has interface {interface}, and this oomwarden knows {INTERFACE}: it answers holds and hears levels, but leaves no table for when it can't answer; load the module that belongs to this version (kmod/README.md), by a reboot if need be"
+            )
+        })
+    }
+
+    /// Leaves the table of a module that would read it otherwise, or not at all, empty.
+    fn look_at_interface(&mut self) {
+        let Some(lack) = self.lacks() else { return };
+        self.table_due = None;
+        if let Some(device) = &self.device {
+            // What an oomwarden before this one may have left. Whether it is understood can't be told.
+            self.table.clear(None);
+            let _ = device.write_table(&self.table);
+        }
+        if !std::mem::replace(&mut self.told_interface, true) {
+            tracing::error!("{lack}");
         }
     }
 
@@ -221,7 +246,7 @@ impl Signal {
 
     /// Takes back what a daemon before this one, that died without a word, may have left: its table stays in force for a while.
     pub fn clear_left_over(&mut self) {
-        let left = !self.enlisted && self.report.is_some_and(|report| report.table_kill_ids > 0);
+        let left = !self.enlisted && self.report.is_some_and(|report| report.table_rules > 0 || report.table_kill_ids > 0);
         let Some(device) = self.device.as_ref().filter(|_| left) else { return };
         self.table.clear(None);
         match device.write_table(&self.table) {
@@ -255,16 +280,15 @@ impl Signal {
         self.spare.is_some()
     }
 
-    /// The groups, or what is known of them, changed: the table may have to.
+    /// What the table says may have to change: which rules answer, or which groups must live whatever the policy says.
     pub fn table_outdated(&mut self, now: Duration) {
         if self.enlisted {
-            self.table_rest = TABLE_PAUSE;
-            let soonest = self.table_written.map_or(now, |written| written + TABLE_PAUSE).max(now);
+            let soonest = self.table_made.map_or(now, |made| made + TABLE_PAUSE).max(now);
             self.table_due = Some(self.table_due.map_or(soonest, |due| due.min(soonest)));
         }
     }
 
-    /// When the table is to be made anew.
+    /// When the table is to be made anew. `None` while nothing of the kind has changed: it says nothing of what groups hold.
     #[must_use]
     pub fn table_due(&self) -> Option<Duration> {
         self.table_due.filter(|_| self.spare.is_some())
@@ -272,16 +296,15 @@ impl Signal {
 
     /// A table to be filled, if it is time; to be given back by [`Signal::write_table`].
     pub fn begin_table(&mut self, now: Duration) -> Option<Box<Table>> {
-        self.table_due.filter(|due| *due <= now && self.enlisted)?;
-        let mut table = self.spare.take()?;
-        // While memory is short, ranks change by themselves.
-        let short = self.report.is_some_and(|report| report.level.is_some());
-        if short {
-            self.table_rest = TABLE_PAUSE;
+        self.table_due().filter(|due| *due <= now && self.enlisted)?;
+        self.table_due = None;
+        // As long as it is not understood what the module says, it need not understand us; then this is asked again.
+        if self.report?.interface != INTERFACE {
+            self.look_at_interface();
+            return None;
         }
-        self.table_due = Some(now + self.table_rest);
-        self.table_rest = (self.table_rest * 2).min(TABLE_REST);
-        self.table_written = Some(now);
+        let mut table = self.spare.take()?;
+        self.table_made = Some(now);
         table.clear(Some(TABLE_KEEP));
         Some(table)
     }
@@ -294,12 +317,6 @@ impl Signal {
         }
     }
 
-    /// Leaves the table as it is: what it should say now could not be told. It is tried again.
-    pub fn keep_table(&mut self, table: Box<Table>, now: Duration) {
-        self.spare = Some(table);
-        self.table_due = Some(now + TABLE_PAUSE);
-    }
-
     /// The clerk has written a table, or could not.
     pub fn table_written(&mut self, table: Box<Table>, result: Result<(), rustix::io::Errno>, now: Duration) {
         if std::mem::take(&mut self.void) {
@@ -310,6 +327,15 @@ impl Signal {
         } else {
             match result {
                 Ok(()) => self.table.copy_from(&table),
+                Err(rustix::io::Errno::INVAL) => {
+                    tracing::error!(
+                        "the kernel module does not understand the table: where oomwarden can't answer, the kernel's killer acts"
+                    );
+                    // The one before may let somebody die who must live by now. The same text is not tried again.
+                    self.table.clear(None);
+                    let _ = self.device.as_ref().map(|device| device.write_table(&self.table));
+                    self.table.copy_from(&table);
+                }
                 Err(errno) => {
                     tracing::warn!("the kernel module did not take the table: {errno}");
                     self.table_due = self.enlisted.then_some(now + TABLE_PAUSE);

@@ -28,6 +28,9 @@ fn report(level: Option<LmsLevel>, seq: u64, [resolved, expired, passed, table_k
         floor_bytes: 50 << 20,
         table_kill_ids: 0,
         table_spare_ids: 0,
+        table_rules: 0,
+        table_spares: 0,
+        interface: 2,
         passes: 0,
     }
 }

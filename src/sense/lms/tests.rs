@@ -49,11 +49,13 @@ fn commands_are_the_modules() {
     let mut table = Table::new();
     lms.write_table(&table).unwrap();
     table.clear(Some(Duration::from_secs(60)));
-    table.push(Fate::Spare, GroupId(41));
-    table.push(Fate::Kill, GroupId(42));
+    assert!(table.spare(GroupId(41)));
+    let mut lines = Lines::default();
+    lines.rule(4, false);
+    assert!(lines.among("/t/*") && table.push(&lines));
     lms.write_table(&table).unwrap();
     lms.release().unwrap();
-    let commands = "handler 500\nswap_total 1048576\nack 18446744073709551615\npass 12\nclear\ntable keep 60\nspare 41\nkill 42\nrelease\n";
+    let commands = "handler 500\nswap_total 1048576\nack 18446744073709551615\npass 12\nclear\ntable keep 60\nspare 41\nrule at_least=4\namong /t/*\nrelease\n";
     assert_eq!(fs::read_to_string(&path).unwrap(), commands);
 }
 

@@ -83,7 +83,7 @@ impl Status {
             Some(module) => {
                 let style = if module.level == "ok" { SAFE } else { DEADLY };
                 let part = if module.handler {
-                    format!("answered by this daemon, {} in its table", many(usize::try_from(module.table).unwrap_or(usize::MAX), "group"))
+                    format!("answered by this daemon, {} in its table", many(usize::try_from(module.table).unwrap_or(usize::MAX), "rule"))
                 } else {
                     "holds nothing for this daemon".to_owned()
                 };

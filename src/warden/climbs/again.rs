@@ -42,7 +42,6 @@ impl Climbs {
         let surprising = !with.senses.knows_all_below(slot, with.court.groups_below(slot));
         let overdue = overdue && surprising;
         if overdue && with.senses.glances.doubt(now, climb.victim.id) {
-            with.senses.signal.table_outdated(now);
             return Look::MustLive;
         }
         if (!looked || overdue) && (surprising || !with.court.unheld.is_empty()) {

@@ -7,10 +7,9 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use rustix::io::Errno;
 
 use super::*;
-use crate::cgroup::GroupId;
 use crate::policy::{Source, load};
 use crate::sense::clerk::Reply;
-use crate::sense::lms::{Fate, REPORT};
+use crate::sense::lms::{Lines, REPORT};
 
 const ANSWERS: &str = "
 version: 1
@@ -32,7 +31,8 @@ fn policy(text: &str) -> Policy {
 struct Module {
     _dir: tempfile::TempDir,
     path: PathBuf,
-    said: usize,
+    /// How much had been written when it said something last.
+    said: u64,
     signal: Signal,
     buffer: ReadBuf,
 }
@@ -48,7 +48,7 @@ impl Module {
 
     /// The module says something, and it is read.
     fn says(&mut self, text: &str) -> Option<LmsFacts> {
-        self.said = text.len();
+        self.said = self.written();
         fs::write(&self.path, text).unwrap();
         self.signal.look(&mut self.buffer)
     }
@@ -70,12 +70,30 @@ impl Module {
         assert!(self.says(&text).is_some());
     }
 
-    /// The commands since the module said something.
+    fn written(&self) -> u64 {
+        let device = self.signal.device().unwrap();
+        rustix::fs::seek(device.as_ref(), rustix::fs::SeekFrom::Current(0)).unwrap()
+    }
+
+    /// The commands since the module said something. Each stands behind the one before, whatever the file held meanwhile.
     fn commands(&self) -> Vec<String> {
+        let (from, to) = (usize::try_from(self.said).unwrap(), usize::try_from(self.written()).unwrap());
         let bytes = fs::read(&self.path).unwrap();
-        let written = bytes.split(|byte| *byte == 0).next_back().unwrap_or_default();
-        let written = if bytes.contains(&0) { written } else { bytes.get(self.said..).unwrap_or_default() };
-        String::from_utf8_lossy(written).lines().map(str::to_owned).collect()
+        String::from_utf8_lossy(bytes.get(from..to).unwrap_or_default()).lines().map(str::to_owned).collect()
+    }
+
+    /// Makes a table with a candidate and hands it to the clerk, until the module has it or has refused it.
+    fn makes_table(&mut self, glob: &str, now: Duration) {
+        let mail = std::sync::Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC).unwrap());
+        let clerk = Clerk::start(Arc::clone(&mail)).unwrap();
+        let mut table = self.signal.begin_table(now).unwrap();
+        assert!(table.push(&one_rule(glob)));
+        self.signal.write_table(table, &clerk);
+        if !self.signal.is_settled() {
+            mail.read().unwrap();
+            let Some(Reply::Table(table, result)) = clerk.reply() else { panic!("no table") };
+            self.signal.table_written(table, result, now);
+        }
     }
 
     fn refuses(&self, command: &'static str, errno: Errno) {
@@ -86,6 +104,13 @@ impl Module {
         let node = NodeFacts { swap_total_bytes: 4096, ..NodeFacts::default() };
         self.signal.enlist(&policy(text), &node, Duration::ZERO);
     }
+}
+
+fn one_rule(glob: &str) -> Lines {
+    let mut lines = Lines::default();
+    lines.rule(0, false);
+    assert!(lines.among(glob));
+    lines
 }
 
 #[test]
@@ -151,11 +176,12 @@ fn leaving_empties_the_table_and_releases_whatever_comes_of_either() {
 #[test]
 fn table_that_was_under_way_is_taken_back() {
     let mut module = Module::new();
+    module.is_quiet();
     module.enlist(ANSWERS);
     let mail = std::sync::Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC).unwrap());
     let clerk = Clerk::start(Arc::clone(&mail)).unwrap();
     let mut table = module.signal.begin_table(Duration::ZERO).unwrap();
-    assert!(table.push(Fate::Kill, GroupId(42)));
+    assert!(table.push(&one_rule("/t/*")));
     module.signal.write_table(table, &clerk);
     assert!(!module.signal.is_settled());
     module.signal.retire();
@@ -206,30 +232,73 @@ fn text_that_is_not_understood_is_news_once_and_no_level() {
     assert!(module.signal.take_news());
 }
 
-/// The kernel tells of no growth, so the table is looked at without a notice, more and more rarely.
+/// It says nothing of what groups hold: while nobody tells of a change there is no time at which to look at it.
 #[test]
-fn table_is_looked_at_again_less_and_less_often_while_nothing_is_told() {
+fn table_is_made_once_and_again_only_when_something_tells_of_a_change() {
+    let second = Duration::from_secs(1);
+    let mut module = Module::new();
+    module.is_quiet();
+    module.enlist(ANSWERS);
+    module.makes_table("/t/*", Duration::ZERO);
+    let table = ["table keep 600", "rule", "among /t/*"];
+    assert_eq!(module.commands(), [["handler 700", "swap_total 4"].as_slice(), &table].concat());
+    assert_eq!(module.signal.table_due(), None);
+    module.holds(9, 5);
+    assert_eq!(module.signal.table_due(), None, "a shortage changes no policy");
+    module.is_quiet();
+    // Groups come and go in a storm.
+    for ms in [100, 200, 900] {
+        module.signal.table_outdated(Duration::from_millis(ms));
+        assert_eq!(module.signal.table_due(), Some(second));
+    }
+    assert!(module.signal.begin_table(second / 2).is_none());
+    module.makes_table("/t/*", second);
+    assert!(module.commands().is_empty(), "the same table is not written again: {:?}", module.commands());
+    assert_eq!(module.signal.table_due(), None);
+    module.signal.table_outdated(5 * second);
+    module.makes_table("/u/*", 5 * second);
+    assert_eq!(module.commands(), ["table keep 600", "rule", "among /u/*"]);
+}
+
+#[test]
+fn refused_table_is_tried_again_but_for_one_that_is_not_understood() {
+    let second = Duration::from_secs(1);
+    for (errno, again) in [(Errno::NOMEM, Some(second)), (Errno::INVAL, None)] {
+        let mut module = Module::new();
+        module.is_quiet();
+        module.enlist(ANSWERS);
+        module.refuses("table", errno);
+        module.makes_table("/t/*", Duration::ZERO);
+        assert_eq!(module.signal.table_due(), again);
+        let cleared = module.commands().iter().any(|command| command == "clear");
+        assert_eq!(cleared, errno == Errno::INVAL, "an older table could let somebody die who must live by now");
+    }
+}
+
+/// What the daemon would write means something else to it, or nothing.
+#[test]
+fn module_of_another_interface_has_a_handler_and_no_table() {
+    for interface in ["interface 3\n", "interface 1\n", ""] {
+        let mut module = Module::new();
+        assert!(module.says(&REPORT.replace("interface 2\n", interface)).is_some());
+        module.enlist(ANSWERS);
+        assert_eq!(module.commands(), ["handler 700", "swap_total 4", "clear"], "what an older oomwarden left is taken back");
+        assert!(module.signal.is_enlisted() && module.signal.lacks().is_some());
+        assert_eq!(module.signal.table_due(), None);
+        module.signal.table_outdated(Duration::from_secs(2));
+        assert!(module.signal.begin_table(Duration::from_secs(2)).is_none());
+        assert_eq!(module.signal.table_due(), None, "no wake-ups for it");
+        assert!(module.signal.hold().is_some() || module.signal.report().is_some_and(|report| report.hold_seq.is_none()));
+    }
+}
+
+#[test]
+fn table_waits_until_it_is_understood_what_the_module_says() {
     let mut module = Module::new();
     module.enlist(ANSWERS);
+    assert!(module.signal.begin_table(Duration::ZERO).is_none());
+    assert_eq!(module.signal.table_due(), None);
     module.is_quiet();
-    let look = |module: &mut Module, clerk: &Clerk| {
-        let due = module.signal.table_due().unwrap();
-        let mut table = module.signal.begin_table(due).unwrap();
-        table.copy_from(&module.signal.table);
-        module.signal.write_table(table, clerk);
-        due
-    };
-    let clerk = Clerk::start(std::sync::Arc::new(EventFd::new().unwrap())).unwrap();
-    let mut before = look(&mut module, &clerk);
-    let mut pauses = |module: &mut Module| {
-        let due = look(module, &clerk);
-        (due - std::mem::replace(&mut before, due)).as_secs()
-    };
-    let seen: Vec<u64> = (0..7).map(|_| pauses(&mut module)).collect();
-    assert_eq!(seen, [1, 2, 4, 8, 16, 30, 30]);
-    module.signal.table_outdated(Duration::from_secs(92));
-    assert_eq!([pauses(&mut module), pauses(&mut module), pauses(&mut module)], [1, 1, 2]);
-    module.holds(9, 5);
-    pauses(&mut module);
-    assert_eq!([pauses(&mut module), pauses(&mut module)], [1, 1], "ranks change by themselves while memory is short");
+    assert_eq!(module.signal.table_due(), Some(Duration::ZERO));
+    assert!(module.signal.begin_table(Duration::ZERO).is_some());
 }

@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use super::MEASURED;
 use super::lms_common::{Counters, ROUNDS, fresh, spread};
-use super::lms_daemon_common::{NODE_OOM, all_over, answered, handling, hold_begins, on_time, rounds_with};
+use super::lms_daemon_common::{NODE_OOM, all_over, answered, handling, hold_begins, leaves_a_table, on_time, rounds_with};
 use crate::guest::daemon::rung;
 use crate::guest::facts;
 use crate::guest::group::Group;
 use crate::guest::lms::{self, State};
 use crate::guest::system;
-use crate::guest::wait::{self, SOON};
+use crate::guest::wait;
 use crate::guest::work::Work;
 use crate::outcome::{Doing, Outcome};
 
@@ -81,17 +81,11 @@ pub fn hog_with_zram_larger_than_memory_is_answered() -> Outcome {
 fn hog_beside_zram(mib: u64, number: u32) -> Outcome {
     system::zram_swap(mib)?;
     let (mut times, mut free, mut helped) = (Vec::new(), Vec::new(), 0);
-    let table_names = |number: u64| {
-        let what = format!("the table names {number} to be killed");
-        wait::until(&what, SOON, || Ok(State::now()?.number("table_kill_ids")? == number))
-    };
     rounds_with(NODE_OOM, number, |round, daemon| {
         let (greedy, spared) = (fresh("greedy", round)?, fresh("spared", round)?);
-        table_names(0)?;
         let mut precious = Work::holding(&spared, 20)?;
-        // Known to the table before it grows: with free swap no level tells of what is coming.
         let mut known = Work::holding(&greedy, 12)?;
-        table_names(1)?;
+        leaves_a_table(1)?;
         let before = Counters::now()?;
         let mut hog = Work::start(&greedy, "hog mib=1000 term=ignore")?;
         free.push(hold_begins(&before)?.number("swap_free_kb")? >> 10);

@@ -46,7 +46,15 @@ pub fn on_time(helped: usize, rounds: usize) -> Outcome {
     Ok(())
 }
 
-/// The groups of a round: a greedy one, in the module's table with its `known` process, and one that must live.
+/// Waits until oomwarden has left a table with so many rules. It names nobody who is to die: it says what the policy says.
+pub fn leaves_a_table(rules: u64) -> Outcome {
+    wait::until(&format!("oomwarden has left a table of {rules} rules"), SOON, || {
+        let state = State::now()?;
+        Ok(state.number("table_rules")? == rules && state.number("table_kill_ids")? == 0)
+    })
+}
+
+/// The groups of a round: a greedy one with a process that was there before, and one that must live.
 pub struct Prepared {
     /// Greedy in a moment.
     pub greedy: Group,
@@ -57,31 +65,14 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// By [`marked_policy`], and a short time after oomwarden knows.
-    ///
-    /// The file tells how many the table names, not whom. So every other round has one more group that must live, made (or removed) last: a
-    /// table of that size knows of the rest too.
+    /// By [`NODE_OOM`], when oomwarden's table is there.
     pub fn new(round: u32) -> Outcome<Prepared> {
-        let marker = Group::new("marker")?;
         let (greedy, spared) = (fresh("greedy", round)?, fresh("spared", round)?);
         let known = Work::holding(&greedy, 12)?;
         let precious = Work::holding(&spared, 10)?;
-        let marked = round.is_multiple_of(2);
-        if !marked {
-            marker.remove()?;
-        }
-        let own = 1;
-        wait::until("the table is up to date", SOON, || {
-            let state = State::now()?;
-            Ok(state.number("table_spare_ids")? == own + 1 + u64::from(marked) && state.number("table_kill_ids")? == 1)
-        })?;
+        leaves_a_table(1)?;
         Ok(Prepared { greedy, known, precious })
     }
-}
-
-/// [`NODE_OOM`] with one more group that must live.
-pub fn marked_policy() -> String {
-    NODE_OOM.replace("exclude: [", "exclude: [/marker, ")
 }
 
 /// Waits for the beginning of a hold that was none `before`: by a notice, because it may last for a moment only. What the module says then.

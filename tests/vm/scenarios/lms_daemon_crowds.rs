@@ -8,11 +8,11 @@ use nix::unistd::Pid;
 
 use super::MEASURED;
 use super::lms_common::{Counters, ROUNDS, fresh, spread};
-use super::lms_daemon_common::{NODE_OOM, Prepared, all_over, hold_begins, marked_policy, on_time, rounds_with};
+use super::lms_daemon_common::{NODE_OOM, Prepared, all_over, hold_begins, leaves_a_table, on_time, rounds_with};
 use super::lms_foreign::{limit_of, lower_and_watch};
 use crate::guest::crowd;
 use crate::guest::group::{Group, MIB};
-use crate::guest::lms::{Notifier, State};
+use crate::guest::lms::Notifier;
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
 use crate::outcome::{Doing, Outcome};
@@ -26,7 +26,7 @@ pub fn hog_dies_while_groups_come_and_go() -> Outcome {
     let (mut times, mut helped) = (Vec::new(), 0);
     let places = |at: u32| Ok::<_, String>((Group::new(&format!("u/s{at}"))?, Group::new(&format!("u/w{at}"))?));
     let mut rounds = 0;
-    rounds_with(&marked_policy(), ROUNDS, |round, _| {
+    rounds_with(NODE_OOM, ROUNDS, |round, _| {
         rounds += 1;
         let Prepared { greedy, mut known, mut precious } = Prepared::new(round)?;
         let mut storms = Vec::new();
@@ -111,14 +111,7 @@ pub fn limit_reached_elsewhere_is_not_kept_waiting() -> Outcome {
 /// Twelve processes in three groups below the victim: all of it goes.
 pub fn twelve_processes_in_nested_groups_die_together() -> Outcome {
     let (mut times, mut helped) = (Vec::new(), 0);
-    let table_names = |number: u64| {
-        let what = format!("the table names {number} to be killed");
-        wait::until(&what, SOON, || Ok(State::now()?.number("table_kill_ids")? == number))
-    };
-    // A group that is younger than the table is lost to the kernel if oomwarden is late: this one is known from its beginning.
-    let policy = NODE_OOM.replace("at_least: 8MiB", "at_least: 4KiB");
-    rounds_with(&policy, ROUNDS, |round, daemon| {
-        table_names(0)?;
+    rounds_with(NODE_OOM, ROUNDS, |round, daemon| {
         let (greedy, spared) = (fresh("greedy", round)?, fresh("spared", round)?);
         let (a, b) = (greedy.child("a")?, greedy.child("b")?);
         let below = [a.child("aa")?, a.child("ab")?, b.child("ba")?];
@@ -133,7 +126,7 @@ pub fn twelve_processes_in_nested_groups_die_together() -> Outcome {
             }
             Ok((pids.len() == 9).then_some(pids))
         })?;
-        table_names(1)?;
+        leaves_a_table(1)?;
         for pid in waiting {
             signal::kill(Pid::from_raw(pid as i32), Signal::SIGUSR1).doing("signal one of the herd")?;
         }

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::MEASURED;
 use super::lms_common::{Counters, EXCITABLE, ROUNDS, leave_available, rounds, spread};
-use super::lms_daemon_common::{NODE_OOM, Prepared, handling, hold_begins, marked_policy, rounds_with};
+use super::lms_daemon_common::{NODE_OOM, Prepared, handling, hold_begins, rounds_with};
 use crate::guest::daemon::Daemon;
 use crate::guest::group::Group;
 use crate::guest::lms::{self, State};
@@ -20,7 +20,7 @@ const GREEDY: &str = "hog mib=1000 term=ignore";
 /// Stopped, it answers nothing: when the hold is over its table decides. After that nobody waits for it until it goes on.
 pub fn stopped_oomwardens_table_decides() -> Outcome {
     let mut times = Vec::new();
-    rounds_with(&marked_policy().replace("hold: 2s", "hold: 100ms"), ROUNDS, |round, daemon| {
+    rounds_with(&NODE_OOM.replace("hold: 2s", "hold: 100ms"), ROUNDS, |round, daemon| {
         let Prepared { greedy, mut known, mut precious } = Prepared::new(round)?;
         daemon.signal(Signal::SIGSTOP)?;
         let before = Counters::now()?;
@@ -44,7 +44,7 @@ pub fn stopped_oomwardens_table_decides() -> Outcome {
 pub fn oomwarden_killed_in_a_hold_leaves_its_table() -> Outcome {
     let mut times = Vec::new();
     rounds("hold_ms=2000", ROUNDS, |round| {
-        let daemon = handling(&marked_policy())?;
+        let daemon = handling(NODE_OOM)?;
         let Prepared { greedy, mut known, mut precious } = Prepared::new(round)?;
         daemon.signal(Signal::SIGSTOP)?;
         let before = Counters::now()?;
@@ -74,7 +74,7 @@ fn policy(mode: &str) -> String {
 /// Nobody is the handler, the table is empty.
 fn module_is_free() -> Outcome<bool> {
     let state = State::now()?;
-    Ok(["handler_pid", "table_kill_ids", "table_spare_ids"].iter().all(|key| state.number(key) == Ok(0)))
+    Ok(["handler_pid", "table_rules", "table_spares", "table_kill_ids", "table_spare_ids"].iter().all(|key| state.number(key) == Ok(0)))
 }
 
 /// Nothing is held and nobody killed but by the kernel, though the module is loaded.
@@ -124,7 +124,8 @@ pub fn table_and_handler_go_with_enforce() -> Outcome {
     let pid = u64::from(daemon.pid());
     let armed = || {
         let state = State::now()?;
-        Ok(state.number("handler_pid")? == pid && state.number("table_kill_ids")? == 1 && state.number("table_spare_ids")? == 2)
+        // Two who must live by their path: oomwarden itself, and who is excluded.
+        Ok(state.number("handler_pid")? == pid && state.number("table_rules")? == 1 && state.number("table_spares")? == 2)
     };
     wait::until("oomwarden is the handler and has a table", SOON, armed)?;
     std::fs::write(daemon.policy_file(), policy("observe")).doing("write the policy")?;

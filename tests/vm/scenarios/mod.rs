@@ -337,8 +337,8 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         }
         lms_daemon_table::{
             table_kills_by_importance_then_rank,
-            table_follows_the_groups_and_rests,
-            table_learns_of_a_group_that_grows,
+            table_is_the_policy_and_oomwarden_rests,
+            stopped_oomwardens_table_knows_who_came_since: 300,
         }
         lms_daemon_speed::{
             time_to_memory_back: 600,

@@ -129,7 +129,7 @@ pub fn pause_survives_a_restart_and_ends_by_itself() -> Outcome {
 /// Whether the module is nobody's and its table is empty.
 fn module_is_free() -> Outcome<bool> {
     let state = State::now()?;
-    Ok(["handler_pid", "table_kill_ids", "table_spare_ids"].iter().all(|key| state.number(key) == Ok(0)))
+    Ok(["handler_pid", "table_rules", "table_spares", "table_kill_ids", "table_spare_ids"].iter().all(|key| state.number(key) == Ok(0)))
 }
 
 /// Paused means that the module is left alone too: no hold, no table, and the kernel's own killer does what it would.
@@ -141,7 +141,7 @@ pub fn paused_leaves_the_module_alone() -> Outcome {
     let pid = u64::from(daemon.pid());
     let armed = || {
         let state = State::now()?;
-        Ok(state.number("handler_pid")? == pid && state.number("table_kill_ids")? == 1)
+        Ok(state.number("handler_pid")? == pid && state.number("table_rules")? == 1)
     };
     wait::until("oomwarden is the handler and has a table", SOON, armed)?;
     ask(&["pause"])?;
@@ -163,11 +163,11 @@ pub fn started_paused_it_takes_a_dead_daemons_table_back() -> Outcome {
     lms::load(EXCITABLE)?;
     let daemon = Daemon::start(NODE_OOM)?;
     let mut living = Work::holding(&Group::new("t/fat")?, 40)?;
-    wait::until("oomwarden has left a table", SOON, || Ok(State::now()?.number("table_kill_ids")? == 1))?;
+    wait::until("oomwarden has left a table", SOON, || Ok(State::now()?.number("table_rules")? == 1))?;
     let state = Path::new(places::FILES).join("state/pause.json");
     daemon.signal(Signal::SIGKILL)?;
     drop(daemon);
-    ensure!(State::now()?.number("table_kill_ids")? == 1, "the dead daemon's table is gone by itself: {}", State::now()?);
+    ensure!(State::now()?.number("table_rules")? == 1, "the dead daemon's table is gone by itself: {}", State::now()?);
     std::fs::write(&state, "{\"v\":1,\"until\":\"2999-01-01T00:00:00Z\",\"seconds\":600}").doing("leave a pause")?;
     let daemon = Daemon::start(NODE_OOM)?;
     ensure!(paused(&daemon)? && module_is_free()?, "something is left with the module: {}", State::now()?);
