@@ -8,6 +8,8 @@ pub const OOMWARDEN: &str = "/oomwarden";
 pub const BUSYBOX: &str = "/bin/busybox";
 /// Our kernel module, which only scenarios load.
 pub const MODULE: &str = "/modules/oomwarden_lms.ko";
+/// The tests' own kernel module, likewise.
+pub const CALLERS: &str = "/modules/lms_callers.ko";
 /// The cgroup root.
 pub const CGROUP: &str = "/sys/fs/cgroup";
 /// A scenario's files; emptied after each.
