@@ -18,8 +18,10 @@
 #define LMS_HOLD_MAX_MS		2000
 #define LMS_PAUSE_MS		10	/* one callback's sleep */
 #define LMS_WATCH_MS		8	/* how often the end of a shortage is looked for */
-#define LMS_QUIET_MS		300	/* nobody has asked for so long with some memory there: the shortage is over */
-#define LMS_LONG_QUIET_MS	2000	/* the same with next to no memory, or after the kernel had to go ahead */
+#define LMS_AGAIN_MS		20	/* a call so long after the first is "again": lms_consider() */
+#define LMS_FORGET_MS		5000	/* after so long without a call the next one is a first */
+#define LMS_QUIET_MS		300	/* some memory came back, and nobody asked for so long: over */
+#define LMS_LONG_QUIET_MS	2000	/* the same where next to none did, or the kernel went ahead */
 #define LMS_ALONE_MS		50	/* a hold's bound when the handler alone has run out */
 #define LMS_ACKS		4	/* further victims of one hold that each have its whole time */
 
@@ -43,6 +45,14 @@ struct lms_memory {
 	unsigned long total;
 	unsigned long available;
 	unsigned long swap_free;
+	unsigned long free;		/* lms_free_pages(), where that was asked for, else 0 */
+};
+
+/* Calls that have not begun a shortage (yet): see lms_consider(). */
+struct lms_doubt {
+	unsigned int calls;		/* 0: there was none, or it is forgotten */
+	unsigned long first, last;	/* in jiffies */
+	bool plenty;			/* at the last one much was free */
 };
 
 /* The state of all, but for the table's, which is in lms_table.c. What is in it is under its lock but where it says otherwise. */
@@ -57,14 +67,16 @@ struct lms {
 	unsigned int acks;		/* how often that gave the hold its time anew */
 	bool silent;			/* the handler let a hold expire and has not been heard of since */
 	unsigned long deadline;		/* of the hold, in jiffies */
-	unsigned long last_call;	/* of the callback, in jiffies */
+	unsigned long last_call;	/* that counts, in jiffies */
+	unsigned long useless;		/* pages then available that nobody could have */
+	struct lms_doubt doubt;
 	struct lms_file *handler;
 	struct pid *handler_pid;	/* its thread group */
 	unsigned int handler_hold_ms;
 	unsigned long swap_total;	/* pages; as the handler says */
 	u64 holds, holds_resolved, holds_expired, holds_passed;
 	u64 table_kills, passes, calls;
-	unsigned long oom_available;	/* pages, at the last call that was not left to the kernel at once */
+	unsigned long oom_available;	/* pages, when the last shortage began */
 };
 
 extern struct lms lms;
@@ -79,6 +91,7 @@ unsigned int lms_warn_param_percent(void);
 unsigned int lms_kill_param_percent(void);
 bool lms_params_fit(void);
 void lms_read_memory(struct lms_memory *memory);
+unsigned long lms_free_pages(void);
 unsigned long lms_warn_pages(unsigned long total);
 unsigned long lms_kill_pages(unsigned long total);
 unsigned long lms_floor_pages(unsigned long total);

@@ -4,30 +4,73 @@
  *
  * Three things, each of use without the next:
  *
- * - Levels. A kernel thread looks at available memory and free swap, and /proc/oom_notifier tells their level (ok, warn,
- *   kill) to whoever reads or polls it.
- * - The hold. When the kernel is about to kill because the whole machine is out of memory, it first asks the callbacks of
- *   register_oom_notifier(). Ours tells it to try again, for a bounded time, while the registered handler (the daemon)
- *   ends a group of its choice.
- * - The table. Where the handler does not answer in time, or is gone, the first group of a list that it left here is
- *   killed. Where that frees nothing the kernel's own killer goes ahead.
+ * - Levels. A kernel thread looks at available memory and free swap, and /proc/oom_notifier tells
+ *   their level (ok, warn, kill) to whoever reads or polls it.
+ * - The hold. When the kernel is about to kill because the whole machine is out of memory, it first
+ *   asks the callbacks of register_oom_notifier(). Ours tells it to try again, for a bounded time,
+ *   while the registered handler (the daemon) ends a group of its choice.
+ * - The table. Where the handler does not answer in time, or is gone, the first group of a list
+ *   that it left here is killed. Where that frees nothing the kernel's own killer goes ahead.
  *
- * The callback runs under the kernel's oom_lock, in the context of whoever could not allocate. So the hold is a state with
- * a deadline and not a sleep: each call sleeps a few milliseconds at most and sends the caller back to try again. Nothing
- * on that way allocates, takes a sleeping lock or waits for anybody's death.
+ * The callback runs under the kernel's oom_lock, in the context of whoever could not allocate. So
+ * the hold is a state with a deadline and not a sleep: each call sleeps a few milliseconds at most
+ * and sends the caller back to try again. Nothing on that way allocates, waits for a sleeping lock
+ * or for anybody's death. Order of locks: the kernel's oom_lock, the table's (tried, not waited
+ * for), lms.lock. mmap_lock of the caller is only tried, and held together with none of ours.
+ *
+ * The states of a shortage (enum lms_state). They change under lms.lock: in a call that counts (C),
+ * in a sample of the thread or of a reader (S), by the thread (T), or by the handler (H).
+ *
+ *	from		to		when
+ *	IDLE		HOLD		C: lms_consider() says that it begins, and the
+ *					handler can be asked
+ *	IDLE		TABLE, FAILED	C: the same, but it can't be asked: TABLE if that
+ *					may be used
+ *	HOLD		TABLE, FAILED	C: the deadline has passed, or the handler is dying;
+ *					T: the same, but only without an ack and where next
+ *					to nothing came back
+ *	HOLD		FAILED		H: pass
+ *	TABLE		FAILED		C, T: there is nobody (more) to kill
+ *	all		IDLE		S: lms_is_over(): memory came back, or nobody whose
+ *					call counts has called for a time
+ *
+ * What happens to a caller; the first line that fits:
+ *
+ *	memory was given back before us		nothing at all
+ *	it is dying				left to the kernel, which helps it along
+ *	the kernel would kill nobody for it	sent back at once, in HOLD and TABLE after a pause;
+ *						never counts
+ *	a worker				left to the kernel, in HOLD and TABLE sent back at
+ *						once; never counts
+ *	IDLE					as lms_consider() says
+ *	FAILED					left to the kernel
+ *	HOLD, TABLE				sent back after a pause
+ *
+ * In the last three its call counts, unless it may be confined to some nodes and there is memory
+ * available.
+ *
+ * A call that counts is one that says something about the memory of the whole machine. The level of
+ * available memory begins a shortage at once, but it neither prevents one nor ends one: what could
+ * not be had when somebody last called counts for nothing afterwards (lms_came_back()).
  *
  * The format of /proc/oom_notifier is described in README.md beside this file.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/cpuset.h>
 #include <linux/jiffies.h>
 #include <linux/kthread.h>
+#include <linux/limits.h>
+#include <linux/mempolicy.h>
+#include <linux/mmap_lock.h>
 #include <linux/module.h>
+#include <linux/nodemask.h>
 #include <linux/notifier.h>
 #include <linux/oom.h>
 #include <linux/poll.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 #include <linux/spinlock.h>
 
 #include "lms.h"
@@ -97,6 +140,7 @@ static void lms_go_idle(void)
 	lms_end_hold();
 	lms.state = LMS_IDLE;
 	lms_table_reset();
+	lms.doubt.calls = 0;
 }
 
 /* Where a hold ends without an effect, or there can be none. */
@@ -107,17 +151,31 @@ static void lms_after_hold(void)
 }
 
 /*
+ * Pages that came back since somebody last asked: what was available then and nobody could have
+ * counts for nothing now. Under lms.lock.
+ */
+static unsigned long lms_came_back(const struct lms_memory *memory)
+{
+	return memory->available > lms.useless ? memory->available - lms.useless : 0;
+}
+
+/* Whether so much came back that silence means something. Under lms.lock. */
+static bool lms_some_came_back(const struct lms_memory *memory)
+{
+	return lms_came_back(memory) > lms_floor_pages(memory->total) / 2;
+}
+
+/*
  * Whether the shortage is over: there is memory again, or nobody has asked for a time. Who was told to try again may be
  * busy with reclaim for seconds, so where nothing was done about it silence says nothing. Under lms.lock.
  */
 static bool lms_is_over(const struct lms_memory *memory)
 {
-	unsigned long floor = lms_floor_pages(memory->total);
 	unsigned int quiet = LMS_LONG_QUIET_MS;
 
-	if (memory->available > max(lms_kill_pages(memory->total), floor))
+	if (lms_came_back(memory) > max(lms_kill_pages(memory->total), lms_floor_pages(memory->total)))
 		return true;
-	if (memory->available > floor && lms.state != LMS_FAILED)
+	if (lms_some_came_back(memory) && lms.state != LMS_FAILED)
 		quiet = LMS_QUIET_MS;
 	else if (lms.state == LMS_HOLD && !lms.acked)
 		return false;
@@ -146,7 +204,7 @@ static bool lms_expire_unasked(void)
 
 	lms_read_memory(&memory);
 	spin_lock(&lms.lock);
-	if (memory.available <= lms_floor_pages(memory.total) && !lms.acked)
+	if (!lms_some_came_back(&memory) && !lms.acked)
 		expired = lms_expire();
 	spin_unlock(&lms.lock);
 	return expired;
@@ -214,26 +272,147 @@ static int lms_run(void *unused)
 	return 0;
 }
 
-/* Whether the caller of the OOM is none that may be kept waiting, or whose trouble is not ours. */
+/* Whether the caller of the OOM is one that the kernel helps by itself. */
 static bool lms_is_the_kernels(void)
 {
-	struct lms_memory memory;
-
 	/* A victim: the kernel gives it what it needs to die. */
-	if ((current->flags & PF_EXITING) || fatal_signal_pending(current))
-		return true;
-	/* With memory to be had elsewhere this is about a NUMA node, a cpuset or a zone. */
-	lms_read_memory(&memory);
-	if (memory.available > lms_floor_pages(memory.total))
-		return true;
-	WRITE_ONCE(lms.oom_available, memory.available);
-	return false;
+	return (current->flags & PF_EXITING) || fatal_signal_pending(current);
 }
 
-/* Under lms.lock. */
+/*
+ * Whether the kernel would kill nobody for the caller, because reclaim in its name may not enter
+ * file systems: it is only sent back, and others come who can say more. Of allocations that have
+ * GFP_NOFS in their own flags we are not told.
+ */
+static bool lms_is_only_sent_back(void)
+{
+	return !(current_gfp_context(GFP_KERNEL) & __GFP_FS);
+}
+
+#ifdef CONFIG_NUMA
+/* Of the policies only MPOL_BIND leaves nodes out; others fall back to all before anybody is killed. */
+static bool lms_is_narrow(const struct mempolicy *policy)
+{
+	return policy && policy->mode == MPOL_BIND && !nodes_subset(node_states[N_MEMORY], policy->nodes);
+}
+
+/* Whether part of the caller's memory must come from some nodes alone, or that can't be told. */
+static bool lms_has_bound_mapping(struct mm_struct *mm)
+{
+	unsigned int left = DEFAULT_MAX_MAP_COUNT;
+	struct vm_area_struct *vma;
+	bool bound = false;
+
+	/*
+	 * mmap_lock is taken before oom_lock elsewhere, so here it must not be waited for. Who
+	 * faults holds it for reading already, which is no hindrance.
+	 */
+	if (!mmap_read_trylock(mm))
+		return true;
+	lms_for_each_vma(mm, vma) {
+		bound = !left-- || lms_is_narrow(vma_policy(vma));
+		if (bound)
+			break;
+	}
+	mmap_read_unlock(mm);
+	return bound;
+}
+
+/*
+ * Whether the caller may be confined to a part of the machine's nodes: its shortage need not be the
+ * machine's. Not seen: a policy that belongs to a file (tmpfs).
+ */
+static bool lms_is_bound(void)
+{
+	if (num_node_state(N_MEMORY) < 2)
+		return false;
+	if (!nodes_subset(node_states[N_MEMORY], cpuset_current_mems_allowed))
+		return true;
+	if (lms_is_narrow(current->mempolicy))
+		return true;
+	return current->mm && lms_has_bound_mapping(current->mm);
+}
+#else
+static bool lms_is_bound(void)
+{
+	return false;
+}
+#endif
+
+/* Under lms.lock, as the two below. */
 static bool lms_is_handler(void)
 {
 	return lms.handler && task_tgid(current) == lms.handler_pid;
+}
+
+static bool lms_can_hold(void)
+{
+	return lms_handler_lives() && !lms.silent && lms_hold_bound();
+}
+
+enum lms_verdict {
+	LMS_LEAVE,	/* to the kernel */
+	LMS_RETRY,	/* send the caller back */
+	LMS_BEGIN,	/* this is a shortage of the whole machine */
+};
+
+/*
+ * What to do about a call while there is no shortage.
+ *
+ * Next to nothing available: it begins. With more than that it is not clear what the call means,
+ * because the kernel's figure is an expectation. So the caller is sent back once or twice, with a
+ * short pause, to see what becomes of it:
+ *
+ * - Nobody calls again: reclaim got there after all.
+ * - There are calls again, the last one LMS_AGAIN_MS or more after the first, and nothing that
+ *   anybody could have: what counts as available is out of reach. It begins.
+ * - There are calls again, and at each one there was plenty that anybody could have: they want
+ *   something else than any page (a policy of a file, pages in a row). That is the kernel's to deal
+ *   with.
+ *
+ * Where nobody could be asked and there is no table, there is nothing to wait for.
+ */
+static enum lms_verdict lms_consider(const struct lms_memory *memory, bool bound)
+{
+	struct lms_doubt *doubt = &lms.doubt;
+	bool plenty = memory->free > lms_floor_pages(memory->total) / 4;
+
+	if (memory->available <= lms_floor_pages(memory->total))
+		return LMS_BEGIN;
+	if (bound)
+		return LMS_LEAVE;
+	/* Memory was given back meanwhile: begin anew. */
+	if ((plenty && !doubt->plenty) ||
+	    time_after(jiffies, doubt->last + msecs_to_jiffies(LMS_FORGET_MS)))
+		doubt->calls = 0;
+	if (!doubt->calls++)
+		doubt->first = jiffies;
+	doubt->last = jiffies;
+	doubt->plenty = plenty;
+	if (!plenty && !lms_can_hold() && !lms_table_usable())
+		return LMS_BEGIN;
+	if (doubt->calls < (plenty ? 3 : 2) ||
+	    time_before(jiffies, doubt->first + msecs_to_jiffies(LMS_AGAIN_MS)))
+		return LMS_RETRY;
+	return plenty ? LMS_LEAVE : LMS_BEGIN;
+}
+
+static void lms_begin(const struct lms_memory *memory)
+{
+	if (lms_can_hold()) {
+		lms.state = LMS_HOLD;
+		lms.hold_seq = ++lms.seq;
+		lms.acked = false;
+		lms.deadline = jiffies + msecs_to_jiffies(lms_hold_bound());
+		lms.holds++;
+		lms.others_ask = false;
+		lms.acks = 0;
+	} else {
+		lms_after_hold();
+		lms.seq++;
+	}
+	lms.oom_available = memory->available;
+	lms.doubt.calls = 0;
 }
 
 static int lms_pass(void)
@@ -244,98 +423,119 @@ static int lms_pass(void)
 	return NOTIFY_OK;
 }
 
+static void lms_say_begun(enum lms_state state)
+{
+	unsigned int part = state == LMS_HOLD ? lms_reserve_blocks() / 2 : 0;
+
+	/*
+	 * The first half beforehand, while most of those who would take it sleep: an allocation
+	 * that fails goes through a second of reclaim before it comes here. The other half is for
+	 * those that fail even so.
+	 */
+	while (part-- && lms_use_reserve())
+		;
+	wake_up_interruptible_poll(&lms_changed, EPOLLPRI);
+	/* Sampled every few milliseconds from now on. */
+	lms_kick_thread();
+	pr_notice_ratelimited("out of memory: %s\n", state == LMS_HOLD ? "held for the handler" :
+			      state == LMS_TABLE ? "nobody is there to be asked, the table is used" :
+			      "left to the kernel");
+}
+
+/* The handler has run out in a shortage. Whether it was given of the reserve, to try again. */
+static bool lms_help_handler(void)
+{
+	if (lms_use_reserve())
+		return true;
+	spin_lock(&lms.lock);
+	if (lms.state == LMS_HOLD && !lms.others_ask &&
+	    time_before(jiffies + msecs_to_jiffies(LMS_ALONE_MS), lms.deadline))
+		lms.deadline = jiffies + msecs_to_jiffies(LMS_ALONE_MS);
+	spin_unlock(&lms.lock);
+	return false;
+}
+
 /* Called by out_of_memory() before it chooses a victim; above 0, *data sends the caller back to try once more. */
 static int lms_oom_callback(struct notifier_block *block, unsigned long unused, void *data)
 {
+	bool begun = false, expired = false, handler, counts, bound, nobody_dies, open;
 	unsigned long *freed = data;
+	struct lms_memory memory;
 	enum lms_state state;
-	bool begun = false, expired = false, handler;
 	long pause;
 
+	/* Somebody before us gave memory back: nobody needs to die. */
+	if (*freed)
+		return NOTIFY_OK;
 	if (lms_is_the_kernels())
 		return lms_pass();
 
+	lms_read_memory(&memory);
+	memory.free = lms_free_pages();
+	bound = memory.available > lms_floor_pages(memory.total) && lms_is_bound();
+	nobody_dies = lms_is_only_sent_back();
+	counts = !bound && !nobody_dies && !(current->flags & PF_WQ_WORKER);
+
 	spin_lock(&lms.lock);
+	open = lms.state == LMS_HOLD || lms.state == LMS_TABLE;
 	/*
 	 * Waiting for the daemon in its own name would last to the deadline. So its threads never sleep for it: they are
 	 * given of the reserve and try again at once, or else each allocation on the way to an answer would set the killer
 	 * off. If they run out even so and nobody else asks, they are the ones who take the memory: no use in waiting.
 	 */
 	handler = lms_is_handler();
-	/*
-	 * Kernel threads hold up everybody, so they never wait, and begin nothing: sysrq-f comes from a worker, and kills
-	 * whatever is said here. Any other comes again soon enough.
-	 */
-	if (current->flags & PF_KTHREAD) {
-		bool open = lms.state == LMS_HOLD || lms.state == LMS_TABLE;
-
-		lms.calls += open;
+	if (nobody_dies && !open) {
 		spin_unlock(&lms.lock);
-		if (!open)
-			return lms_pass();
 		*freed += 1;
 		return NOTIFY_OK;
 	}
+	/* sysrq-f comes from a worker, and kills whatever is said here. Others come again soon. */
+	if (current->flags & PF_WQ_WORKER) {
+		if (open)
+			*freed += 1;
+		else
+			lms.passes++;
+		spin_unlock(&lms.lock);
+		return NOTIFY_OK;
+	}
 	if (lms.state == LMS_IDLE) {
-		unsigned int bound = lms_hold_bound();
+		enum lms_verdict verdict = lms_consider(&memory, bound);
 
-		if (lms_handler_lives() && !lms.silent && bound) {
-			lms.state = LMS_HOLD;
-			lms.hold_seq = ++lms.seq;
-			lms.acked = false;
-			lms.deadline = jiffies + msecs_to_jiffies(bound);
-			lms.holds++;
-			lms.others_ask = false;
-			lms.acks = 0;
-		} else {
-			lms_after_hold();
-			lms.seq++;
+		if (verdict == LMS_LEAVE) {
+			lms.passes++;
+			spin_unlock(&lms.lock);
+			return NOTIFY_OK;
 		}
-		begun = true;
-	} else {
+		begun = verdict == LMS_BEGIN;
+		if (begun)
+			lms_begin(&memory);
+	} else if (counts) {
+		/* Others can't say that what was done was not enough. */
 		expired = lms_expire();
 	}
-	lms.last_call = jiffies;
-	lms.calls++;
-	if (!handler)
-		lms.others_ask = true;
+	if (counts) {
+		lms.last_call = jiffies;
+		lms.useless = memory.available > memory.free ? memory.available - memory.free : 0;
+		lms.calls++;
+		if (!handler)
+			lms.others_ask = true;
+	}
 	state = lms.state;
 	spin_unlock(&lms.lock);
 
-	if (begun) {
-		unsigned int part = state == LMS_HOLD ? lms_reserve_blocks() / 2 : 0;
-
-		/*
-		 * The first half beforehand, while most of those who would take it sleep: an allocation that fails goes
-		 * through a second of reclaim before it comes here. The other half is for those that fail even so.
-		 */
-		while (part-- && lms_use_reserve())
-			;
-		wake_up_interruptible_poll(&lms_changed, EPOLLPRI);
-		/* Sampled every few milliseconds from now on. */
-		lms_kick_thread();
-		pr_notice_ratelimited("out of memory: %s\n", state == LMS_HOLD ? "held for the handler" :
-				      state == LMS_TABLE ? "nobody is there to be asked, the table is used" :
-				      "left to the kernel");
-	}
+	if (begun)
+		lms_say_begun(state);
 	if (expired)
 		lms_say_expired();
 
-	if (state == LMS_TABLE && !lms_use_table())
+	if (state == LMS_TABLE && counts && !lms_use_table())
 		state = LMS_FAILED;
 	if (state == LMS_FAILED)
 		return lms_pass();
 
-	if (handler) {
-		if (lms_use_reserve()) {
-			*freed += 1;
-			return NOTIFY_OK;
-		}
-		spin_lock(&lms.lock);
-		if (lms.state == LMS_HOLD && !lms.others_ask &&
-		    time_before(jiffies + msecs_to_jiffies(LMS_ALONE_MS), lms.deadline))
-			lms.deadline = jiffies + msecs_to_jiffies(LMS_ALONE_MS);
-		spin_unlock(&lms.lock);
+	if (handler && state != LMS_IDLE && lms_help_handler()) {
+		*freed += 1;
+		return NOTIFY_OK;
 	}
 	/* Woken when the hold is over. */
 	pause = handler ? 1 : msecs_to_jiffies(LMS_PAUSE_MS);
@@ -349,7 +549,10 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 
 static struct notifier_block lms_oom_block = {
 	.notifier_call = lms_oom_callback,
+	/* The last: if somebody else who is asked gives memory back, nobody needs to die. */
+	.priority = INT_MIN,
 };
+
 static int __init lms_init(void)
 {
 	int error;

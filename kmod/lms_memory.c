@@ -4,9 +4,12 @@
 
 #include <linux/jiffies.h>
 #include <linux/kernel.h>
+#include <linux/mmzone.h>
 #include <linux/module.h>
+#include <linux/nodemask.h>
 #include <linux/oom.h>
 #include <linux/swap.h>
+#include <linux/vmstat.h>
 
 #include "lms.h"
 
@@ -115,6 +118,44 @@ void lms_read_memory(struct lms_memory *memory)
 	memory->total = totalram_pages();
 	memory->available = max(si_mem_available(), 0L);
 	memory->swap_free = max(get_nr_swap_pages(), 0L);
+	memory->free = 0;
+}
+
+/*
+ * What anybody can have at once: free pages beyond what each zone keeps back. si_mem_available()
+ * also counts what reclaim is expected to get, of which much can be out of its reach: dentries and
+ * inodes that are in use, cache below a memory.min. Nobody can make free pages look more than they
+ * are.
+ *
+ * An allocation comes to the OOM killer after it has failed at the high watermark in all zones that
+ * it may use, so with pages here it was not one of any zone and node. Not counted, because not
+ * everybody may have them: free CMA pages, those reserved for atomic allocations of high order,
+ * ZONE_MOVABLE. What the lower zones keep back is taken as for movable allocations, for which it is
+ * most.
+ *
+ * With the changes that processors have not handed in yet (as the kernel does when it matters), so
+ * this is not for every sample: a pass over all processors for each zone.
+ */
+unsigned long lms_free_pages(void)
+{
+	unsigned long sum = 0;
+	int node, at;
+
+	for_each_node_state(node, N_MEMORY) {
+		for (at = 0; at <= ZONE_NORMAL; at++) {
+			struct zone *zone = &NODE_DATA(node)->node_zones[at];
+			unsigned long free, kept;
+
+			if (!managed_zone(zone))
+				continue;
+			free = zone_page_state_snapshot(zone, NR_FREE_PAGES);
+			kept = zone_page_state_snapshot(zone, NR_FREE_CMA_PAGES) + READ_ONCE(zone->nr_reserved_highatomic) +
+			       high_wmark_pages(zone) + zone->lowmem_reserve[ZONE_MOVABLE];
+			if (free > kept)
+				sum += free - kept;
+		}
+	}
+	return sum;
 }
 
 static unsigned long lms_threshold(unsigned long total, unsigned int percent, unsigned int max_mb)

@@ -9,6 +9,7 @@
 #define OOMWARDEN_LMS_COMPAT_H
 
 #include <linux/cgroup.h>
+#include <linux/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/version.h>
 
@@ -22,6 +23,15 @@
 
 #ifndef CONFIG_CGROUPS
 #error "oomwarden_lms needs CONFIG_CGROUPS"
+#endif
+
+/* All of a process's mappings; mmap_lock is held. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 1, 0)
+#define lms_for_each_vma(mm, vma)						\
+	for (VMA_ITERATOR(vmi, mm, 0); ((vma) = vma_next(&vmi)) != NULL; )
+#else
+#define lms_for_each_vma(mm, vma)						\
+	for ((vma) = (mm)->mmap; (vma); (vma) = (vma)->vm_next)
 #endif
 
 /* Whether a process was sent SIGKILL or ends by itself; not one that only its first thread has left. RCU. */

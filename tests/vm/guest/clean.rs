@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
+use super::callers;
 use super::facts;
 use super::lms;
 use super::places;
@@ -131,6 +132,10 @@ fn remove_groups(root: &Path) -> Outcome {
 
 /// What held it open has ended; its last use may end a moment later.
 fn unload() -> Outcome {
+    // First: what it holds is given back.
+    wait::until("the tests' kernel module can be unloaded", Duration::from_secs(10), || {
+        Ok(!callers::is_loaded() || callers::unload().is_ok())
+    })?;
     wait::until("our kernel module can be unloaded", Duration::from_secs(10), || Ok(!lms::is_loaded() || lms::unload().is_ok()))
 }
 

@@ -1,6 +1,7 @@
 //! Inside the virtual machine: the agent that runs scenarios one after the other, and what scenarios are made of.
 
 pub mod agent;
+pub mod callers;
 pub mod child;
 mod clean;
 pub mod crowd;

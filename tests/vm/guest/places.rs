@@ -10,6 +10,8 @@ pub const BUSYBOX: &str = "/bin/busybox";
 pub const MODULE: &str = "/modules/oomwarden_lms.ko";
 /// The same with what only tests need: delays where a scenario must get in between, and measurements.
 pub const MODULE_FOR_TESTS: &str = "/modules/oomwarden_lms_for_tests.ko";
+/// The tests' own kernel module, likewise.
+pub const CALLERS: &str = "/modules/lms_callers.ko";
 /// The cgroup root.
 pub const CGROUP: &str = "/sys/fs/cgroup";
 /// A scenario's files; emptied after each.

@@ -46,6 +46,13 @@ pub fn tmpfs(name: &str, mib: u64) -> Outcome<PathBuf> {
     Ok(place)
 }
 
+/// Mounts a tmpfs in which everybody may make as many files as they like, and says where.
+pub fn tmpfs_of_any_number_of_files(name: &str) -> Outcome<PathBuf> {
+    let place = tmpfs(name, 16)?;
+    busybox(&["mount", "-o", "remount,nr_inodes=0,mode=1777", &place.to_string_lossy()])?;
+    Ok(place)
+}
+
 /// From now until the scenario's end /proc shows other users' processes to nobody but those who may look into them.
 pub fn hide_processes() -> Outcome {
     busybox(&["mount", "-t", "proc", "-o", "remount,hidepid=2", "proc", "/proc"])

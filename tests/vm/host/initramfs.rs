@@ -60,11 +60,16 @@ pub fn build(kernel: &Kernel) -> Outcome<Vec<u8>> {
     for module in &modules {
         archive.file(&Path::new("/modules").join(format!("{}.ko", module.name)), &module.content);
     }
-    for (built, place) in [(kmod::build(kernel), places::MODULE), (kmod::build_for_tests(kernel), places::MODULE_FOR_TESTS)] {
+    let ours = [
+        (kmod::build(kernel, &kmod::LMS), places::MODULE),
+        (kmod::build(kernel, &kmod::LMS_FOR_TESTS), places::MODULE_FOR_TESTS),
+        (kmod::build(kernel, &kmod::CALLERS), places::CALLERS),
+    ];
+    for (built, place) in ours {
         match built {
             Ok(module) => archive.file(Path::new(place), &stripped(&module)?),
             // Most scenarios do without it; those that load it fail, and a test of its own tells of the build.
-            Err(why) => println!("vm: without our kernel module: {}", why.lines().next().unwrap_or_default()),
+            Err(why) => println!("vm: without {place}: {}", why.lines().next().unwrap_or_default()),
         }
     }
     Ok(archive.finish())

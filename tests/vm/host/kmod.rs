@@ -1,4 +1,4 @@
-//! Our kernel module, built out of the tree for the very kernel that is booted, and checked with sparse.
+//! Our kernel module, and one of the tests' own, built out of the tree for the very kernel that is booted, and checked with sparse.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -8,22 +8,42 @@ use super::kernel::Kernel;
 use super::{headers, tools};
 use crate::outcome::{Doing, Outcome};
 
-/// What `make` makes.
-pub const FILE: &str = "oomwarden_lms.ko";
+/// A module: where its sources are in the repository, and what `make` makes of them.
+pub struct Module {
+    sources: &'static str,
+    file: &'static str,
+    /// Names the directory that it is built in.
+    purpose: &'static str,
+    /// A variable for kbuild.
+    option: &'static str,
+}
+
+/// oomwarden's.
+pub const LMS: Module = Module { sources: "kmod", file: "oomwarden_lms.ko", purpose: "build", option: "LMS_TEST=n" };
+/// The same with delays and measurements that only tests need.
+pub const LMS_FOR_TESTS: Module = Module { purpose: "tests", option: "LMS_TEST=y", ..LMS };
+/// Callers of the OOM killer that no program can be.
+pub const CALLERS: Module = Module { sources: "tests/vm/kmod", file: "lms_callers.ko", purpose: "build", option: "LMS_TEST=n" };
+
+/// All of them, as a test.
+pub fn build_all(kernel: &Kernel) -> Outcome {
+    for module in [&LMS, &LMS_FOR_TESTS, &CALLERS] {
+        build(kernel, module)?;
+    }
+    Ok(())
+}
+
+/// Both, as a test.
+pub fn sparse_all(kernel: &Kernel) -> Outcome {
+    sparse(kernel, &LMS)?;
+    sparse(kernel, &CALLERS)
+}
 
 /// The built module. Built once for each content of its sources and each kernel; kbuild's extra warnings (`W=1`) are failures.
-pub fn build(kernel: &Kernel) -> Outcome<PathBuf> {
-    build_as(kernel, "build", "LMS_TEST=n")
-}
-
-/// The same with delays and measurements that only tests need.
-pub fn build_for_tests(kernel: &Kernel) -> Outcome<PathBuf> {
-    build_as(kernel, "tests", "LMS_TEST=y")
-}
-
-fn build_as(kernel: &Kernel, purpose: &str, option: &str) -> Outcome<PathBuf> {
-    let copy = Copy::of_sources(kernel, purpose)?;
-    let module = copy.directory.join(FILE);
+pub fn build(kernel: &Kernel, module: &Module) -> Outcome<PathBuf> {
+    let copy = Copy::of_sources(kernel, module, module.purpose)?;
+    let option = module.option;
+    let module = copy.directory.join(module.file);
     if !module.is_file() {
         let said = copy.make(kernel, &["W=1", option])?;
         let warnings: Vec<&str> = said.lines().filter(|line| line.to_lowercase().contains("warning:")).collect();
@@ -37,9 +57,9 @@ fn build_as(kernel: &Kernel, purpose: &str, option: &str) -> Outcome<PathBuf> {
 }
 
 /// What sparse finds in the module's own sources.
-pub fn sparse(kernel: &Kernel) -> Outcome {
+fn sparse(kernel: &Kernel, module: &Module) -> Outcome {
     tools::find("sparse")?;
-    let copy = Copy::of_sources(kernel, "sparse")?;
+    let copy = Copy::of_sources(kernel, module, "sparse")?;
     let said = copy.make(kernel, &["C=2"])?;
     let checked = said.lines().any(|line| line.trim_start().starts_with("CHECK "));
     ensure!(checked, "sparse was not run:\n{said}");
@@ -50,14 +70,14 @@ pub fn sparse(kernel: &Kernel) -> Outcome {
     Ok(())
 }
 
-/// A copy of `kmod/` where kbuild may leave what it likes.
+/// A copy of the sources where kbuild may leave what it likes.
 struct Copy {
     directory: PathBuf,
 }
 
 impl Copy {
-    fn of_sources(kernel: &Kernel, purpose: &str) -> Outcome<Copy> {
-        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("kmod");
+    fn of_sources(kernel: &Kernel, module: &Module, purpose: &str) -> Outcome<Copy> {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join(module.sources);
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&sources).doing(format_args!("list {}", sources.display()))? {
             let path = entry.doing(format_args!("list {}", sources.display()))?.path();
@@ -70,7 +90,7 @@ impl Copy {
         files.sort();
         let mut hasher = DefaultHasher::new();
         files.hash(&mut hasher);
-        let place = format!("kmod/{}/{purpose}-{:016x}", kernel.version(), hasher.finish());
+        let place = format!("{}/{}/{purpose}-{:016x}", module.sources, kernel.version(), hasher.finish());
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(place);
         std::fs::create_dir_all(&directory).doing(format_args!("create {}", directory.display()))?;
         for (name, content) in files {

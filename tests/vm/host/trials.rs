@@ -16,7 +16,7 @@ use crate::scenarios::{self, Scenario};
 type HostTest = fn(&Kernel) -> Outcome;
 
 const HOST_TESTS: [(&str, HostTest); 2] =
-    [("module::builds_without_a_warning", |kernel| kmod::build(kernel).map(drop)), ("module::sparse_is_clean", kmod::sparse)];
+    [("module::builds_without_a_warning", kmod::build_all), ("module::sparse_is_clean", kmod::sparse_all)];
 
 /// The tests.
 pub fn run() -> ExitCode {

@@ -29,6 +29,12 @@ pub fn shortage_of_one_cpuset_is_left_to_the_kernel() -> Outcome {
     shortage_elsewhere(&group, "hog mib=1000")
 }
 
+/// The same where only a stretch of the process's memory is bound.
+pub fn shortage_of_one_mapping_is_left_to_the_kernel() -> Outcome {
+    let group = Group::new("t/bound")?;
+    shortage_elsewhere(&group, "bound mib=1000 node=1")
+}
+
 /// `what` runs out in `group`, the machine does not: the kernel kills it at once, the handler is not asked, its table not used.
 fn shortage_elsewhere(group: &Group, what: &str) -> Outcome {
     lms::load(&format!("{EXCITABLE} hold_ms=2000"))?;

@@ -14,6 +14,7 @@ mod kernel_kills;
 mod kill_process;
 mod kills;
 mod ladder;
+mod lms_callers;
 mod lms_common;
 mod lms_daemon;
 mod lms_daemon_common;
@@ -27,6 +28,7 @@ mod lms_foreign;
 mod lms_hold;
 mod lms_levels;
 mod lms_policy;
+mod lms_progress;
 mod lms_table;
 mod lms_victims;
 mod marks;
@@ -366,9 +368,19 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             higher_group_that_refills_waits_for_the_dying_one: 300,
             services_that_restart_are_not_stuck: 300,
         }
+        lms_progress::{
+            names_of_files_are_not_memory_to_be_had: 300,
+            protected_cache_is_not_memory_to_be_had: 300,
+        }
+        lms_callers::{
+            while_a_balloon_gives_memory_back_nobody_dies: 300,
+            kernel_thread_that_runs_out_waits_for_the_policys_choice: 300,
+            shortage_for_which_the_kernel_kills_nobody_begins_no_hold: 300,
+        }
         lms_foreign::{
             shortage_of_one_node_is_left_to_the_kernel on TWO_NODES,
             shortage_of_one_cpuset_is_left_to_the_kernel on TWO_NODES,
+            shortage_of_one_mapping_is_left_to_the_kernel on TWO_NODES,
             sysrq_f_is_left_to_the_kernel,
             limit_reached_elsewhere_is_not_kept_waiting_by_a_hold: 300,
         }

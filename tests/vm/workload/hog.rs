@@ -45,6 +45,14 @@ pub fn run(words: &Words) -> Outcome<ExitCode> {
     }
 }
 
+/// `mib=`: maps so much, asks for pages of NUMA node `node=` only for that stretch, and fills it.
+pub fn bound(words: &Words) -> Outcome<ExitCode> {
+    let bytes = (words.number("mib", 64)? as usize) << 20;
+    let memory = crate::sys::map_on_node(bytes, words.number("node", 0)? as u32).doing("map memory of one node")?;
+    memory.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
+    Ok(bystanders::sleep())
+}
+
 /// So many MiB as fast as it goes; then touches them for ever.
 pub fn fill(mib: u64) -> ! {
     let mut memory: Vec<_> = (0..mib).map(chunk).collect();

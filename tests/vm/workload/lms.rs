@@ -14,6 +14,7 @@ use nix::sys::mman::{MlockAllFlags, mlockall};
 
 use super::start::Words;
 use super::{bystanders, hog};
+use crate::guest::callers;
 use crate::guest::lms::{FILE, Notifier};
 use crate::outcome::{Doing, Outcome};
 
@@ -94,10 +95,11 @@ pub fn handler(words: &Words) -> Outcome<ExitCode> {
     }
 }
 
-/// Fills memory until a shortage begins, and then `more=` MiB beyond; is called [`SATISFIED`] when it has them, and sleeps.
+/// Fills memory until a shortage begins (`until=called`: until the kernel asks around, whoever answers), and then `more=` MiB beyond; is called [`SATISFIED`] when it has them, and sleeps.
 pub fn want(words: &Words) -> Outcome<ExitCode> {
     let notifier = Notifier::open()?;
-    let begun = || -> Outcome<u64> { notifier.state()?.number("calls") };
+    let called = words.text("until") == "called";
+    let begun = || -> Outcome<u64> { if called { callers::number("others") } else { notifier.state()?.number("calls") } };
     let before = begun()?;
     let mut memory = Vec::new();
     let mut more = words.number("more", 8)?;

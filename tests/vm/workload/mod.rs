@@ -1,6 +1,7 @@
 //! Programs that get groups into trouble. Each first moves itself where it belongs (see [`start`]), then does one thing for good.
 
 mod bystanders;
+mod files;
 mod fork;
 mod hog;
 mod listen;
@@ -36,6 +37,8 @@ fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
         "grow-one-of" => hog::grow_one_of(&words),
         "herd" => hog::herd(&words),
         "victims" => hog::victims(&words),
+        "bound" => hog::bound(&words),
+        "files" => files::run(&words),
         "page-cache" => page_cache::run(&words),
         "mapped-file" => page_cache::run_mapped(&words),
         "relay" => fork::relay(&words),

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
 
+use super::bystanders;
 use super::start::Words;
 use crate::guest::places;
 use crate::outcome::{Doing, Outcome};
@@ -27,7 +28,7 @@ pub fn run_mapped(words: &Words) -> Outcome<ExitCode> {
 }
 
 /// `mib=`: how long the stretch is; `from=`: where it begins, MiB. Each MiB is read twice in a row, so that the kernel
-/// takes it for part of the working set; its loss then counts as pressure.
+/// takes it for part of the working set; its loss then counts as pressure. With `then=hold` it is read once, and the disk kept open.
 pub fn run(words: &Words) -> Outcome<ExitCode> {
     let mib = words.number("mib", 48)?;
     let from = words.number("from", 0)?;
@@ -38,6 +39,9 @@ pub fn run(words: &Words) -> Outcome<ExitCode> {
             for _ in 0..2 {
                 disk.read_exact_at(&mut buffer, at << 20).doing("read the disk")?;
             }
+        }
+        if words.text("then") == "hold" {
+            return Ok(bystanders::sleep());
         }
     }
 }

@@ -1,0 +1,112 @@
+//! Those in whose name the kernel runs out of memory: a balloon that gives some back, kernel threads, allocations for which the kernel
+//! kills nobody.
+
+use super::lms_common::{Counters, EXCITABLE, ROUNDS, called, fresh, handler, rounds, short_of_memory_beside};
+use crate::guest::callers;
+use crate::guest::group::Group;
+use crate::guest::lms;
+use crate::guest::wait::{self, SOON};
+use crate::guest::work::Work;
+use crate::outcome::Outcome;
+use crate::workload::lms::SATISFIED;
+
+/// While somebody else gives memory back when the kernel asks, nobody needs to die; when there is none left there, the policy decides as ever.
+pub fn while_a_balloon_gives_memory_back_nobody_dies() -> Outcome {
+    const BALLOON: u64 = 24;
+    const CHEAP: u64 = 40;
+    callers::load()?;
+    lms::load(&format!("{EXCITABLE} hold_ms=2000"))?;
+    short_of_memory_beside(BALLOON + CHEAP, ROUNDS, |round| {
+        let (victim, other) = (fresh("victim", round)?, fresh("other", round)?);
+        callers::command(&format!("give mib={BALLOON}"))?;
+        let mut cheap = Work::holding(&victim, CHEAP)?;
+        let _handler = handler(&policy(&victim, round)?)?;
+        let before = Counters::now()?;
+        let mut content = Work::start(&other, "lms-want until=called more=8")?;
+        called(&content, SATISFIED)?;
+        let left = callers::number("given_kb")?;
+        ensure!(left < BALLOON * 1024 && left > 0, "the balloon has {left} kB");
+        ensure!(before.kernel_kills()? == 0 && before.of("holds")? == 0, "memory was given back, but: {}", before.story());
+        ensure!(before.of("calls")? == 0 && before.of("passes")? == 0, "not the module's business: {}", before.story());
+        cheap.must_run("memory was given back")?;
+
+        let mut greedy = Work::start(&other, "lms-want more=30")?;
+        cheap.must_be_killed()?;
+        called(&greedy, SATISFIED)?;
+        ensure!(callers::number("given_kb")? == 0, "the balloon was not asked first");
+        decided(&before, round)?;
+        content.must_run("the policy chose another")?;
+        greedy.must_run("the policy chose another")?;
+        callers::command("stop")
+    })
+}
+
+/// A kernel thread runs out first: it waits like anybody, and the policy decides.
+pub fn kernel_thread_that_runs_out_waits_for_the_policys_choice() -> Outcome {
+    callers::load()?;
+    rounds("hold_ms=2000", ROUNDS, |round| {
+        let (victim, other) = (fresh("victim", round)?, fresh("other", round)?);
+        let mut cheap = Work::holding(&victim, 40)?;
+        // Whom the kernel would take.
+        let mut fattest = Work::start(&other, "sleep adj=1000")?;
+        let _handler = handler(&policy(&victim, round)?)?;
+        let before = Counters::now()?;
+        callers::command("eat mib=1000 more=20 by=thread")?;
+        cheap.must_be_killed()?;
+        wait::until("the kernel thread has what it wants", SOON, || Ok(callers::number("eating")? == 0))?;
+        ensure!(callers::number("calls")? > 0, "it did not run out");
+        decided(&before, round)?;
+        fattest.must_run("the policy chose another")?;
+        callers::command("stop")
+    })
+}
+
+/// For allocations that must not enter file systems the kernel kills nobody, and so nobody is asked to.
+pub fn shortage_for_which_the_kernel_kills_nobody_begins_no_hold() -> Outcome {
+    let mut alone = 0;
+    callers::load()?;
+    rounds("hold_ms=2000", ROUNDS, |round| {
+        let (victim, other) = (fresh("victim", round)?, fresh("other", round)?);
+        let mut cheap = Work::holding(&victim, 20)?;
+        let mut modest = Work::start(&other, "sleep")?;
+        let mut handler = handler(&policy(&victim, round)?)?;
+        let before = Counters::now()?;
+        let others = callers::number("others")?;
+        let flags = if round % 2 == 0 { "nofs" } else { "noio" };
+        // In this process's name; it is back when the kernel has asked so often.
+        callers::command(&format!("eat mib=1000 calls=20 flags={flags}"))?;
+        ensure!(callers::number("calls")? == 20, "it was not asked that often");
+        // Somebody else who ran out meanwhile had a right to a hold.
+        if callers::number("others")? > others {
+            return callers::command("stop");
+        }
+        alone += 1;
+        ensure!(before.kernel_kills()? == 0 && before.of("table_kills")? == 0, "somebody died: {}", before.story());
+        ensure!(before.of("holds")? == 0 && before.of("calls")? == 0, "a hold for nobody: {}", before.story());
+        cheap.must_run("the kernel would have killed nobody")?;
+        modest.must_run("the kernel would have killed nobody")?;
+        handler.must_run("nobody asked it")
+    })?;
+    ensure!(alone > 0, "somebody else ran out of memory in every round");
+    Ok(())
+}
+
+/// The policy is to kill `victim`: by turns the handler does, and its table.
+fn policy(victim: &Group, round: u32) -> Outcome<String> {
+    Ok(match by_table(round) {
+        true => format!("answer=never ms=100 adj=-1000 kill={}", victim.id()?),
+        false => format!("answer=kill adj=-1000 victim={}", victim.directory().display()),
+    })
+}
+
+fn by_table(round: u32) -> bool {
+    round.is_multiple_of(2)
+}
+
+/// The policy has decided once, and nobody else.
+fn decided(before: &Counters, round: u32) -> Outcome {
+    ensure!(before.kernel_kills()? == 0, "the kernel chose: {}", before.story());
+    ensure!(before.of("holds")? == 1, "not one hold: {}", before.story());
+    ensure!(before.of("table_kills")? == u64::from(by_table(round)), "not the policy's choice: {}", before.story());
+    Ok(())
+}
