@@ -22,6 +22,7 @@
 #define LMS_DYING_MS		1000	/* how long a group of the table may take to be gone */
 #define LMS_DYING_GROUPS	3	/* groups that may be stuck in dying before the kernel goes ahead */
 #define LMS_ALONE_MS		50	/* a hold's bound when the handler alone has run out */
+#define LMS_RESERVE_KEPT	4	/* blocks of the reserve that are for the handler alone */
 #define LMS_ACKS		4	/* further victims of one hold that each have its whole time */
 
 #define PAGES_PER_MB		(1UL << (20 - PAGE_SHIFT))
@@ -108,6 +109,15 @@ bool lms_handler_lives(void);
 unsigned int lms_hold_bound(void);
 void lms_end_hold(void);
 unsigned int lms_sample(void);
+
+/* lms_caller.c: who could not allocate. */
+bool lms_kernel_helps(void);
+bool lms_origin_calls(void);
+bool lms_origin_runs(void);
+bool lms_caller_ends(void);
+bool lms_caller_is_victim(void);
+void lms_help_to_end(void);
+void lms_hasten_ends(void);
 
 /* lms_table.c: who dies where the handler does not answer. */
 bool lms_table_usable(void);

@@ -220,8 +220,8 @@ static bool lms_is_the_kernels(void)
 {
 	struct lms_memory memory;
 
-	/* A victim: the kernel gives it what it needs to die. */
-	if ((current->flags & PF_EXITING) || fatal_signal_pending(current))
+	/* The kernel helps the one to die, and chooses the other. */
+	if (lms_kernel_helps() || lms_origin_calls())
 		return true;
 	/* With memory to be had elsewhere this is about a NUMA node, a cpuset or a zone. */
 	lms_read_memory(&memory);
@@ -254,6 +254,13 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 	long pause;
 
 	if (lms_is_the_kernels())
+		return lms_pass();
+	/* Its allocation fails now: nobody needs to die for that, whatever the state. */
+	if (lms_caller_is_victim()) {
+		*freed += 1;
+		return NOTIFY_OK;
+	}
+	if (READ_ONCE(lms.state) == LMS_IDLE && lms_origin_runs())
 		return lms_pass();
 
 	spin_lock(&lms.lock);
@@ -327,6 +334,11 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 	if (state == LMS_FAILED)
 		return lms_pass();
 
+	if (lms_caller_ends()) {
+		lms_help_to_end();
+		*freed += 1;
+		return NOTIFY_OK;
+	}
 	if (handler) {
 		if (lms_use_reserve()) {
 			*freed += 1;
@@ -340,11 +352,10 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 	}
 	/* Woken when the hold is over. */
 	pause = handler ? 1 : msecs_to_jiffies(LMS_PAUSE_MS);
-	if (wait_event_killable_timeout(lms_answered, READ_ONCE(lms.state) != state, pause) < 0)
-		return NOTIFY_OK;
-	if (fatal_signal_pending(current))
-		return NOTIFY_OK;
-	*freed += 1;
+	wait_event_killable_timeout(lms_answered, READ_ONCE(lms.state) != state, pause);
+	/* Who was killed meanwhile gets the kernel's help at once, or ours when it comes again. */
+	if (!lms_kernel_helps())
+		*freed += 1;
 	return NOTIFY_OK;
 }
 

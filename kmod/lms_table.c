@@ -198,6 +198,7 @@ bool lms_use_table(void)
 	rcu_read_unlock();
 
 	if (killed) {
+		lms_hasten_ends();
 		spin_lock(&lms.lock);
 		lms.table_kills += killed;
 		spin_unlock(&lms.lock);

@@ -95,8 +95,13 @@ pub fn rounds(parameters: &str, number: u32, round: impl FnMut(u32) -> Outcome) 
 }
 
 /// The same with the module as it is.
-pub fn short_of_memory(number: u32, mut round: impl FnMut(u32) -> Outcome) -> Outcome {
-    let _ballast = leave_available(LEFT)?;
+pub fn short_of_memory(number: u32, round: impl FnMut(u32) -> Outcome) -> Outcome {
+    short_of_memory_beside(0, number, round)
+}
+
+/// The same where `useless` MiB more count as available.
+pub fn short_of_memory_beside(useless: u64, number: u32, mut round: impl FnMut(u32) -> Outcome) -> Outcome {
+    let _ballast = leave_available(LEFT + useless)?;
     let available = facts::meminfo_mib("MemAvailable")?;
     let mut at_oom = Vec::new();
     let number = number.min(rounds_wanted());

@@ -1,10 +1,12 @@
 //! Programs that get groups into trouble. Each first moves itself where it belongs (see [`start`]), then does one thing for good.
 
 mod bystanders;
+pub mod files;
 mod fork;
 mod hog;
 mod listen;
 pub mod lms;
+pub mod merged;
 mod page_cache;
 mod start;
 mod storm;
@@ -36,6 +38,8 @@ fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
         "grow-one-of" => hog::grow_one_of(&words),
         "herd" => hog::herd(&words),
         "victims" => hog::victims(&words),
+        "merged" => merged::hold(&words),
+        "unmerge" => merged::undo(&words),
         "page-cache" => page_cache::run(&words),
         "mapped-file" => page_cache::run_mapped(&words),
         "relay" => fork::relay(&words),
@@ -45,6 +49,8 @@ fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
         "churn" => bystanders::churn(&words),
         "spin" => Ok(bystanders::spin()),
         "read-pressure" => bystanders::read_pressure(&words),
+        "files" => files::open(&words),
+        "watch" => files::watch(&words),
         "thread-in" => bystanders::thread_in(&words),
         "listen" => listen::listen(&words),
         "write" => listen::write_for_ever(&words),
