@@ -23,6 +23,7 @@
 #define LMS_QUIET_MS		300	/* some memory came back, and nobody asked for so long: over */
 #define LMS_LONG_QUIET_MS	2000	/* the same where next to none did, or the kernel went ahead */
 #define LMS_ALONE_MS		50	/* a hold's bound when the handler alone has run out */
+#define LMS_RESERVE_KEPT	4	/* blocks of the reserve that are for the handler alone */
 #define LMS_ACKS		4	/* further victims of one hold that each have its whole time */
 
 #define PAGES_PER_MB		(1UL << (20 - PAGE_SHIFT))
@@ -111,6 +112,15 @@ bool lms_handler_lives(void);
 unsigned int lms_hold_bound(void);
 void lms_end_hold(void);
 unsigned int lms_sample(void);
+
+/* lms_caller.c: who could not allocate. */
+bool lms_kernel_helps(void);
+bool lms_origin_calls(void);
+bool lms_origin_runs(void);
+bool lms_caller_ends(void);
+bool lms_caller_is_victim(void);
+void lms_help_to_end(void);
+void lms_hasten_ends(void);
 
 /* What a table holds, for people. */
 struct lms_table_counts {

@@ -264,6 +264,8 @@ static int lms_write_answer(struct lms_file *f, const char *text, bool pass)
 		lms.acked = true;
 	}
 	spin_unlock(&lms.lock);
+	if (!error && !pass)
+		lms_hasten_ends();
 	if (!error)
 		wake_up(&lms_answered);
 	return error;

@@ -272,11 +272,10 @@ static int lms_run(void *unused)
 	return 0;
 }
 
-/* Whether the caller of the OOM is one that the kernel helps by itself. */
+/* Whether the caller of the OOM is one that the kernel helps to die, or that it chooses first. */
 static bool lms_is_the_kernels(void)
 {
-	/* A victim: the kernel gives it what it needs to die. */
-	return (current->flags & PF_EXITING) || fatal_signal_pending(current);
+	return lms_kernel_helps() || lms_origin_calls();
 }
 
 /*
@@ -469,6 +468,13 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 		return NOTIFY_OK;
 	if (lms_is_the_kernels())
 		return lms_pass();
+	/* Its allocation fails now: nobody needs to die for that, whatever the state. */
+	if (lms_caller_is_victim()) {
+		*freed += 1;
+		return NOTIFY_OK;
+	}
+	if (READ_ONCE(lms.state) == LMS_IDLE && lms_origin_runs())
+		return lms_pass();
 
 	lms_read_memory(&memory);
 	memory.free = lms_free_pages();
@@ -533,17 +539,21 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 	if (state == LMS_FAILED)
 		return lms_pass();
 
+	if (lms_caller_ends()) {
+		lms_help_to_end();
+		*freed += 1;
+		return NOTIFY_OK;
+	}
 	if (handler && state != LMS_IDLE && lms_help_handler()) {
 		*freed += 1;
 		return NOTIFY_OK;
 	}
 	/* Woken when the hold is over. */
 	pause = handler ? 1 : msecs_to_jiffies(LMS_PAUSE_MS);
-	if (wait_event_killable_timeout(lms_answered, READ_ONCE(lms.state) != state, pause) < 0)
-		return NOTIFY_OK;
-	if (fatal_signal_pending(current))
-		return NOTIFY_OK;
-	*freed += 1;
+	wait_event_killable_timeout(lms_answered, READ_ONCE(lms.state) != state, pause);
+	/* Who was killed meanwhile gets the kernel's help at once, or ours when it comes again. */
+	if (!lms_kernel_helps())
+		*freed += 1;
 	return NOTIFY_OK;
 }
 

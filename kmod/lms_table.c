@@ -256,8 +256,10 @@ static void lms_shoot(u64 id)
 		table.shot_at = jiffies;
 	}
 	spin_unlock(&lms.lock);
-	if (killed)
-		pr_warn_ratelimited("no answer: killed %u processes of group %llu by the table\n", killed, id);
+	if (!killed)
+		return;
+	lms_hasten_ends();
+	pr_warn_ratelimited("no answer: killed %u processes of group %llu by the table\n", killed, id);
 }
 
 /* Chooses the next victim, if somebody has asked since the last one was gone, and kills it. */

@@ -10,6 +10,9 @@
 
 #include <linux/cgroup.h>
 #include <linux/mm.h>
+#include <linux/sched.h>
+#include <linux/sched/coredump.h>
+#include <linux/sched/prio.h>
 #include <linux/sched/signal.h>
 #include <linux/version.h>
 
@@ -34,6 +37,26 @@
 	for ((vma) = (mm)->mmap; (vma); (vma) = (vma)->vm_next)
 #endif
 
+/* Whether the kernel's OOM killer passes over a process with this memory: it was taken already, or goes. */
+static inline bool lms_oom_skips(struct mm_struct *mm)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 18, 0)
+	return mm_flags_test(MMF_OOM_SKIP, mm);
+#else
+	return test_bit(MMF_OOM_SKIP, &mm->flags);
+#endif
+}
+
+/* Whether its memory is being written to a file, which it keeps until then. */
+static inline bool lms_is_dumped(struct task_struct *p)
+{
+#ifdef SIGNAL_GROUP_COREDUMP
+	return READ_ONCE(p->signal->flags) & SIGNAL_GROUP_COREDUMP;
+#else
+	return READ_ONCE(p->signal->core_state);
+#endif
+}
+
 /* Whether a process was sent SIGKILL or ends by itself; not one that only its first thread has left. RCU. */
 static inline bool lms_is_dying(struct task_struct *p)
 {
@@ -49,14 +72,31 @@ static inline bool lms_is_dying(struct task_struct *p)
  */
 static inline bool lms_ends(struct task_struct *p)
 {
-#ifdef SIGNAL_GROUP_COREDUMP
-	bool dumps = READ_ONCE(p->signal->flags) & SIGNAL_GROUP_COREDUMP;
-#else
-	bool dumps = READ_ONCE(p->signal->core_state);
-#endif
-	if (dumps)
+	if (lms_is_dumped(p))
 		return sigismember(&p->signal->shared_pending.signal, SIGKILL);
 	return lms_is_dying(p);
+}
+
+/*
+ * Lets a task that is about to end go ahead of others, to its end: lms_hasten_ends() says why. Before 6.5 (and 6.1.50) a
+ * change of policy waited for a lock of cpusets, which may be held by somebody who allocates; since, only for deadline tasks.
+ * With CONFIG_RT_GROUP_SCHED a group whose share of realtime is 0 would stop it for good.
+ */
+#if !defined(CONFIG_RT_GROUP_SCHED) && (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0) || \
+	(LINUX_VERSION_CODE >= KERNEL_VERSION(6, 1, 50) && LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)))
+#define LMS_HASTEN_BY_POLICY
+#endif
+
+static inline void lms_hasten(struct task_struct *t)
+{
+	/* Realtime or deadline already. */
+	if (READ_ONCE(t->prio) < MAX_RT_PRIO)
+		return;
+#ifdef LMS_HASTEN_BY_POLICY
+	sched_set_fifo_low(t);
+#else
+	set_user_nice(t, MIN_NICE);
+#endif
 }
 
 #endif

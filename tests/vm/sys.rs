@@ -1,9 +1,11 @@
 //! System calls that no crate in use offers: modules, memory policies, mappings.
 #![allow(unsafe_code, reason = "system calls without a safe wrapper, with plain numbers and pointers to what outlives the call")]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 
@@ -58,5 +60,36 @@ pub fn map_on_node(bytes: usize, node: u32) -> Result<&'static mut [u8], Errno> 
     let result = unsafe { libc::syscall(libc::SYS_mbind, at, bytes, libc::MPOL_BIND, &raw const mask, bits, 0) };
     Errno::result(result)?;
     // SAFETY: it is never unmapped, nobody else knows of it, and it begins as zeroes.
+    Ok(unsafe { std::slice::from_raw_parts_mut(at.cast(), bytes) })
+}
+
+/// Queues an event, without a limit to their number, for each file that is closed on the mount that a path is on, until what it returns is closed.
+pub fn watch_closes(path: &Path) -> Result<OwnedFd, Errno> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: takes flags only.
+    let watcher = unsafe {
+        libc::fanotify_init(libc::FAN_CLASS_NOTIF | libc::FAN_UNLIMITED_QUEUE | libc::FAN_CLOEXEC, libc::O_RDONLY as libc::c_uint)
+    };
+    Errno::result(watcher)?;
+    // SAFETY: the kernel has just made it, and nobody else knows it.
+    let watcher = unsafe { OwnedFd::from_raw_fd(watcher) };
+    let how = libc::FAN_MARK_ADD | libc::FAN_MARK_MOUNT;
+    // SAFETY: the string ends with NUL, and the kernel only reads it.
+    let marked = unsafe { libc::fanotify_mark(watcher.as_raw_fd(), how, libc::FAN_CLOSE, libc::AT_FDCWD, path.as_ptr()) };
+    Errno::result(marked)?;
+    Ok(watcher)
+}
+
+/// Maps memory for good whose equal pages KSM may merge.
+pub fn mergeable(bytes: usize) -> Result<&'static mut [u8], Errno> {
+    let (read_write, private) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: the kernel chooses a place that nothing else uses.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, read_write, private, -1, 0) };
+    if at == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    // SAFETY: the mapping was just made, as long as that.
+    Errno::result(unsafe { libc::madvise(at, bytes, libc::MADV_MERGEABLE) })?;
+    // SAFETY: as above; it is never unmapped, and nobody else knows it.
     Ok(unsafe { std::slice::from_raw_parts_mut(at.cast(), bytes) })
 }

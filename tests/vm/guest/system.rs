@@ -13,13 +13,15 @@ pub fn busybox(arguments: &[&str]) -> Outcome {
     Ok(())
 }
 
-/// Settings under /proc/sys that scenarios may change.
-pub const SETTINGS: [&str; 5] = [
+/// Settings that scenarios may change.
+pub const SETTINGS: [&str; 7] = [
     "/proc/sys/fs/inotify/max_user_watches",
     "/proc/sys/fs/inotify/max_queued_events",
     "/proc/sys/vm/swappiness",
     "/proc/sys/kernel/core_pattern",
     "/proc/sys/kernel/dmesg_restrict",
+    "/sys/kernel/mm/ksm/run",
+    "/sys/kernel/mm/ksm/pages_to_scan",
 ];
 
 /// Sets one of them until the scenario's end.

@@ -23,10 +23,12 @@ mod lms_daemon_gone;
 mod lms_daemon_levels;
 mod lms_daemon_speed;
 mod lms_daemon_table;
+mod lms_exit;
 mod lms_file;
 mod lms_foreign;
 mod lms_hold;
 mod lms_levels;
+mod lms_marked;
 mod lms_policy;
 mod lms_progress;
 mod lms_table;
@@ -383,6 +385,13 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             shortage_of_one_mapping_is_left_to_the_kernel on TWO_NODES,
             sysrq_f_is_left_to_the_kernel,
             limit_reached_elsewhere_is_not_kept_waiting_by_a_hold: 300,
+        }
+        lms_exit::{
+            end_that_takes_memory_costs_no_bystander: 300,
+        }
+        lms_marked::{
+            swapoff_that_does_not_fit_is_what_ends: 300,
+            end_of_merging_that_does_not_fit_is_what_ends: 300,
         }
         speed::{
             speed_of_a_psi_kill: 120,

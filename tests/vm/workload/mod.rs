@@ -6,6 +6,8 @@ mod fork;
 mod hog;
 mod listen;
 pub mod lms;
+pub mod merged;
+pub mod open_files;
 mod page_cache;
 mod start;
 mod storm;
@@ -39,6 +41,8 @@ fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
         "victims" => hog::victims(&words),
         "bound" => hog::bound(&words),
         "files" => files::run(&words),
+        "merged" => merged::hold(&words),
+        "unmerge" => merged::undo(&words),
         "page-cache" => page_cache::run(&words),
         "mapped-file" => page_cache::run_mapped(&words),
         "relay" => fork::relay(&words),
@@ -50,6 +54,8 @@ fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
         "churn" => bystanders::churn(&words),
         "spin" => Ok(bystanders::spin()),
         "read-pressure" => bystanders::read_pressure(&words),
+        "open-files" => open_files::open(&words),
+        "watch" => open_files::watch(&words),
         "thread-in" => bystanders::thread_in(&words),
         "listen" => listen::listen(&words),
         "write" => listen::write_for_ever(&words),
