@@ -25,7 +25,6 @@
 #include <linux/module.h>
 #include <linux/notifier.h>
 #include <linux/oom.h>
-#include <linux/poll.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/spinlock.h>
@@ -36,7 +35,6 @@ struct lms lms = {
 	.lock = __SPIN_LOCK_UNLOCKED(lms.lock),
 };
 
-DECLARE_WAIT_QUEUE_HEAD(lms_changed);
 DECLARE_WAIT_QUEUE_HEAD(lms_answered);
 static DECLARE_WAIT_QUEUE_HEAD(lms_kick);
 static bool lms_kicked;
@@ -181,7 +179,7 @@ unsigned int lms_sample(void)
 
 	if (after != before) {
 		wake_up(&lms_answered);
-		wake_up_interruptible_poll(&lms_changed, EPOLLPRI);
+		lms_notify();
 		pr_notice_ratelimited("level %s (was %s): %lu of %lu MiB available, %lu MiB of swap free\n",
 				      lms_level_name(after), lms_level_name(before),
 				      memory.available / PAGES_PER_MB, memory.total / PAGES_PER_MB,
@@ -206,6 +204,11 @@ static int lms_run(void *unused)
 			lms_say_expired();
 		if (READ_ONCE(lms.state) == LMS_TABLE && !lms_use_table())
 			wake_up(&lms_answered);
+		/* One piece of the crowd a turn. */
+		if (lms_tell_crowd()) {
+			cond_resched();
+			continue;
+		}
 		while (!kthread_should_stop() && lms_fill_reserve())
 			cond_resched();
 		wait_event_idle_timeout(lms_kick, READ_ONCE(lms_kicked) || kthread_should_stop(), msecs_to_jiffies(wait));
@@ -311,9 +314,8 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 		 */
 		while (part-- && lms_use_reserve())
 			;
-		wake_up_interruptible_poll(&lms_changed, EPOLLPRI);
-		/* Sampled every few milliseconds from now on. */
-		lms_kick_thread();
+		/* The thread samples every few milliseconds from now on. */
+		lms_notify();
 		pr_notice_ratelimited("out of memory: %s\n", state == LMS_HOLD ? "held for the handler" :
 				      state == LMS_TABLE ? "nobody is there to be asked, the table is used" :
 				      "left to the kernel");
@@ -358,6 +360,7 @@ static int __init lms_init(void)
 		pr_err("kill_percent and kill_max_mb must not be above warn_percent and warn_max_mb\n");
 		return -EINVAL;
 	}
+	lms_init_queues();
 	lms_thread = kthread_run(lms_run, NULL, KBUILD_MODNAME);
 	if (IS_ERR(lms_thread))
 		return PTR_ERR(lms_thread);
@@ -393,4 +396,4 @@ module_exit(lms_exit);
 
 MODULE_DESCRIPTION("oomwarden's low memory signal: levels, a bounded hold before the OOM killer, a table for the last resort");
 MODULE_LICENSE("GPL");
-MODULE_VERSION("0.1.0");
+MODULE_VERSION(LMS_VERSION);

@@ -15,6 +15,7 @@ mod kill_process;
 mod kills;
 mod ladder;
 mod lms_common;
+mod lms_crowd;
 mod lms_daemon;
 mod lms_daemon_common;
 mod lms_daemon_crowds;
@@ -291,6 +292,13 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             end_of_a_handler_is_its_release,
             kept_table_outlives_its_writer_for_a_time,
             ten_idle_seconds_cost_next_to_nothing,
+        }
+        lms_crowd::{
+            opens_are_charged_to_who_opens,
+            handler_is_told_first_and_the_crowd_of_each_change: 300,
+            read_that_tells_nothing_takes_no_notice_back,
+            any_way_of_reading_gives_the_same_text,
+            opener_without_rights_is_not_heard_through_another,
         }
         lms_levels::{
             levels_follow_a_hog_down_and_up_again,
