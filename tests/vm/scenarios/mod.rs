@@ -334,6 +334,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             observe_leaves_the_module_alone,
             rules_that_observe_leave_the_module_alone,
             table_and_handler_go_with_enforce,
+            panic_on_oom_leaves_the_module_alone,
             fifty_times_loaded_and_unloaded_under_oomwarden: 120,
         }
         lms_daemon_levels::{
