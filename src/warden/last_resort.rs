@@ -17,7 +17,7 @@ use crate::decide::facts::NodeFacts;
 use crate::policy::globs::Globs;
 use crate::policy::model::{AmongGroups, KillWhat, Policy, Rule, Rung, Victim};
 use crate::policy::unbraced::{may_stand_below, unbraced};
-use crate::sense::lms::{Lines, MOST_LINES, Table};
+use crate::sense::lms::{Lines, MOST_BYTES, MOST_LINES, Table};
 
 /// The lines of a policy.
 #[derive(Debug, Default)]
@@ -63,8 +63,18 @@ impl LastResort {
     /// What can be said of a policy.
     #[must_use]
     pub fn of(policy: &Policy) -> LastResort {
-        let rules = answering(policy).filter_map(|index| Some(Part { rule: index, says: rule(policy.rules.get(index)?) }));
-        LastResort { spares: spares(policy), classes: classes(policy), rules: rules.collect() }
+        let mut bytes = 0;
+        let rules = answering(policy).filter_map(|index| {
+            let rule = policy.rules.get(index)?;
+            // Nothing is said behind what does not fit, so nothing need be found out about it.
+            let says = if bytes < MOST_BYTES { rule_lines(rule).unwrap_or(Says::TooMuch) } else { Says::TooMuch };
+            bytes += match &says {
+                Says::Dies(lines) | Says::Lives(lines) => lines.bytes(),
+                Says::TooMuch => MOST_BYTES,
+            };
+            Some(Part { rule: index, says })
+        });
+        LastResort { rules: rules.collect(), spares: spares(policy), classes: classes(policy) }
     }
 
     /// Puts a table together that has just been emptied: of the rules that `may_answer`, on a machine with that much memory and swap.
@@ -114,7 +124,7 @@ fn all_unbraced(globs: &Globs) -> Option<Vec<String>> {
     let mut all = Vec::new();
     for pattern in globs.patterns() {
         all.append(&mut unbraced(pattern, MOST_LINES)?);
-        if all.len() > MOST_LINES {
+        if all.len() > MOST_LINES || all.iter().map(String::len).sum::<usize>() > MOST_BYTES {
             return None;
         }
     }
@@ -133,21 +143,21 @@ fn is_everything_below(glob: &str) -> bool {
 /// Who must live by the policy.
 fn spares(policy: &Policy) -> Option<Lines> {
     let mut lines = Lines::default();
-    let mut fits = true;
     for exclude in &policy.exclude {
         for glob in all_unbraced(&exclude.group)? {
-            fits &= match &exclude.comm {
+            let fits = match &exclude.comm {
                 None => lines.spare_path(&glob),
                 // What holds the process may stand below what the exclusion names.
                 Some(comm) => lines.spare_comm(comm, &glob) && (is_everything_below(&glob) || lines.spare_comm(comm, &below(&glob))),
             };
+            fits.then_some(())?;
         }
     }
     // The module kills whole groups.
     for glob in policy.kill_one_in.as_ref().map_or(Some(Vec::new()), all_unbraced)? {
-        fits &= lines.spare_path(&glob);
+        lines.spare_path(&glob).then_some(())?;
     }
-    fits.then_some(lines)
+    Some(lines)
 }
 
 /// Whom the policy has die before whom.
@@ -171,10 +181,6 @@ fn classes(policy: &Policy) -> Option<Lines> {
         }
     }
     Some(lines)
-}
-
-fn rule(rule: &Rule) -> Says {
-    rule_lines(rule).unwrap_or(Says::TooMuch)
 }
 
 fn rule_lines(rule: &Rule) -> Option<Says> {

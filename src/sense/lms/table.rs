@@ -34,7 +34,14 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Every group whose path matches, and everything below it, lives. `false`: the glob is too long.
+    /// How many bytes they are.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Every group whose path matches, and everything below it, lives. `false`, for all lines with a glob: it is too long, or there are more
+    /// lines already than any table has room for.
     pub fn spare_path(&mut self, glob: &str) -> bool {
         self.with_glob(format_args!("spare_path"), glob)
     }
@@ -71,7 +78,7 @@ impl Lines {
     }
 
     fn with_glob(&mut self, words: std::fmt::Arguments<'_>, glob: &str) -> bool {
-        let fits = glob.len() <= LONGEST_GLOB;
+        let fits = glob.len() <= LONGEST_GLOB && self.number < MOST_LINES && self.text.len() < MOST_BYTES;
         if fits {
             self.line(format_args!("{words} {glob}"));
         }
