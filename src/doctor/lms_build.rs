@@ -130,6 +130,9 @@ fn is_newer(one: &str, other: &str) -> bool {
 }
 
 #[cfg(test)]
+pub(super) use tests::elf;
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
@@ -196,6 +199,3 @@ mod tests {
         }
     }
 }
-
-#[cfg(test)]
-pub(super) use tests::elf;
