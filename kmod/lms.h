@@ -13,6 +13,13 @@
 
 #include "oomwarden_lms_compat.h"
 
+#define LMS_VERSION		"0.1.0"
+/*
+ * What a handler has to know: rises when a command, or a key that was there, changes its meaning. A
+ * key or a command more changes nothing for who does not know it.
+ */
+#define LMS_INTERFACE		2U
+
 #define LMS_KEEP_MAX_S		3600
 #define LMS_WRITE_MAX		(64 * 1024)
 #define LMS_HOLD_MAX_MS		2000
@@ -82,7 +89,6 @@ struct lms {
 
 extern struct lms lms;
 
-extern wait_queue_head_t lms_changed;	/* readers and pollers */
 extern wait_queue_head_t lms_answered;	/* callers that are held */
 
 /* lms_memory.c: parameters, levels, the reserve. */
@@ -183,7 +189,10 @@ void lms_table_release(struct lms_file *f);
 int lms_write_table(struct lms_file *f, const char *text);
 void lms_table_free(void);
 
-/* lms_file.c: /proc/oom_notifier, and the words of its commands. */
+/* lms_file.c: /proc/oom_notifier, who is told of a change, and the words of its commands. */
+void lms_init_queues(void);
+void lms_notify(void);
+bool lms_tell_crowd(void);
 int lms_create_file(void);
 void lms_remove_file(void);
 bool lms_word(const char **text, const char *word);

@@ -4,86 +4,199 @@
 
 #include <linux/capability.h>
 #include <linux/fs.h>
+#include <linux/jiffies.h>
 #include <linux/module.h>
 #include <linux/overflow.h>
 #include <linux/poll.h>
 #include <linux/proc_fs.h>
+#include <linux/random.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
 
 #include "lms.h"
 
-#define LMS_INTERFACE		2	/* rises when a key or a command changes its meaning */
-#define LMS_TEXT_MAX		1024	/* what a read gives */
+#define LMS_TEXT_MAX		2048	/* what a read gives; all keys with their longest values fit */
 #define LMS_PROC_NAME		"oom_notifier"
 #define LMS_COMMAND_MAX		64	/* a command other than `table`; needs no memory */
 
-/* One open file. */
+#define LMS_CROWD_QUEUES	256
+#define LMS_HEAD_START_MS	100	/* how long the crowd is told of a hold after the handler */
+
+/* One open file. Small, because any user may have many; all of it is charged to whoever asks. */
 struct lms_file {
-	struct mutex lock;	/* text and length */
+	struct mutex lock;	/* text and len; taken before lms.lock */
+	bool may_command;	/* opened for writing by somebody who may command the module */
 	u64 seen;		/* seq as it was last read */
 	size_t len;
-	char text[LMS_TEXT_MAX];
+	char *text;		/* LMS_TEXT_MAX bytes from the first read, or `handler`, on */
 };
 
-static size_t lms_render(char *text, u64 *seen)
+/*
+ * Who waits for a change.
+ *
+ * A wake-up holds its queue's lock, with interrupts off, for all who wait there, and comes to the
+ * oldest last. So files that may command the module have a queue of their own: the handler is among
+ * them, whenever it registers, and only root's capabilities can make them many. It is woken at once,
+ * by the OOM callback too. Anybody may add to the crowd. It is spread over many queues, by lot, so
+ * that nobody can fill one of them, and the thread wakes one queue after the other.
+ */
+static DECLARE_WAIT_QUEUE_HEAD(lms_commanders);
+static wait_queue_head_t lms_crowd[LMS_CROWD_QUEUES];
+static unsigned int lms_untold;		/* of these queues, since the last change; under lms.lock */
+static unsigned long lms_changed_at;	/* in jiffies; under lms.lock */
+static unsigned int lms_next_queue;	/* the thread's own */
+
+void lms_init_queues(void)
+{
+	unsigned int at;
+
+	for (at = 0; at < LMS_CROWD_QUEUES; at++)
+		init_waitqueue_head(&lms_crowd[at]);
+}
+
+/*
+ * All of them, exclusive waiters too (io_uring takes EPOLLEXCLUSIVE with POLLPRI): unrelated files
+ * share a queue, and a wake-up that stops at the first of these would be lost for the others.
+ */
+static void lms_wake(wait_queue_head_t *queue)
+{
+	__wake_up(queue, TASK_INTERRUPTIBLE, 0, poll_to_key(EPOLLPRI));
+}
+
+/* After seq has risen, without lms.lock: tells who may be the handler, and has the crowd told. */
+void lms_notify(void)
+{
+	spin_lock(&lms.lock);
+	lms_untold = LMS_CROWD_QUEUES;
+	lms_changed_at = jiffies;
+	spin_unlock(&lms.lock);
+	lms_wake(&lms_commanders);
+	lms_kick_thread();
+}
+
+/*
+ * Whether the crowd has to wait: the handler needs the processors for its answer, and what the
+ * crowd could do is worth less than that. Not for long, because it may have memory to give. Under
+ * lms.lock.
+ */
+static bool lms_has_head_start(void)
+{
+	return lms.state == LMS_HOLD && !lms.acked &&
+	       time_before(jiffies, lms_changed_at + msecs_to_jiffies(LMS_HEAD_START_MS));
+}
+
+/*
+ * Wakes the next queue of the crowd where somebody waits, if there are any that have not been woken
+ * since the last change. Whether it did; then there may be more. For the thread, which looks after
+ * the shortage in between.
+ *
+ * Nothing is lost without a barrier: who waits adds itself to a queue before it compares seq under
+ * lms.lock, and seq rises under lms.lock before the queues are marked here.
+ */
+bool lms_tell_crowd(void)
+{
+	wait_queue_head_t *queue;
+	bool untold;
+
+	do {
+		spin_lock(&lms.lock);
+		untold = lms_untold && !lms_has_head_start();
+		lms_untold -= untold;
+		spin_unlock(&lms.lock);
+		if (!untold)
+			return false;
+		queue = &lms_crowd[lms_next_queue++ % LMS_CROWD_QUEUES];
+	} while (!waitqueue_active(queue));
+	lms_wake(queue);
+	return true;
+}
+
+static size_t lms_render(char *text, u64 *seq)
 {
 	struct lms_table_counts table;
 	struct lms_memory memory;
-	size_t len;
+	enum lms_level level;
+	unsigned int bound;
+	struct lms now;
+	pid_t handler;
 
 	/* The level and the numbers that it is told with belong together. */
 	lms_sample();
 	lms_read_memory(&memory);
 	lms_table_counts(&table);
+	/* Written down without the lock: the OOM callback must not wait for readers. */
 	spin_lock(&lms.lock);
-	*seen = lms.seq;
-	len = scnprintf(text, LMS_TEXT_MAX,
-			"level %s\n"
-			"seq %llu\n"
-			"mem_total_kb %lu\n"
-			"mem_available_kb %lu\n"
-			"swap_total_kb %lu\n"
-			"swap_free_kb %lu\n"
-			"page_size %lu\n"
-			"warn_percent %u\n"
-			"kill_percent %u\n"
-			"handler_pid %d\n"
-			"holds %llu\n"
-			"holds_resolved %llu\n"
-			"holds_expired %llu\n"
-			"table_kills %llu\n"
-			"hold_seq %llu\n"
-			"hold_ms %u\n"
-			"warn_kb %lu\n"
-			"kill_kb %lu\n"
-			"floor_kb %lu\n"
-			"table_kill_ids %u\n"
-			"table_spare_ids %u\n"
-			"passes %llu\n"
-			"holds_passed %llu\n"
-			"oom_available_kb %lu\n"
-			"reserve_kb %lu\n"
-			"calls %llu\n"
-			"interface %u\n"
-			"table_rules %u\n"
-			"table_spares %u\n",
-			lms_level_name(lms_level()), lms.seq,
-			PAGES_TO_KB(memory.total), PAGES_TO_KB(memory.available),
-			PAGES_TO_KB(lms.swap_total), PAGES_TO_KB(memory.swap_free), PAGE_SIZE,
-			lms_warn_param_percent(), lms_kill_param_percent(),
-			lms.handler ? pid_vnr(lms.handler_pid) : 0,
-			lms.holds, lms.holds_resolved, lms.holds_expired, lms.table_kills,
-			lms.hold_seq, lms_hold_bound(),
-			PAGES_TO_KB(lms_warn_pages(memory.total)), PAGES_TO_KB(lms_kill_pages(memory.total)),
-			PAGES_TO_KB(lms_floor_pages(memory.total)),
-			table.kill_ids, table.spare_ids,
-			lms.passes, lms.holds_passed, PAGES_TO_KB(lms.oom_available),
-			PAGES_TO_KB(lms_reserve_pages()), lms.calls,
-			LMS_INTERFACE, table.rules, table.spares);
+	now = lms;
+	level = lms_level();
+	bound = lms_hold_bound();
+	handler = lms.handler ? pid_vnr(lms.handler_pid) : 0;
 	spin_unlock(&lms.lock);
-	return len;
+
+	*seq = now.seq;
+	return scnprintf(text, LMS_TEXT_MAX,
+			 "level %s\n"
+			 "seq %llu\n"
+			 "mem_total_kb %lu\n"
+			 "mem_available_kb %lu\n"
+			 "swap_total_kb %lu\n"
+			 "swap_free_kb %lu\n"
+			 "page_size %lu\n"
+			 "warn_percent %u\n"
+			 "kill_percent %u\n"
+			 "handler_pid %d\n"
+			 "holds %llu\n"
+			 "holds_resolved %llu\n"
+			 "holds_expired %llu\n"
+			 "table_kills %llu\n"
+			 "hold_seq %llu\n"
+			 "hold_ms %u\n"
+			 "warn_kb %lu\n"
+			 "kill_kb %lu\n"
+			 "floor_kb %lu\n"
+			 "table_kill_ids %u\n"
+			 "table_spare_ids %u\n"
+			 "passes %llu\n"
+			 "holds_passed %llu\n"
+			 "oom_available_kb %lu\n"
+			 "reserve_kb %lu\n"
+			 "calls %llu\n"
+			 "interface %u\n"
+			 "table_rules %u\n"
+			 "table_spares %u\n"
+			 "version %s\n",
+			 lms_level_name(level), now.seq,
+			 PAGES_TO_KB(memory.total), PAGES_TO_KB(memory.available),
+			 PAGES_TO_KB(now.swap_total), PAGES_TO_KB(memory.swap_free), PAGE_SIZE,
+			 lms_warn_param_percent(), lms_kill_param_percent(),
+			 handler,
+			 now.holds, now.holds_resolved, now.holds_expired, now.table_kills,
+			 now.hold_seq, bound,
+			 PAGES_TO_KB(lms_warn_pages(memory.total)), PAGES_TO_KB(lms_kill_pages(memory.total)),
+			 PAGES_TO_KB(lms_floor_pages(memory.total)),
+			 table.kill_ids, table.spare_ids,
+			 now.passes, now.holds_passed, PAGES_TO_KB(now.oom_available),
+			 PAGES_TO_KB(lms_reserve_pages()), now.calls,
+			 LMS_INTERFACE, table.rules, table.spares, LMS_VERSION);
+}
+
+/*
+ * Whether whoever opened the file may command the module. Looked at beside the writer's rights,
+ * or a program with rights could be made to write what another gave it on a descriptor. By the
+ * initial user namespace: what a table does reaches all groups.
+ */
+static bool lms_opener_may_command(const struct file *file)
+{
+	return (file->f_mode & FMODE_WRITE) && file_ns_capable(file, &init_user_ns, CAP_KILL) &&
+	       file_ns_capable(file, &init_user_ns, CAP_SYS_RESOURCE);
+}
+
+/* Makes room for what a read gives, once. Under f->lock. */
+static int lms_make_room(struct lms_file *f)
+{
+	if (!f->text)
+		f->text = kmalloc(LMS_TEXT_MAX, GFP_KERNEL_ACCOUNT);
+	return f->text ? 0 : -ENOMEM;
 }
 
 static int lms_open(struct inode *inode, struct file *file)
@@ -93,12 +206,13 @@ static int lms_open(struct inode *inode, struct file *file)
 	/* procfs keeps nobody from unloading us under a reader or a poller. */
 	if (!try_module_get(THIS_MODULE))
 		return -ENODEV;
-	f = kzalloc(sizeof(*f), GFP_KERNEL);
+	f = kzalloc(sizeof(*f), GFP_KERNEL_ACCOUNT);
 	if (!f) {
 		module_put(THIS_MODULE);
 		return -ENOMEM;
 	}
 	mutex_init(&f->lock);
+	f->may_command = lms_opener_may_command(file);
 	spin_lock(&lms.lock);
 	f->seen = lms.seq;
 	spin_unlock(&lms.lock);
@@ -127,9 +241,12 @@ static int lms_release(struct inode *inode, struct file *file)
 	if (lms.handler == f)
 		pid = lms_drop_handler();
 	spin_unlock(&lms.lock);
-	lms_table_release(f);
+	/* Who can't have written a table does not wait for those who write one. */
+	if (f->may_command)
+		lms_table_release(f);
 
 	put_pid(pid);
+	kfree(f->text);
 	kfree(f);
 	/* remove_proc_entry() in lms_exit() waits for the end of this function. */
 	module_put(THIS_MODULE);
@@ -139,17 +256,22 @@ static int lms_release(struct inode *inode, struct file *file)
 static ssize_t lms_read(struct file *file, char __user *to, size_t count, loff_t *pos)
 {
 	struct lms_file *f = file->private_data;
+	bool fresh = false;
 	ssize_t done;
+	u64 seq;
 
 	if (mutex_lock_interruptible(&f->lock))
 		return -ERESTARTSYS;
-	if (*pos == 0) {
-		u64 seen;
-
-		f->len = lms_render(f->text, &seen);
-		WRITE_ONCE(f->seen, seen);
+	done = lms_make_room(f);
+	if (!done && (*pos == 0 || !f->len)) {
+		f->len = lms_render(f->text, &seq);
+		fresh = true;
 	}
-	done = simple_read_from_buffer(to, count, pos, f->text, f->len);
+	if (!done)
+		done = simple_read_from_buffer(to, count, pos, f->text, f->len);
+	/* A read that told nothing takes no notice back. */
+	if (done > 0 && fresh)
+		WRITE_ONCE(f->seen, seq);
 	mutex_unlock(&f->lock);
 
 	spin_lock(&lms.lock);
@@ -164,7 +286,9 @@ static __poll_t lms_poll(struct file *file, poll_table *wait)
 	struct lms_file *f = file->private_data;
 	__poll_t mask = EPOLLIN | EPOLLRDNORM;
 
-	poll_wait(file, &lms_changed, wait);
+	if (!poll_does_not_wait(wait))
+		poll_wait(file, f->may_command ? &lms_commanders :
+			  &lms_crowd[get_random_u32() % LMS_CROWD_QUEUES], wait);
 	spin_lock(&lms.lock);
 	if (READ_ONCE(f->seen) != lms.seq)
 		mask |= EPOLLPRI;
@@ -208,6 +332,14 @@ static int lms_write_handler(struct lms_file *f, const char *text)
 
 	if (*text && (!lms_number(&text, &ms) || *text || ms < 1 || ms > LMS_HOLD_MAX_MS))
 		return -EINVAL;
+	/* Its reads during a hold must not need memory. */
+	error = mutex_lock_interruptible(&f->lock);
+	if (error)
+		return error;
+	error = lms_make_room(f);
+	mutex_unlock(&f->lock);
+	if (error)
+		return error;
 	pid = get_pid(task_tgid(current));
 	spin_lock(&lms.lock);
 	if (lms.handler && lms.handler != f && lms_handler_lives()) {
@@ -266,8 +398,11 @@ static int lms_write_answer(struct lms_file *f, const char *text, bool pass)
 	spin_unlock(&lms.lock);
 	if (!error && !pass)
 		lms_hasten_ends();
-	if (!error)
+	if (!error) {
 		wake_up(&lms_answered);
+		/* The crowd's turn. */
+		lms_kick_thread();
+	}
 	return error;
 }
 
@@ -317,7 +452,7 @@ static ssize_t lms_write(struct file *file, const char __user *from, size_t coun
 	int error;
 
 	/* Root of a container may be the file's owner too: what a table does takes more than that. */
-	if (!capable(CAP_KILL) || !capable(CAP_SYS_RESOURCE))
+	if (!f->may_command || !capable(CAP_KILL) || !capable(CAP_SYS_RESOURCE))
 		return -EPERM;
 	if (!count)
 		return -EINVAL;

@@ -67,7 +67,6 @@
 #include <linux/nodemask.h>
 #include <linux/notifier.h>
 #include <linux/oom.h>
-#include <linux/poll.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
@@ -79,7 +78,6 @@ struct lms lms = {
 	.lock = __SPIN_LOCK_UNLOCKED(lms.lock),
 };
 
-DECLARE_WAIT_QUEUE_HEAD(lms_changed);
 DECLARE_WAIT_QUEUE_HEAD(lms_answered);
 static DECLARE_WAIT_QUEUE_HEAD(lms_kick);
 static bool lms_kicked;
@@ -239,7 +237,7 @@ unsigned int lms_sample(void)
 
 	if (after != before) {
 		wake_up(&lms_answered);
-		wake_up_interruptible_poll(&lms_changed, EPOLLPRI);
+		lms_notify();
 		pr_notice_ratelimited("level %s (was %s): %lu of %lu MiB available, %lu MiB of swap free\n",
 				      lms_level_name(after), lms_level_name(before),
 				      memory.available / PAGES_PER_MB, memory.total / PAGES_PER_MB,
@@ -264,6 +262,11 @@ static int lms_run(void *unused)
 			lms_say_expired();
 		if (READ_ONCE(lms.state) == LMS_TABLE && !lms_use_table())
 			wake_up(&lms_answered);
+		/* One piece of the crowd a turn. */
+		if (lms_tell_crowd()) {
+			cond_resched();
+			continue;
+		}
 		while (!kthread_should_stop() && lms_fill_reserve())
 			cond_resched();
 		wait_event_idle_timeout(lms_kick, READ_ONCE(lms_kicked) || kthread_should_stop(), msecs_to_jiffies(wait));
@@ -433,9 +436,8 @@ static void lms_say_begun(enum lms_state state)
 	 */
 	while (part-- && lms_use_reserve())
 		;
-	wake_up_interruptible_poll(&lms_changed, EPOLLPRI);
-	/* Sampled every few milliseconds from now on. */
-	lms_kick_thread();
+	/* The thread samples every few milliseconds from now on. */
+	lms_notify();
 	pr_notice_ratelimited("out of memory: %s\n", state == LMS_HOLD ? "held for the handler" :
 			      state == LMS_TABLE ? "nobody is there to be asked, the table is used" :
 			      "left to the kernel");
@@ -571,6 +573,7 @@ static int __init lms_init(void)
 		pr_err("kill_percent and kill_max_mb must not be above warn_percent and warn_max_mb\n");
 		return -EINVAL;
 	}
+	lms_init_queues();
 	lms_thread = kthread_run(lms_run, NULL, KBUILD_MODNAME);
 	if (IS_ERR(lms_thread))
 		return PTR_ERR(lms_thread);
@@ -606,4 +609,4 @@ module_exit(lms_exit);
 
 MODULE_DESCRIPTION("oomwarden's low memory signal: levels, a bounded hold before the OOM killer, a table for the last resort");
 MODULE_LICENSE("GPL");
-MODULE_VERSION("0.1.0");
+MODULE_VERSION(LMS_VERSION);

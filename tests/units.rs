@@ -56,5 +56,6 @@ fn a_reload_tells_what_came_of_it_and_pages_are_there() {
 fn a_machine_without_the_module_is_not_degraded() {
     assert!(values(SERVICE, "Wants").contains(&"oomwarden-lms.service"));
     let condition = values(MODULE, "ExecCondition");
+    assert!(values(MODULE, "ExecStop").is_empty() && !MODULE.contains("rmmod"), "a restart of the unit would unload the module");
     assert!(condition.len() == 1 && condition[0].contains("--dry-run") && condition[0].ends_with("oomwarden_lms"), "{condition:?}");
 }

@@ -393,3 +393,41 @@ rules:
     assert!(written(root).starts_with(&expected), "{}", written(root));
     machine.stop();
 }
+
+/// Where vm.panic_on_oom is set the kernel is to panic: nobody registers with the module, and a hold that came all the same is passed.
+#[test]
+fn kernel_that_is_to_panic_is_not_held_back() {
+    let policy = format!("{FINISH}  - {{name: node, watch: /, when: [lms: oom], victim: {{among: /t/*}}}}\n");
+    let said = |root: &Path| String::from_utf8_lossy(&fs::read(root.join("oom_notifier")).unwrap()).into_owned();
+    let setting = |root: &Path, value: &str| {
+        fs::create_dir_all(root.join("sys/vm")).unwrap();
+        fs::write(root.join("sys/vm/panic_on_oom"), value).unwrap();
+    };
+    for value in ["1\n", "2\n"] {
+        let dir = one_subject();
+        let root = dir.path();
+        fs::write(root.join("oom_notifier"), module_says_ok()).unwrap();
+        setting(root, value);
+        let machine = Machine::start(root, &policy, || {});
+        machine.turn();
+        assert_eq!(said(root), module_says_ok(), "something was written to the module");
+        machine.stop();
+    }
+
+    let dir = one_subject();
+    let root = dir.path();
+    fs::write(root.join("oom_notifier"), module_says_ok()).unwrap();
+    setting(root, "0\n");
+    let machine = Machine::start(root, &policy, || {});
+    wait("the table", || said(root).contains("handler ") && !written(root).is_empty());
+    setting(root, "1\n");
+    let holds = module_says_ok().replace("level ok\nseq 7\n", "level oom\nseq 9\n").replace("hold_seq 0\n", "hold_seq 9\n");
+    fs::write(root.join("oom_notifier"), holds).unwrap();
+    // An event has the module's file read.
+    change(&root.join("t/a/memory.events.local"), &oom_kills(1));
+    wait("the hold is passed", || said(root).contains("pass 9\n"));
+    wait("the registration is given back", || said(root).contains("release\n"));
+    machine.turn();
+    assert!(!said(root).contains("ack "), "{}", said(root));
+    machine.stop();
+}

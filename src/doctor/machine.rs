@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use procfs::FromRead;
 use procfs::process::{MountInfo, MountInfos, Status};
@@ -40,6 +41,8 @@ pub struct Probes {
     pub kernel_log: fn(&Path) -> io::Result<&'static str>,
     /// Whether a directory has one of these extended attributes.
     pub marks: fn(&Path, &[&str]) -> bool,
+    /// A field of a kernel module's file that is compressed, by modinfo(8).
+    pub modinfo: fn(&Path, &str) -> io::Result<String>,
 }
 
 /// Where to look.
@@ -63,7 +66,7 @@ impl System {
     /// This machine.
     #[must_use]
     pub fn here(cgroup_root: PathBuf) -> System {
-        let probes = Probes { is_cgroup2, arm_trigger, may_write, pidfd, kernel_log, marks };
+        let probes = Probes { is_cgroup2, arm_trigger, may_write, pidfd, kernel_log, marks, modinfo };
         System { root: PathBuf::from("/"), proc: PathBuf::from("/proc"), cgroup_root, pid: std::process::id(), unit: None, probes }
     }
 }
@@ -339,6 +342,17 @@ fn marks(path: &Path, names: &[&str]) -> bool {
     names.iter().any(is_set)
 }
 
+fn modinfo(module: &Path, field: &str) -> io::Result<String> {
+    // Where it is, whoever called us with whatever PATH.
+    let program =
+        ["/sbin/modinfo", "/usr/sbin/modinfo", "/bin/modinfo", "/usr/bin/modinfo"].into_iter().find(|path| Path::new(path).exists());
+    let output = Command::new(program.unwrap_or("modinfo")).args(["-F", field]).arg(module).output()?;
+    if !output.status.success() {
+        return Err(io::Error::other(format!("modinfo: {}", String::from_utf8_lossy(&output.stderr).trim())));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,5 +379,6 @@ mod tests {
         assert!(may_write(Path::new("/dev/null")).is_ok());
         assert!(may_write(Path::new("/nonexistent")).is_err());
         assert!(pidfd().is_ok());
+        assert!(modinfo(Path::new("/nonexistent"), "version").is_err());
     }
 }

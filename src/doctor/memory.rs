@@ -44,8 +44,27 @@ pub(super) fn panic_on_oom(machine: &Machine) -> Finding {
         Some("0") => ", and stays down (kernel.panic=0)",
         _ => "",
     };
+    let held = if machine.system.proc.join("oom_notifier").exists() {
+        "; oomwarden respects it: no OOM is held for it and no table is left with the kernel module"
+    } else {
+        ""
+    };
     Finding::degraded(
-        format!("{when}{then}; it does not kill"),
+        format!("{when}{then}; it does not kill{held}"),
         "sysctl vm.panic_on_oom=0 (and in /etc/sysctl.d), unless the machine is to go down rather than lose a process",
     )
+}
+
+/// vm.oom_kill_allocating_task. What the policy says goes before it, with the kernel module too.
+pub(super) fn oom_kill_allocating_task(machine: &Machine) -> Finding {
+    match machine.proc("sys/vm/oom_kill_allocating_task").as_deref() {
+        None => Finding::unreadable("/proc/sys/vm/oom_kill_allocating_task"),
+        Some("0") => Finding::ok("vm.oom_kill_allocating_task=0: the kernel weighs processes, where it comes first"),
+        Some(other) => Finding::degraded(
+            format!(
+                "vm.oom_kill_allocating_task={other}: where oomwarden comes too late the kernel kills whoever asks for memory at that moment, however small; holds and table of the kernel module go before it"
+            ),
+            "sysctl vm.oom_kill_allocating_task=0 (and in /etc/sysctl.d)",
+        ),
+    }
 }

@@ -11,6 +11,8 @@ mod features;
 mod groups;
 mod limits;
 mod lms;
+mod lms_build;
+mod lms_users;
 mod machine;
 mod memory;
 mod neighbours;
@@ -132,7 +134,10 @@ pub const CHECKS: &[Check] = &[
     ("swap", Needs::Nothing, features::swap),
     ("overcommit", Needs::Nothing, memory::overcommit),
     ("panic-on-oom", Needs::Nothing, memory::panic_on_oom),
+    ("kill-allocating", Needs::Nothing, memory::oom_kill_allocating_task),
     ("lms", Needs::Nothing, lms::lms),
+    ("lms-build", Needs::Nothing, lms_build::lms_build),
+    ("lms-users", Needs::Nothing, lms_users::lms_users),
     ("cap-kill", Needs::Nothing, limits::cap_kill),
     ("cap-sys-resource", Needs::Nothing, limits::cap_sys_resource),
     ("cap-ipc-lock", Needs::Nothing, limits::cap_ipc_lock),

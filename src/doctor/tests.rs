@@ -59,6 +59,7 @@ impl Fake {
             ("proc/sys/fs/inotify/max_user_instances", "128\n"),
             ("proc/sys/vm/overcommit_memory", "0\n"),
             ("proc/sys/vm/panic_on_oom", "0\n"),
+            ("proc/sys/vm/oom_kill_allocating_task", "0\n"),
             ("proc/cmdline", "quiet\n"),
             ("proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"),
             ("proc/meminfo", MEMINFO),
@@ -66,6 +67,9 @@ impl Fake {
             ("proc/oom_notifier", REPORT),
             ("proc/oom_notifier.errno", ""),
             ("proc/321/comm", "oomwarden\n"),
+            ("root/sys/module/oomwarden_lms/version", "0.1.0\n"),
+            ("root/sys/module/oomwarden_lms/srcversion", "AAAA\n"),
+            ("root/sys/module/oomwarden_lms/refcnt", "1\n"),
             ("proc/swaps", "Filename Type Size Used Priority\n/dev/vdb partition 2048 1024 -2\n"),
             ("cgroup/cgroup.controllers", "cpu memory pids\n"),
             ("cgroup/cgroup.subtree_control", "memory pids\n"),
@@ -131,6 +135,12 @@ impl Fake {
                 Err(_) => Ok("/dev/kmsg"),
             },
             marks: |path, names| names.iter().any(|name| path.join(name).exists()),
+            // the fields stand in the file
+            modinfo: |path, field| {
+                let text = fs::read_to_string(path)?;
+                let value = text.lines().find_map(|line| line.strip_prefix(&format!("{field}=")));
+                Ok(value.unwrap_or_default().to_owned())
+            },
         };
         System { root: self.path("root"), proc: self.path("proc"), cgroup_root: self.path("cgroup"), pid: PID, unit: None, probes }
     }
@@ -394,6 +404,78 @@ fn the_kernel_module() {
 }
 
 #[test]
+fn the_kernel_modules_build() {
+    let fake = Fake::fit();
+    let modules = "root/lib/modules/6.12.117+deb13-cloud-amd64";
+    let loaded = "version 0.1.0 (srcversion AAAA) is loaded, with interface 2";
+    fake.expect("lms-build", Status::Ok, &format!("{loaded}; none is installed for the running kernel"));
+    // Of several the one that depmod has chosen, else the one that it would.
+    fake.write(&format!("{modules}/extra/oomwarden_lms.ko.xz"), "version=0.1.0\nsrcversion=AAAA\n");
+    fake.expect("lms-build", Status::Ok, &format!("{loaded}, as in "));
+    fake.write(&format!("{modules}/updates/dkms/oomwarden_lms.ko.zst"), "version=0.2.0\nsrcversion=BBBB\n");
+    fake.expect("lms-build", Status::Degraded, &format!("{loaded}; a newer module is installed: version 0.2.0 (srcversion BBBB) in "));
+    fake.expect("lms-build", Status::Degraded, "it is used from the next load: reboot, or stop the daemon and `rmmod");
+    fake.write(
+        &format!("{modules}/modules.dep"),
+        "kernel/fs/ext4.ko:\nextra/not_oomwarden_lms.ko: kernel/x.ko\nextra/oomwarden_lms.ko.xz:\n",
+    );
+    fake.expect("lms-build", Status::Ok, "extra/oomwarden_lms.ko.xz");
+    // As the compiler leaves it; other words of its own name no field.
+    let fields = b"license=GPL\0version=0.1.0\0srcversion=CCCC\0depends=\0";
+    let file = lms_build::elf(&[(".rodata", b"\0version=9\0"), (".modinfo", fields)]);
+    fs::write(fake.path(&format!("{modules}/extra/oomwarden_lms.ko")), file).unwrap();
+    fake.write(&format!("{modules}/modules.dep"), "extra/oomwarden_lms.ko:\n");
+    fake.expect("lms-build", Status::Degraded, "another module is installed: version 0.1.0 (srcversion CCCC)");
+    fake.write(&format!("{modules}/extra/oomwarden_lms.ko"), "no module");
+    fake.expect("lms-build", Status::Degraded, "can't be told");
+    fake.remove("root/sys/module");
+    fake.expect("lms-build", Status::Ok, "not loaded; ");
+    fake.remove(modules);
+    fake.expect("lms-build", Status::Ok, "not loaded, and none is installed");
+}
+
+#[test]
+fn who_has_the_kernel_modules_file_open() {
+    let fake = Fake::fit();
+    let opens = |pid: u32, target: &str| {
+        fs::create_dir_all(fake.path(&format!("proc/{pid}/fd"))).unwrap();
+        std::os::unix::fs::symlink(fake.path(target), fake.path(&format!("proc/{pid}/fd/3"))).unwrap();
+    };
+    fake.expect("lms-users", Status::Ok, "open once, in no process that can be seen");
+    fake.write("root/sys/module/oomwarden_lms/refcnt", "0\n");
+    fake.expect("lms-users", Status::Ok, "nobody has");
+    opens(321, "proc/oom_notifier");
+    fake.write("proc/321/status", "Name:\toomwarden\nUid:\t0\t0\t0\t0\n");
+    fake.write("proc/321/cgroup", "0::/own.service\n");
+    // A file of that name that is another, a file that is none any more, and one of another name.
+    fake.write("elsewhere/oom_notifier", "");
+    opens(400, "elsewhere/oom_notifier");
+    opens(401, "gone/oom_notifier");
+    opens(402, "proc/meminfo");
+    fake.expect("lms-users", Status::Ok, "oom_notifier is open in process 321 (oomwarden, uid 0, /own.service); to unload");
+    opens(77, "proc/oom_notifier");
+    fake.write("proc/77/comm", "evil\u{1b}[2J\n");
+    fake.write("proc/77/status", "Uid:\t1000\t1001\t1000\t1000\n");
+    fake.expect("lms-users", Status::Ok, "open in process 77 (evil\\u{1b}[2J, uid 1001), process 321 (");
+    for pid in 1000..1020 {
+        opens(pid, "proc/oom_notifier");
+    }
+    fake.expect("lms-users", Status::Ok, "process 1005 (unknown), 14 more; to unload");
+    fake.remove("proc/oom_notifier");
+    fake.expect("lms-users", Status::Ok, "not loaded");
+}
+
+#[test]
+fn who_asks_is_killed_is_said() {
+    let fake = Fake::fit();
+    fake.write("proc/sys/vm/oom_kill_allocating_task", "1\n");
+    fake.expect("kill-allocating", Status::Degraded, "the kernel kills whoever asks for memory");
+    fake.expect("kill-allocating", Status::Degraded, "go before it");
+    fake.remove("proc/sys/vm/oom_kill_allocating_task");
+    fake.expect("kill-allocating", Status::Degraded, "could not be read");
+}
+
+#[test]
 fn a_kernel_log_that_may_not_be_read_is_said() {
     let fake = Fake::fit();
     fake.expect("kernel-log", Status::Ok, "readable by /dev/kmsg");
@@ -459,7 +541,7 @@ fn as_text_and_as_json() {
     let text = report.to_string();
     let line = text.lines().find(|line| line.contains("memory-controller")).unwrap();
     assert!(line.starts_with("missing   memory-controller  available, but not enabled for the groups below -> echo +memory >"), "{line}");
-    assert!(text.ends_with("\noomwarden can't do its work here: 28 ok, 1 degraded, 1 missing\n"), "{text}");
+    assert!(text.ends_with("\noomwarden can't do its work here: 31 ok, 1 degraded, 1 missing\n"), "{text}");
     assert_eq!(text.lines().count(), CHECKS.len() + 2);
 
     let json: serde_json::Value = serde_json::to_value(&report).unwrap();
@@ -477,7 +559,7 @@ proptest! {
     fn whatever_stands_in_the_files(
         which in prop::sample::select(vec![
             "proc/self/mountinfo", "proc/self/status", "proc/self/limits", "proc/self/cgroup", "proc/sys/kernel/osrelease", "proc/meminfo",
-            "proc/swaps", "proc/oom_notifier", "proc/321/comm", "proc/sys/vm/overcommit_memory", "proc/sys/vm/panic_on_oom", "proc/sys/fs/inotify/max_user_watches", "cgroup/cgroup.controllers", "cgroup/own.service/cgroup.procs",
+            "proc/swaps", "proc/oom_notifier", "proc/321/comm", "proc/sys/vm/overcommit_memory", "proc/sys/vm/panic_on_oom", "proc/sys/vm/oom_kill_allocating_task", "root/sys/module/oomwarden_lms/version", "proc/sys/fs/inotify/max_user_watches", "cgroup/cgroup.controllers", "cgroup/own.service/cgroup.procs",
         ]),
         cut in any::<prop::sample::Index>(),
         noise in prop::collection::vec(prop::sample::select(b"\0\n\t :-/,=09azAZ\xff".to_vec()), 0..40),
@@ -578,6 +660,7 @@ fn memory_that_is_promised_and_a_kernel_that_panics() {
         fake.expect("panic-on-oom", Status::Degraded, "sysctl vm.panic_on_oom=0");
     }
     fake.write("proc/sys/vm/panic_on_oom", "1\n");
+    fake.expect("panic-on-oom", Status::Degraded, "no OOM is held for it and no table is left with the kernel module");
     fake.write("proc/sys/kernel/panic", "0\n");
     fake.expect("panic-on-oom", Status::Degraded, "stays down");
 }

@@ -11,6 +11,7 @@ use super::climbs::{self, Means};
 use super::closer::Word;
 use super::court::Ruling;
 use super::last_resort::Said;
+use super::panic_on_oom::LACK;
 use super::senses::below;
 use super::signal::answering;
 use crate::cgroup::GroupId;
@@ -34,8 +35,9 @@ impl Warden {
             return;
         }
         let now = self.clock.now();
+        self.senses.signal.look_at_panic(now);
         // No deeds means none, also by the module.
-        if answering(&self.policy).any(|rule| self.switches.may_answer(now, rule)) {
+        if !self.senses.signal.kernel_panics() && answering(&self.policy).any(|rule| self.switches.may_answer(now, rule)) {
             self.senses.signal.enlist(&self.policy, &node, now);
             self.switches.changed();
         } else {
@@ -57,7 +59,9 @@ impl Warden {
         if !self.untold_lack {
             return;
         }
-        let lack = self.senses.signal.lacks().filter(|_| self.senses.signal.is_enlisted());
+        let signal = &self.senses.signal;
+        let panics = signal.kernel_panics() && answering(&self.policy).next().is_some();
+        let lack = if panics { Some(LACK.to_owned()) } else { signal.lacks().filter(|_| signal.is_enlisted()) };
         self.untold_lack = self.counters.degraded().try_put(Reason::Lms, lack.map(Into::into)).is_none();
         if self.untold_lack {
             // Somebody was reading it.
@@ -76,7 +80,12 @@ impl Warden {
             self.senses.read_node();
             self.senses.signal.relook(now);
         }
-        if self.senses.signal.take_news() {
+        let news = self.senses.signal.take_news();
+        // A hold is news: where the kernel is to panic it is passed, and not answered below.
+        if (news || self.senses.signal.panic_due().is_some_and(|due| due <= now)) && self.senses.signal.look_at_panic(now) {
+            self.enlist();
+        }
+        if news {
             self.counters.set_lms(self.senses.signal.report());
             self.switches.changed();
             self.hurry_up();

@@ -39,6 +39,7 @@ pub mod levels;
 pub mod oom_group;
 mod order;
 pub mod own;
+mod panic_on_oom;
 pub mod published;
 pub mod reach;
 pub mod reload;

@@ -542,9 +542,10 @@ impl Senses {
         let news = self.signal.has_news().then_some(Duration::ZERO);
         let table = self.signal.table_due();
         let relook = self.signal.relook_due();
+        let panic = self.signal.panic_due();
         let news = news.or(self.tree.has_more().then_some(Duration::ZERO));
         let oom_groups = self.oom_groups.due();
-        [samples, self.timer_due, self.trend_due, self.publish_due, self.tree.next_settled(), news, table, relook, oom_groups]
+        [samples, self.timer_due, self.trend_due, self.publish_due, self.tree.next_settled(), news, table, relook, panic, oom_groups]
             .into_iter()
             .flatten()
             .min()

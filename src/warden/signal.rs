@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::panic_on_oom::{self, PanicOnOom};
 use crate::cgroup::buffer::ReadBuf;
 use crate::decide::facts::{LmsFacts, NodeFacts};
 use crate::policy::model::{LmsLevel, Mode, Policy, Rule, Trigger, Victim};
@@ -41,6 +42,8 @@ pub struct Signal {
     table_due: Option<Duration>,
     table_made: Option<Duration>,
     refused: bool,
+    /// The kernel is to panic where it would kill.
+    panic_on_oom: PanicOnOom,
     /// That the module speaks another language was said.
     told_interface: bool,
 }
@@ -66,6 +69,7 @@ impl Signal {
             table_due: None,
             table_made: None,
             refused: false,
+            panic_on_oom: PanicOnOom::beside(path),
             told_interface: false,
         }
     }
@@ -169,6 +173,30 @@ impl Signal {
             // As above.
             let _ = device.pass(hold);
         }
+    }
+
+    /// Looks whether the kernel is to panic where it would kill: then nobody answers a hold, and there is to be none. Whether that
+    /// has changed.
+    pub fn look_at_panic(&mut self, now: Duration) -> bool {
+        let changed = self.device.is_some() && self.panic_on_oom.look(now);
+        if changed && self.kernel_panics() {
+            tracing::warn!("{}", panic_on_oom::LACK);
+        } else if changed {
+            tracing::info!("vm.panic_on_oom is 0 again: the kernel's killer is held back for oomwarden's answer");
+        }
+        changed
+    }
+
+    /// What the last look found.
+    #[must_use]
+    pub fn kernel_panics(&self) -> bool {
+        self.panic_on_oom.is_set()
+    }
+
+    /// When to look again.
+    #[must_use]
+    pub fn panic_due(&self) -> Option<Duration> {
+        self.device.as_ref().map(|_| self.panic_on_oom.due())
     }
 
     /// Becomes the handler where the policy has rules that can answer, or stops being it. To be called at the start and for

@@ -27,6 +27,13 @@ pub fn map(file: &File, bytes: usize) -> Result<&'static [u8], Errno> {
     Ok(unsafe { std::slice::from_raw_parts(at.cast(), bytes) })
 }
 
+/// A read from the beginning of a file to an address where nothing is.
+pub fn read_to_nowhere(file: &File) -> Result<(), Errno> {
+    // SAFETY: the kernel refuses to write to the first page, which nobody can map.
+    let result = unsafe { libc::syscall(libc::SYS_pread64, file.as_raw_fd(), 16, 64, 0) };
+    Errno::result(result).map(drop)
+}
+
 /// Unloads a module if nobody uses it.
 pub fn unload_module(name: &CStr) -> Result<(), Errno> {
     // SAFETY: the string ends with NUL, and the kernel only reads it.

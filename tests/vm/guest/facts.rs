@@ -12,7 +12,12 @@ pub fn vmstat(key: &str) -> Outcome<u64> {
 
 /// A line of /proc/meminfo, in MiB.
 pub fn meminfo_mib(key: &str) -> Outcome<u64> {
-    Ok(keyed("/proc/meminfo", &format!("{key}:"))? * 1024 / MIB)
+    Ok(meminfo_kib(key)? * 1024 / MIB)
+}
+
+/// The same in KiB.
+pub fn meminfo_kib(key: &str) -> Outcome<u64> {
+    keyed("/proc/meminfo", &format!("{key}:"))
 }
 
 /// Wake-ups and processor time of a process, all threads together.
@@ -46,6 +51,13 @@ impl Effort {
     pub fn since(self, before: Effort) -> Effort {
         Effort { switches: self.switches - before.switches, ticks: self.ticks - before.ticks }
     }
+}
+
+/// Whether a process, or a kernel thread, waits for something.
+pub fn is_asleep(pid: u32) -> Outcome<bool> {
+    let status = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&status).doing(format_args!("read {status}"))?;
+    Ok(text.lines().any(|line| line.strip_prefix("State:\t").is_some_and(|state| state.starts_with(['S', 'I']))))
 }
 
 /// The pid of a kernel thread.

@@ -30,6 +30,16 @@ const COMPLAINTS: [&str; 15] = [
 /// group whose last process ends and that is removed within a moment.
 const KNOWN: [&str; 1] = ["psi_cgroup_free"];
 
+/// A line of the log.
+pub struct Record {
+    /// Not a program's.
+    pub by_kernel: bool,
+    /// When it was written, by a clock of its own.
+    pub time_us: u64,
+    /// What it says.
+    pub text: String,
+}
+
 /// A place in the log.
 pub struct KernelLog(File);
 
@@ -41,9 +51,14 @@ impl KernelLog {
         Ok(KernelLog(file))
     }
 
-    /// The lines that came since the last call.
+    /// The lines that came since the last call, but for those that programs wrote.
     pub fn lines(&mut self) -> Outcome<Vec<String>> {
-        let mut lines = Vec::new();
+        Ok(self.records()?.into_iter().filter(|record| record.by_kernel).map(|record| record.text).collect())
+    }
+
+    /// All that came since the last call.
+    pub fn records(&mut self) -> Outcome<Vec<Record>> {
+        let mut records = Vec::new();
         let mut record = [0; 8192];
         loop {
             match self.0.read(&mut record) {
@@ -52,12 +67,16 @@ impl KernelLog {
                     // `facility * 8 + level,number,time,flags;text`, further lines begin with a space. What programs write is not
                     // of the kernel's facility, 0.
                     let (head, text) = text.split_once(';').unwrap_or(("", &text));
-                    let by_kernel = head.split(',').next().and_then(|number| number.parse::<u32>().ok()).is_some_and(|number| number < 8);
-                    lines.extend(text.lines().next().filter(|_| by_kernel).map(str::to_owned));
+                    let mut numbers = head.split(',').map(|number| number.parse::<u64>().ok());
+                    let by_kernel = numbers.next().flatten().is_some_and(|number| number < 8);
+                    let time_us = numbers.nth(1).flatten().unwrap_or(0);
+                    records.extend(text.lines().next().map(|line| Record { by_kernel, time_us, text: line.to_owned() }));
                 }
                 // What was not read in time was overwritten; the next read goes on with what is there.
-                Err(error) if error.raw_os_error() == Some(libc::EPIPE) => lines.push("(lines of the kernel's log were lost)".to_owned()),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(lines),
+                Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {
+                    records.push(Record { by_kernel: true, time_us: 0, text: "(lines of the kernel's log were lost)".to_owned() });
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(records),
                 Err(error) => return Err(format!("could not read the kernel's log: {error}")),
             }
         }

@@ -104,7 +104,7 @@ impl Notifier {
     pub fn state(&self) -> Outcome<State> {
         let mut buffer = [0; 4096];
         let length = self.0.read_at(&mut buffer, 0).doing(format_args!("read {FILE}"))?;
-        ensure!(length > 0 && length <= 1024, "{FILE} is {length} bytes long");
+        ensure!(length > 0 && length <= 2048, "{FILE} is {length} bytes long");
         State::parse(&String::from_utf8_lossy(&buffer[..length]))
     }
 

@@ -14,6 +14,7 @@ pub mod lms;
 pub mod metrics;
 pub mod places;
 pub mod pressure;
+pub mod stamps;
 pub mod system;
 pub mod wait;
 pub mod work;

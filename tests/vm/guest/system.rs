@@ -14,11 +14,12 @@ pub fn busybox(arguments: &[&str]) -> Outcome {
 }
 
 /// Settings that scenarios may change.
-pub const SETTINGS: [&str; 7] = [
+pub const SETTINGS: [&str; 8] = [
     "/proc/sys/fs/inotify/max_user_watches",
     "/proc/sys/fs/inotify/max_queued_events",
     "/proc/sys/vm/swappiness",
     "/proc/sys/kernel/core_pattern",
+    "/proc/sys/vm/panic_on_oom",
     "/proc/sys/kernel/dmesg_restrict",
     "/sys/kernel/mm/ksm/run",
     "/sys/kernel/mm/ksm/pages_to_scan",

@@ -11,6 +11,7 @@ use super::lms_daemon_common::{NODE_OOM, Prepared, handling, hold_begins, rounds
 use crate::guest::daemon::Daemon;
 use crate::guest::group::Group;
 use crate::guest::lms::{self, State};
+use crate::guest::system;
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
 use crate::outcome::{Doing, Outcome};
@@ -150,4 +151,28 @@ pub fn fifty_times_loaded_and_unloaded_under_oomwarden() -> Outcome {
         wait::until("the module goes", SOON, || Ok(lms::unload().is_ok()))?;
     }
     Ok(())
+}
+
+/// Where the kernel is to panic, oomwarden leaves the module alone, from the next look on: at the start, and when it is set at run time.
+pub fn panic_on_oom_leaves_the_module_alone() -> Outcome {
+    const SETTING: &str = "/proc/sys/vm/panic_on_oom";
+    lms::load(EXCITABLE)?;
+    system::set(SETTING, "1")?;
+    let daemon = Daemon::start(&policy("enforce"))?;
+    let lacks = |value: f64| -> Outcome<bool> { Ok(daemon.count("oomwarden_degraded", &[("reason", "lms")])? == value) };
+    wait::until("oomwarden says what it lacks", SOON, || lacks(1.0))?;
+    ensure!(module_is_free()?, "something was left with the module: {}", State::now()?);
+    for (value, percent) in [("0", "99"), ("2", "20"), ("0", "99"), ("1", "20")] {
+        system::set(SETTING, value)?;
+        // A change of the level makes it look.
+        lms::set("warn_percent", percent)?;
+        let pid = u64::from(daemon.pid());
+        wait::until(&format!("oomwarden heeds panic_on_oom={value}"), SOON, || {
+            let state = State::now()?;
+            let armed = state.number("handler_pid")? == pid && state.number("table_rules")? > 0;
+            Ok(if value == "0" { armed && lacks(0.0)? } else { module_is_free()? && lacks(1.0)? })
+        })?;
+    }
+    system::set(SETTING, "0")?;
+    daemon.stop()
 }

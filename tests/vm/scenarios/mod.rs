@@ -16,6 +16,7 @@ mod kills;
 mod ladder;
 mod lms_callers;
 mod lms_common;
+mod lms_crowd;
 mod lms_daemon;
 mod lms_daemon_common;
 mod lms_daemon_crowds;
@@ -297,6 +298,13 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             kept_table_outlives_its_writer_for_a_time,
             ten_idle_seconds_cost_next_to_nothing,
         }
+        lms_crowd::{
+            opens_are_charged_to_who_opens,
+            handler_is_told_first_and_the_crowd_of_each_change: 300,
+            read_that_tells_nothing_takes_no_notice_back,
+            any_way_of_reading_gives_the_same_text,
+            opener_without_rights_is_not_heard_through_another,
+        }
         lms_levels::{
             levels_follow_a_hog_down_and_up_again,
             thresholds_follow_their_parameters,
@@ -331,6 +339,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             observe_leaves_the_module_alone,
             rules_that_observe_leave_the_module_alone,
             table_and_handler_go_with_enforce,
+            panic_on_oom_leaves_the_module_alone,
             fifty_times_loaded_and_unloaded_under_oomwarden: 120,
         }
         lms_daemon_levels::{

@@ -16,6 +16,7 @@ use super::start::Words;
 use super::{bystanders, hog};
 use crate::guest::callers;
 use crate::guest::lms::{FILE, Notifier};
+use crate::guest::stamps::{self, Stamps};
 use crate::outcome::{Doing, Outcome};
 
 /// What a handler is called once it waits for holds.
@@ -42,9 +43,13 @@ pub fn reader(words: &Words) -> Outcome<ExitCode> {
 /// Registers (`ms=` for a hold of its own length), tells no swap, may write a table (`kill=ID,ID spare=ID,ID keep=SECONDS`, or
 /// the text of the file `table=`), and then to each hold
 /// (`heir=yes`: a child has the file too, and outlives this process) does what `answer=` says: `never`; `ack`, `pass`; `kill`: the kernel's cgroup.kill for the group `victim=DIRECTORY`, then the ack.
+/// It waits by epoll, set up before it registers; in `log=FILE` it stamps each notice with the hold that was open, or 0.
 /// `fill=MIB`: instead of waiting for anything it fills memory.
 pub fn handler(words: &Words) -> Outcome<ExitCode> {
     let notifier = Notifier::open()?;
+    let mut log = words.raw("log").map(Stamps::create).transpose()?;
+    let epoll = Epoll::new(EpollCreateFlags::empty()).doing("make an epoll set")?;
+    epoll.add(&notifier.0, EpollEvent::new(EpollFlags::EPOLLPRI, 0)).doing("watch the file")?;
     let bound = words.text("ms");
     notifier.command(format!("handler {bound}").trim_end())?;
     notifier.command("swap_total 0")?;
@@ -77,8 +82,12 @@ pub fn handler(words: &Words) -> Outcome<ExitCode> {
     }
     let mut answered = 0;
     loop {
-        notifier.notice(Duration::from_secs(3600))?;
+        epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::NONE).doing("epoll")?;
+        let told = stamps::now()?;
         let hold = notifier.state()?.number("hold_seq")?;
+        if let Some(log) = &mut log {
+            log.add(told, hold)?;
+        }
         if hold == 0 || hold == answered {
             continue;
         }

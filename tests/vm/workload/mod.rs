@@ -6,6 +6,7 @@ mod fork;
 mod hog;
 mod listen;
 pub mod lms;
+mod lms_crowd;
 pub mod merged;
 pub mod open_files;
 mod page_cache;
@@ -62,6 +63,8 @@ fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
         "storm" => storm::run(&words),
         "lms-reader" => lms::reader(&words),
         "lms-handler" => lms::handler(&words),
+        "lms-crowd" => lms_crowd::crowd(&words),
+        "lms-hoarder" => lms_crowd::hoarder(&words),
         "lms-want" => lms::want(&words),
         "lms-without-rights" => lms::without_rights(),
         unknown => Err(format!("there is no workload {unknown:?}")),
