@@ -43,6 +43,7 @@ pub fn while_a_balloon_gives_memory_back_nobody_dies() -> Outcome {
 
 /// A kernel thread runs out first: it waits like anybody, and the policy decides.
 pub fn kernel_thread_that_runs_out_waits_for_the_policys_choice() -> Outcome {
+    let mut ran_out = 0;
     callers::load()?;
     rounds("hold_ms=2000", ROUNDS, |round| {
         let (victim, other) = (fresh("victim", round)?, fresh("other", round)?);
@@ -54,11 +55,14 @@ pub fn kernel_thread_that_runs_out_waits_for_the_policys_choice() -> Outcome {
         callers::command("eat mib=1000 more=20 by=thread")?;
         cheap.must_be_killed()?;
         wait::until("the kernel thread has what it wants", SOON, || Ok(callers::number("eating")? == 0))?;
-        ensure!(callers::number("calls")? > 0, "it did not run out");
+        // Somebody else may have been the first to run out.
+        ran_out += u32::from(callers::number("calls")? > 0);
         decided(&before, round)?;
         fattest.must_run("the policy chose another")?;
         callers::command("stop")
-    })
+    })?;
+    ensure!(ran_out > 0, "it never ran out");
+    Ok(())
 }
 
 /// For allocations that must not enter file systems the kernel kills nobody, and so nobody is asked to.
