@@ -63,7 +63,7 @@ struct lms_doubt {
 	bool plenty;			/* at the last one much was free */
 };
 
-/* The state of all, but for the table's, which is in lms_table.c. What is in it is under its lock but where it says otherwise. */
+/* The state of all but the table. What is in it is under its lock but where it says otherwise. */
 struct lms {
 	spinlock_t lock;
 	enum lms_level memory_level;	/* by the thresholds alone */
@@ -137,39 +137,47 @@ struct lms_table_counts {
 };
 
 /*
- * Who dies where the handler does not answer. The state machine of lms_table.c asks through this alone and knows victims as
- * numbers only, so that another policy (a BPF program, say) can take the place of the one in lms_policy.c.
+ * Who dies where the handler does not answer. The state machine of lms_table.c asks through this
+ * alone and knows victims as numbers only, so that another policy (a BPF program, say) can take the
+ * place of the one in lms_policy.c.
  *
- * begin(), choose(), is_dying() and kill() run on the OOM path, one at a time, while the state machine keeps commit() out.
- * They may take RCU and spinlocks, but not lms.lock. They must not allocate, sleep or wait, and what they do must be
- * bounded by the numbers of processes and groups. What they find out about a group is theirs to keep by its id; a pointer
- * to a group or a process ends with their own RCU section.
+ * begin(), choose(), is_dying() and kill() run on the OOM path, one at a time, while the state
+ * machine keeps commit() out. They may take RCU and spinlocks, but not lms.lock. They must not
+ * allocate, sleep or wait, and what they do must be bounded by the numbers of processes and groups.
+ * What they find out about a group is theirs to keep by its id; a pointer to a group or a process
+ * ends with their own RCU section.
  */
 struct lms_policy {
 	/*
-	 * Understands a table and puts it aside. May allocate and sleep; one at a time. Nothing is changed by one that is
-	 * refused.
+	 * Understands a table and puts it aside. May allocate and sleep; one at a time. Nothing is
+	 * changed by one that is refused.
 	 */
 	int (*set)(const char *text);
-	/* What was set last is in force from now on. Under lms.lock, with nobody in the functions below. */
+	/*
+	 * What was set last is in force from now on. Under lms.lock, with nobody in the functions
+	 * below.
+	 */
 	void (*commit)(void);
 	/* What is in force. Under lms.lock. */
 	void (*counts)(struct lms_table_counts *counts);
-	/* A new look at the machine, before choose() or kill(). The handler's process, if any, never dies. */
+	/*
+	 * A new look at the machine, before choose() or kill(). The handler's process, if any,
+	 * never dies.
+	 */
 	void (*begin)(struct pid *handler);
 	/*
-	 * The one that is to die next, but for these; 0: nobody. One whose processes all end by themselves is as good as any:
-	 * they are waited for.
+	 * The one that is to die next, but for these; 0: nobody. One whose processes all end by
+	 * themselves is as good as any: they are waited for.
 	 */
 	u64 (*choose)(const u64 *but, unsigned int len);
 	/*
-	 * Whether processes of this victim that had begun before a moment (as ktime_get_ns() counts) were sent SIGKILL, or
-	 * end by themselves, and still hold memory.
+	 * Whether processes of this victim that had begun before a moment (as ktime_get_ns()
+	 * counts) were sent SIGKILL, or end by themselves, and still hold memory.
 	 */
 	bool (*is_dying)(u64 victim, u64 begun_before);
 	/*
-	 * Sends SIGKILL to all processes of the victim that may die and don't do so already; how many. Asks before the
-	 * first: if it may no longer, nobody is sent anything.
+	 * Sends SIGKILL to all processes of the victim that may die and don't do so already; how
+	 * many. Asks before the first: if it may no longer, nobody is sent anything.
 	 */
 	unsigned int (*kill)(u64 victim, bool (*may)(void));
 	/* Frees what it holds, when the module goes. */

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Globs over the paths of groups, as docs/policy.md describes them under "Naming groups", but without braces.
+ * Globs over the paths of groups, as docs/policy.md describes them under "Naming groups", but
+ * without braces.
  *
- * Plain C, so that a test can build it on the host and hold it against the daemon's own matcher. No recursion and no
- * memory: a mismatch goes back to the last star of the same segment, and where that can't help to the last `**` segment.
- * An earlier one need never be tried again, because a later one can take whatever it could take more. So a match costs
- * at most strlen(glob) * strlen(path) steps.
+ * Plain C, so that a test can build it on the host and hold it against the daemon's own matcher. No
+ * recursion and no memory: a mismatch goes back to the last star of the same segment, and where
+ * that can't help to the last `**` segment. An earlier one need never be tried again, because a
+ * later one can take whatever it could take more. So a match costs at most strlen(glob) *
+ * strlen(path) steps.
  */
 #ifndef OOMWARDEN_LMS_GLOB_H
 #define OOMWARDEN_LMS_GLOB_H
@@ -20,8 +22,9 @@
 #define LMS_GLOB_MAX	1024	/* bytes of a glob */
 
 /*
- * Whether the class that begins behind a `[` holds a byte. Sets *end behind its `]`, or to NULL where it has none or a
- * range of it goes downwards. A slash is in no class, not even in one that names what it does not hold.
+ * Whether the class that begins behind a `[` holds a byte. Sets *end behind its `]`, or to NULL
+ * where it has none or a range of it goes downwards. A slash is in no class, not even in one that
+ * names what it does not hold.
  */
 static inline bool lms_glob_class(const char *at, char byte, const char **end)
 {
@@ -58,7 +61,10 @@ static inline bool lms_glob_class(const char *at, char byte, const char **end)
 	return byte && byte != '/' && found != negated;
 }
 
-/* Whether a path, which begins with a slash and ends without one, matches. The root, "/", is matched by "/" alone. */
+/*
+ * Whether a path, which begins with a slash and ends without one, matches. The root, "/", is
+ * matched by "/" alone.
+ */
 static inline bool lms_glob_match(const char *glob, const char *path)
 {
 	const char *star = NULL, *star_path = NULL;	/* behind the last `*` of this segment, and what it has not taken */
@@ -121,8 +127,9 @@ static inline bool lms_glob_match(const char *glob, const char *path)
 }
 
 /*
- * Whether a text is a glob: begins with a slash, is not too long, closes its classes, whose ranges go upwards, and has
- * `**` as whole segments only. Anything else would match less than whoever wrote it thinks.
+ * Whether a text is a glob: begins with a slash, is not too long, closes its classes, whose ranges
+ * go upwards, and has `**` as whole segments only. Anything else would match less than whoever
+ * wrote it thinks.
  */
 static inline bool lms_glob_valid(const char *glob)
 {

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The policy that a table carries: groups by id, and rules over the paths of groups. It names no sizes. Who holds how much is
- * found out when somebody is to die, from the processes themselves.
+ * The policy that a table carries: groups by id, and rules over the paths of groups. It names no
+ * sizes. Who holds how much is found out when somebody is to die, from the processes themselves.
  *
- * A process belongs to the group of its first live thread: the first thread of all may have ended, and moved elsewhere before
- * that. Where that is a threaded group it is the domain above it, which all threads of the process share and which is charged
- * for their memory; a process of which any thread is in a spared group lives.
+ * A process belongs to the group of its first live thread: the first thread of all may have ended,
+ * and moved elsewhere before that. Where that is a threaded group it is the domain above it, which
+ * all threads of the process share and which is charged for their memory; a process of which any
+ * thread is in a spared group lives.
  *
- * What a group's path and its ancestors' make of it can't change while the table is in force, so it is judged once and
- * remembered by its id. Only what its processes are is looked at anew for each walk.
+ * What a group's path and its ancestors' make of it can't change while the table is in force, so it
+ * is judged once and remembered by its id. Only what its processes are is looked at anew for each
+ * walk.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -95,8 +97,9 @@ struct lms_group {
 };
 
 /*
- * All that is needed in a shortage, made when the first table is written. The tables are under lms_table_write while they are
- * written, and where they are read nobody commits; all else belongs to who walks.
+ * All that is needed in a shortage, made when the first table is written. The tables are under
+ * lms_table_write while they are written, and where they are read nobody commits; all else belongs
+ * to who walks.
  */
 struct lms_book {
 	struct lms_table tables[2];
@@ -222,8 +225,8 @@ static void lms_judge_group(const struct lms_table *table, struct lms_group *g, 
 }
 
 /*
- * A group as it is known, judged now if it is not; NULL where there is no place left or it is too deep: nobody in it dies
- * by this table then. RCU.
+ * A group as it is known, judged now if it is not; NULL where there is no place left or it is too
+ * deep: nobody in it dies by this table then. RCU.
  */
 static struct lms_group *lms_known(const struct lms_table *table, struct cgroup *group)
 {
@@ -262,7 +265,10 @@ static struct lms_group *lms_known(const struct lms_table *table, struct cgroup 
 	return g;
 }
 
-/* Somebody of a process who still has memory, or is giving it back: a thread lets go of its mm before that is done. RCU. */
+/*
+ * Somebody of a process who still has memory, or is giving it back: a thread lets go of its mm
+ * before that is done. RCU.
+ */
 static struct task_struct *lms_live_thread(struct task_struct *p)
 {
 	struct task_struct *t, *ending = NULL;
@@ -406,7 +412,9 @@ static bool lms_is_marked(struct cgroup *group)
 	return false;
 }
 
-/* Whether any thread of a process in a domain with threaded groups is in one that is spared. RCU. */
+/*
+ * Whether any thread of a process in a domain with threaded groups is in one that is spared. RCU.
+ */
 static bool lms_has_spared_thread(const struct lms_table *table, struct task_struct *p)
 {
 	struct task_struct *t;
@@ -435,7 +443,10 @@ static bool lms_is_no_candidate(u64 id)
 	return false;
 }
 
-/* The first `kill` line that names a group or one above it, but for those that are no candidates. RCU. */
+/*
+ * The first `kill` line that names a group or one above it, but for those that are no candidates.
+ * RCU.
+ */
 static u16 lms_rank(const struct lms_table *table, const struct lms_group *g, struct cgroup *group)
 {
 	u16 rank = LMS_NONE;
@@ -452,8 +463,9 @@ static u16 lms_rank(const struct lms_table *table, const struct lms_group *g, st
 }
 
 /*
- * The group of a process that may die; NULL: it may not. Never: kernel threads, init and its neighbours, the handler and its
- * own, who is spared, and who is exempt from the kernel's own killer. RCU.
+ * The group of a process that may die; NULL: it may not. Never: kernel threads, init and its
+ * neighbours, the handler and its own, who is spared, and who is exempt from the kernel's own
+ * killer. RCU.
  */
 static struct lms_group *lms_victims_group(const struct lms_table *table, struct task_struct *p, struct cgroup **group)
 {
@@ -478,7 +490,10 @@ static struct lms_group *lms_victims_group(const struct lms_table *table, struct
 	return g;
 }
 
-/* Whether there are no groups below one but threaded ones, beside which no others can hold anybody. RCU. */
+/*
+ * Whether there are no groups below one but threaded ones, beside which no others can hold anybody.
+ * RCU.
+ */
 static bool lms_is_leaf(struct cgroup *group)
 {
 	return cgroup_parent(group) && (!READ_ONCE(group->nr_descendants) || READ_ONCE(group->nr_threaded_children));
@@ -595,7 +610,9 @@ static unsigned int lms_rules_kill(u64 victim, bool (*may)(void))
 
 		if (!g || lms_ends(p))
 			continue;
-		/* One that a `kill` line names dies with all that is below it, one of a rule alone. */
+		/*
+		 * One that a `kill` line names dies with all that is below it, one of a rule alone.
+		 */
 		if (entry ? !lms_is_of(group, victim) : g->id != victim || g->rule == LMS_NONE)
 			continue;
 		if (!asked && !may())

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The table: whose it is, how long it is in force, and the killing by it, one victim after the other. Who that is, the
- * policy behind struct lms_policy says.
+ * The table: whose it is, how long it is in force, and the killing by it, one victim after the
+ * other. Who that is, the policy behind struct lms_policy says.
  *
- * Locks, in their order: lms_table_write (writers, from one who parses to the exchange), lms_table_lock (the policy is in
- * use, or is exchanged), lms.lock. On the OOM path lms_table_lock is only tried.
+ * Locks, in their order: lms_table_write (writers, from one who parses to the exchange),
+ * lms_table_lock (the policy is in use, or is exchanged), lms.lock. On the OOM path lms_table_lock
+ * is only tried.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -92,8 +93,8 @@ static void lms_orphan_table(void)
 }
 
 /*
- * A table is its owner's wish while the owner's process lives, and not for as long as somebody has its file: a child may
- * have inherited that. Under lms.lock.
+ * A table is its owner's wish while the owner's process lives, and not for as long as somebody has
+ * its file: a child may have inherited that. Under lms.lock.
  */
 static void lms_look_for_owner(void)
 {
@@ -108,7 +109,10 @@ static void lms_look_for_owner(void)
 	rcu_read_unlock();
 }
 
-/* From the thread, so that the time of `keep` begins when the owner dies and not when somebody asks. */
+/*
+ * From the thread, so that the time of `keep` begins when the owner dies and not when somebody
+ * asks.
+ */
 void lms_table_look_after(void)
 {
 	spin_lock(&lms.lock);
@@ -117,8 +121,8 @@ void lms_table_look_after(void)
 }
 
 /*
- * Whether the table may be used: while its owner is the handler, or where the owner asked for it to be kept. Under
- * lms.lock; whether there is anybody in it shows when it is used.
+ * Whether the table may be used: while its owner is the handler, or where the owner asked for it to
+ * be kept. Under lms.lock; whether there is anybody in it shows when it is used.
  */
 bool lms_table_usable(void)
 {
@@ -158,7 +162,10 @@ static bool lms_may_kill(void)
 	return may;
 }
 
-/* The place of a victim among those of this shortage; the longest forgotten one's where there is none. Under lms.lock. */
+/*
+ * The place of a victim among those of this shortage; the longest forgotten one's where there is
+ * none. Under lms.lock.
+ */
 static struct lms_victim *lms_remember(u64 id)
 {
 	struct lms_victim *victim;
@@ -179,8 +186,9 @@ static struct lms_victim *lms_remember(u64 id)
 }
 
 /*
- * One that was killed comes back, or its successors do: a service that is started anew, say. That does not make it stuck, but
- * others must have their turn where it gives back too little again and again. Whether they have. Under lms.lock.
+ * One that was killed comes back, or its successors do: a service that is started anew, say. That
+ * does not make it stuck, but others must have their turn where it gives back too little again and
+ * again. Whether they have. Under lms.lock.
  */
 static bool lms_comes_back(struct lms_victim *victim, u64 now)
 {
@@ -207,8 +215,8 @@ enum lms_step {
 };
 
 /*
- * How far the dying victim is. Its killed processes are known by when they began: whoever began after the last round of
- * signals is a newcomer, of a victim that is gone or not.
+ * How far the dying victim is. Its killed processes are known by when they began: whoever began
+ * after the last round of signals is a newcomer, of a victim that is gone or not.
  */
 static enum lms_step lms_follow(u64 id, u64 since, u64 shot)
 {
@@ -284,7 +292,10 @@ static void lms_shoot_next(struct pid *handler)
 	id = lms_policy->choose(over, len);
 	lms_test_chosen(begun);
 	lms_test_delay();
-	/* Who is dying is known before the first signal, so that whoever comes meanwhile waits for that. */
+	/*
+	 * Who is dying is known before the first signal, so that whoever comes meanwhile waits for
+	 * that.
+	 */
 	may = lms_may_kill();
 	spin_lock(&lms.lock);
 	if (!may || !lms_same_shortage(lms_shortage)) {
@@ -309,8 +320,8 @@ static void lms_shoot_next(struct pid *handler)
 }
 
 /*
- * Kills the policy's first victim, or waits for the last one to be gone. Whether the kernel is to try again: false when
- * there is nobody (more) to kill.
+ * Kills the policy's first victim, or waits for the last one to be gone. Whether the kernel is to
+ * try again: false when there is nobody (more) to kill.
  */
 bool lms_use_table(void)
 {
@@ -319,7 +330,10 @@ bool lms_use_table(void)
 	struct pid *handler;
 	bool more;
 
-	/* Taken by a writer for the moment of exchanging tables, or by whoever does the same as we: come again. */
+	/*
+	 * Taken by a writer for the moment of exchanging tables, or by whoever does the same as we:
+	 * come again.
+	 */
 	if (!mutex_trylock(&lms_table_lock))
 		return true;
 
@@ -367,7 +381,10 @@ void lms_table_counts(struct lms_table_counts *counts)
 	spin_unlock(&lms.lock);
 }
 
-/* Puts what was set in force; whose it is, and for how long, changes in the same moment. Under lms_table_write. */
+/*
+ * Puts what was set in force; whose it is, and for how long, changes in the same moment. Under
+ * lms_table_write.
+ */
 static int lms_exchange(struct lms_file *f, bool by_handler, unsigned int keep_s)
 {
 	struct pid *old = NULL;

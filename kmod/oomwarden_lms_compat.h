@@ -66,9 +66,9 @@ static inline bool lms_is_dying(struct task_struct *p)
 }
 
 /*
- * Whether a process was sent SIGKILL or ends by itself, and nothing more is needed for that. One that dumps its core also
- * looks as if it ended, but may write for minutes until SIGKILL cuts it short, which then stays pending for all its threads.
- * RCU.
+ * Whether a process was sent SIGKILL or ends by itself, and nothing more is needed for that. One
+ * that dumps its core also looks as if it ended, but may write for minutes until SIGKILL cuts it
+ * short, which then stays pending for all its threads. RCU.
  */
 static inline bool lms_ends(struct task_struct *p)
 {
