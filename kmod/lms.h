@@ -126,9 +126,12 @@ struct lms_policy {
 	void (*commit)(void);
 	/* What is in force. Under lms.lock. */
 	void (*counts)(struct lms_table_counts *counts);
-	/* A new look at the machine, before one or more of the next three. The handler's process, if any, never dies. */
+	/* A new look at the machine, before choose() or kill(). The handler's process, if any, never dies. */
 	void (*begin)(struct pid *handler);
-	/* The one that is to die next, but for these; 0: nobody. Never of a kind that kill() would find nobody to kill in. */
+	/*
+	 * The one that is to die next, but for these; 0: nobody. One whose processes all end by themselves is as good as any:
+	 * they are waited for.
+	 */
 	u64 (*choose)(const u64 *but, unsigned int len);
 	/*
 	 * Whether processes of this victim that had begun before a moment (as ktime_get_ns() counts) were sent SIGKILL, or

@@ -61,12 +61,25 @@ static const struct lms_policy *const lms_policy = &lms_rules;
 static unsigned int test_delay_ms;
 module_param(test_delay_ms, uint, 0644);
 
+/* How long it took to look at the machine and to choose, at most since it was set to 0. */
+static unsigned int test_choose_us;
+module_param(test_choose_us, uint, 0644);
+
 static void lms_test_delay(void)
 {
 	msleep(test_delay_ms);
 }
+
+static void lms_test_chosen(u64 begun)
+{
+	test_choose_us = max_t(u64, test_choose_us, (ktime_get_ns() - begun) / NSEC_PER_USEC);
+}
 #else
 static void lms_test_delay(void)
+{
+}
+
+static void lms_test_chosen(u64 begun)
 {
 }
 #endif
@@ -248,9 +261,9 @@ static void lms_shoot(u64 id)
 }
 
 /* Chooses the next victim, if somebody has asked since the last one was gone, and kills it. */
-static void lms_shoot_next(void)
+static void lms_shoot_next(struct pid *handler)
 {
-	u64 over[LMS_VICTIMS], id;
+	u64 over[LMS_VICTIMS], begun, id;
 	unsigned int at, len = 0;
 	bool may;
 
@@ -264,7 +277,10 @@ static void lms_shoot_next(void)
 	spin_unlock(&lms.lock);
 	if (!may)
 		return;
+	begun = ktime_get_ns();
+	lms_policy->begin(handler);
 	id = lms_policy->choose(over, len);
+	lms_test_chosen(begun);
 	lms_test_delay();
 	/* Who is dying is known before the first signal, so that whoever comes meanwhile waits for that. */
 	may = lms_may_kill();
@@ -324,13 +340,14 @@ bool lms_use_table(void)
 	handler = get_pid(lms.handler_pid);
 	spin_unlock(&lms.lock);
 
-	lms_policy->begin(handler);
 	if (id)
 		step = lms_follow(id, since, shot);
-	if (step == LMS_STEP_AGAIN)
+	if (step == LMS_STEP_AGAIN) {
+		lms_policy->begin(handler);
 		lms_shoot(id);
-	else if (step == LMS_STEP_NEXT)
-		lms_shoot_next();
+	} else if (step == LMS_STEP_NEXT) {
+		lms_shoot_next(handler);
+	}
 
 	spin_lock(&lms.lock);
 	more = lms.state != LMS_FAILED;

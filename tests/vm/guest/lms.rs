@@ -26,7 +26,11 @@ const LOADED: &str = "/sys/module/oomwarden_lms";
 /// # Errors
 /// The kernel's.
 pub fn try_load(parameters: &str) -> Outcome<Result<(), Errno>> {
-    let file = File::open(places::MODULE).doing(format_args!("open {} (does the test module:: pass?)", places::MODULE))?;
+    insert(places::MODULE, parameters)
+}
+
+fn insert(module: &str, parameters: &str) -> Outcome<Result<(), Errno>> {
+    let file = File::open(module).doing(format_args!("open {module} (does the test module:: pass?)"))?;
     let parameters = CString::new(parameters).doing("pass parameters")?;
     Ok(sys::load_module(&file, &parameters))
 }
@@ -34,6 +38,11 @@ pub fn try_load(parameters: &str) -> Outcome<Result<(), Errno>> {
 /// Loads the module, which must go well.
 pub fn load(parameters: &str) -> Outcome {
     try_load(parameters)?.doing(format_args!("load the module with {parameters:?}"))
+}
+
+/// Loads the module as it is built for tests, with the parameters that only they have.
+pub fn load_for_tests(parameters: &str) -> Outcome {
+    insert(places::MODULE_FOR_TESTS, parameters)?.doing(format_args!("load the module for tests with {parameters:?}"))
 }
 
 /// Whether it is loaded.

@@ -8,6 +8,8 @@ pub const OOMWARDEN: &str = "/oomwarden";
 pub const BUSYBOX: &str = "/bin/busybox";
 /// Our kernel module, which only scenarios load.
 pub const MODULE: &str = "/modules/oomwarden_lms.ko";
+/// The same with what only tests need: delays where a scenario must get in between, and measurements.
+pub const MODULE_FOR_TESTS: &str = "/modules/oomwarden_lms_for_tests.ko";
 /// The cgroup root.
 pub const CGROUP: &str = "/sys/fs/cgroup";
 /// A scenario's files; emptied after each.

@@ -14,10 +14,11 @@ pub fn busybox(arguments: &[&str]) -> Outcome {
 }
 
 /// Settings under /proc/sys that scenarios may change.
-pub const SETTINGS: [&str; 4] = [
+pub const SETTINGS: [&str; 5] = [
     "/proc/sys/fs/inotify/max_user_watches",
     "/proc/sys/fs/inotify/max_queued_events",
     "/proc/sys/vm/swappiness",
+    "/proc/sys/kernel/core_pattern",
     "/proc/sys/kernel/dmesg_restrict",
 ];
 

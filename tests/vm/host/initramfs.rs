@@ -60,10 +60,12 @@ pub fn build(kernel: &Kernel) -> Outcome<Vec<u8>> {
     for module in &modules {
         archive.file(&Path::new("/modules").join(format!("{}.ko", module.name)), &module.content);
     }
-    match kmod::build(kernel) {
-        Ok(module) => archive.file(Path::new(places::MODULE), &stripped(&module)?),
-        // Most scenarios do without it; those that load it fail, and a test of its own tells of the build.
-        Err(why) => println!("vm: without our kernel module: {}", why.lines().next().unwrap_or_default()),
+    for (built, place) in [(kmod::build(kernel), places::MODULE), (kmod::build_for_tests(kernel), places::MODULE_FOR_TESTS)] {
+        match built {
+            Ok(module) => archive.file(Path::new(place), &stripped(&module)?),
+            // Most scenarios do without it; those that load it fail, and a test of its own tells of the build.
+            Err(why) => println!("vm: without our kernel module: {}", why.lines().next().unwrap_or_default()),
+        }
     }
     Ok(archive.finish())
 }

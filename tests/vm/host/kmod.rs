@@ -13,10 +13,19 @@ pub const FILE: &str = "oomwarden_lms.ko";
 
 /// The built module. Built once for each content of its sources and each kernel; kbuild's extra warnings (`W=1`) are failures.
 pub fn build(kernel: &Kernel) -> Outcome<PathBuf> {
-    let copy = Copy::of_sources(kernel, "build")?;
+    build_as(kernel, "build", "LMS_TEST=n")
+}
+
+/// The same with delays and measurements that only tests need.
+pub fn build_for_tests(kernel: &Kernel) -> Outcome<PathBuf> {
+    build_as(kernel, "tests", "LMS_TEST=y")
+}
+
+fn build_as(kernel: &Kernel, purpose: &str, option: &str) -> Outcome<PathBuf> {
+    let copy = Copy::of_sources(kernel, purpose)?;
     let module = copy.directory.join(FILE);
     if !module.is_file() {
-        let said = copy.make(kernel, "W=1")?;
+        let said = copy.make(kernel, &["W=1", option])?;
         let warnings: Vec<&str> = said.lines().filter(|line| line.to_lowercase().contains("warning:")).collect();
         if !warnings.is_empty() {
             // Else the next run would find a module and be content.
@@ -31,7 +40,7 @@ pub fn build(kernel: &Kernel) -> Outcome<PathBuf> {
 pub fn sparse(kernel: &Kernel) -> Outcome {
     tools::find("sparse")?;
     let copy = Copy::of_sources(kernel, "sparse")?;
-    let said = copy.make(kernel, "C=2")?;
+    let said = copy.make(kernel, &["C=2"])?;
     let checked = said.lines().any(|line| line.trim_start().starts_with("CHECK "));
     ensure!(checked, "sparse was not run:\n{said}");
     // The kernel's own headers are not ours to mend.
@@ -75,10 +84,10 @@ impl Copy {
     }
 
     /// Runs kbuild and gives all that it says.
-    fn make(&self, kernel: &Kernel, option: &str) -> Outcome<String> {
+    fn make(&self, kernel: &Kernel, options: &[&str]) -> Outcome<String> {
         let headers = headers::find(kernel)?;
         let mut make = Command::new(tools::find("make")?);
-        make.arg("-C").arg(&headers).arg(format!("M={}", self.directory.display())).arg(option);
+        make.arg("-C").arg(&headers).arg(format!("M={}", self.directory.display())).args(options);
         // The module's type information would need pahole, and nothing here reads it.
         make.arg("CONFIG_DEBUG_INFO_BTF_MODULES=");
         if let Some(compiler) = compiler(&headers)? {

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
 use super::MEASURED;
 use crate::guest::facts;
 use crate::guest::group::{Group, MIB};
@@ -139,6 +142,12 @@ pub fn handler(how: &str) -> Outcome<Work> {
     let work = Work::start(&group, &format!("lms-handler {how}"))?;
     called(&work, READY)?;
     Ok(work)
+}
+
+/// Sends a process a signal.
+pub fn signal(work: &Work, signal: Signal) -> Outcome {
+    let pid = i32::try_from(work.pid()).doing("understand a process id")?;
+    nix::sys::signal::kill(Pid::from_raw(pid), signal).doing(format_args!("send {signal}"))
 }
 
 /// Waits until a process has taken a name, by which it says how far it is.

@@ -1,10 +1,11 @@
 //! The table as a policy: rules over paths that a handler leaves, by which the module chooses when the shortage is there.
 
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 
-use super::lms_common::{Counters, ROUNDS, called, fresh, handler, rounds};
-use crate::guest::lms::State;
+use super::MEASURED;
+use super::lms_common::{Counters, EXCITABLE, ROUNDS, called, fresh, handler, rounds, short_of_memory, signal};
+use crate::guest::group::Group;
+use crate::guest::lms::{self, State};
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
 use crate::outcome::{Doing, Outcome};
@@ -17,11 +18,6 @@ fn handler_with(table: &str) -> Outcome<Work> {
     const PLACE: &str = "/tmp/table";
     std::fs::write(PLACE, table).doing("write a table down")?;
     handler(&format!("answer=never ms=100 adj=-1000 table={PLACE}"))
-}
-
-fn signal(work: &Work, signal: Signal) -> Outcome {
-    let pid = i32::try_from(work.pid()).doing("understand a process id")?;
-    nix::sys::signal::kill(Pid::from_raw(pid), signal).doing(format_args!("send {signal}"))
 }
 
 /// The handler is stopped, or gone. Only then a group is made, below a listed one, and a hog starts in it: it dies by the table, though nobody could name
@@ -85,10 +81,9 @@ pub fn spared_by_path_or_comm_live() -> Outcome {
         let (database, exempt, victim) = (fresh("database", round)?, fresh("exempt", round)?, fresh("victim", round)?);
         let unkillable = if round % 2 == 0 { "" } else { " unkillable" };
         let _handler = handler_with(&format!(
-            "table\nspare_comm postgres\\x20x /t/*\nclass -3 /t/database*\nclass -2 /t/exempt*\nrule\namong /nobody/**\nrule{unkillable}\namong /t/**"
+            "table\nspare_comm postgres\\x40x /t/*\nclass -3 /t/database*\nclass -2 /t/exempt*\nrule\namong /nobody/**\nrule{unkillable}\namong /t/**"
         ))?;
-        let mut daemon = Work::start(&database, "hog mib=1 then=hold")?;
-        std::fs::write(format!("/proc/{}/comm", daemon.pid()), "postgres x").doing("give it a name")?;
+        let mut daemon = Work::start(&database, "hog mib=1 then=hold comm=postgres@x")?;
         // Without controllers, or nobody could stay in the group above it.
         let below = database.named("below");
         std::fs::create_dir(below.directory()).doing("make a group")?;
@@ -111,4 +106,34 @@ pub fn spared_by_path_or_comm_live() -> Outcome {
         ensure!(before.kernel_kills()? == 0 && before.of("table_kills")? == 1, "not the table's doing, or not one alone");
         Ok(())
     })
+}
+
+/// Two thousand processes in a thousand groups, fifty globs: how long a choice takes when the groups are not known yet.
+pub fn time_to_choose_among_many() -> Outcome {
+    lms::load_for_tests(&format!("{EXCITABLE} hold_ms=2000"))?;
+    let crowd = Group::new("crowd")?;
+    let work = Work::start(&crowd, &format!("spread of=2000 groups=1000 at={}", crowd.directory().display()))?;
+    called(&work, "spread")?;
+    let mut table = "table\n".to_owned();
+    for at in 0..20 {
+        table += &format!("spare_path /**/s{at}*/*.scope\nclass {at} /*/g*[{at}-9]?x{at}\n");
+    }
+    table += "rule at_least=1000\n";
+    for at in 0..9 {
+        table += &format!("among /**/nobody{at}*\n");
+    }
+    table += "among /**\n";
+    let mut times = Vec::new();
+    short_of_memory(3, |round| {
+        let _handler = handler_with(&table)?;
+        let before = Counters::now()?;
+        lms::set("test_choose_us", 0)?;
+        let mut greedy = Work::start(&fresh("greedy", round)?, GREEDY)?;
+        greedy.must_be_killed()?;
+        ensure!(before.kernel_kills()? == 0 && before.of("table_kills")? == 1, "not the table's doing");
+        times.push(lms::parameter("test_choose_us")?.parse::<u32>().doing("understand a time")?);
+        Ok(())
+    })?;
+    println!("{MEASURED}choice among 2,000 processes in 1,000 groups with 50 globs, groups not known before: {times:?} us");
+    Ok(())
 }

@@ -28,6 +28,7 @@ mod lms_hold;
 mod lms_levels;
 mod lms_policy;
 mod lms_table;
+mod lms_victims;
 mod marks;
 mod node;
 mod oom_group;
@@ -355,6 +356,15 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             stopped_handlers_policy_finds_a_group_that_came_later: 300,
             class_comes_before_size_and_at_least_before_class: 300,
             spared_by_path_or_comm_live: 300,
+            time_to_choose_among_many: 300,
+        }
+        lms_victims::{
+            victim_that_dumps_its_core_is_cut_short: 300,
+            group_of_a_live_thread_counts: 300,
+            nobody_dies_when_memory_came_back: 300,
+            table_of_a_dead_handler_ends_though_its_child_has_the_file: 300,
+            higher_group_that_refills_waits_for_the_dying_one: 300,
+            services_that_restart_are_not_stuck: 300,
         }
         lms_foreign::{
             shortage_of_one_node_is_left_to_the_kernel on TWO_NODES,

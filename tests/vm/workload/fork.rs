@@ -73,6 +73,45 @@ pub fn headless(words: &Words) -> Outcome<ExitCode> {
     Err("the main thread did not end".to_owned())
 }
 
+/// A service in the group `at=` that is started anew as soon as it ends; it holds `mib=`.
+pub fn restart(words: &Words) -> Outcome<ExitCode> {
+    let mib = words.number("mib", 1)? as usize;
+    let join = std::path::Path::new(words.raw("at").ok_or("restart needs at=DIRECTORY")?).join("cgroup.procs");
+    loop {
+        if child()? {
+            std::fs::write(join, "0").doing("join the group")?;
+            // Its supervisor is protected from the kernel's killer, it is not.
+            std::fs::write("/proc/self/oom_score_adj", "0").doing("give up protection")?;
+            let memory = vec![1_u8; mib << 20];
+            std::hint::black_box(&memory);
+            return Ok(super::bystanders::sleep());
+        }
+        nix::sys::wait::wait().doing("wait for the service's end")?;
+    }
+}
+
+/// `of=` processes that sleep, spread over `groups=` groups in the directory `at=`, which are made. It is called `spread` once all are there.
+pub fn spread(words: &Words) -> Outcome<ExitCode> {
+    let at = std::path::PathBuf::from(words.raw("at").ok_or("spread needs at=DIRECTORY")?);
+    let groups = words.number("groups", 1)?;
+    let group = |number: u64| at.join(format!("g{number}"));
+    for number in 0..groups {
+        std::fs::create_dir(group(number)).doing("make a group")?;
+    }
+    for number in 0..words.number("of", groups)? {
+        if child()? {
+            std::fs::write(group(number % groups).join("cgroup.procs"), "0").doing("join a group")?;
+            return Ok(super::bystanders::sleep());
+        }
+    }
+    let there = || (0..groups).all(|number| std::fs::read_to_string(group(number).join("cgroup.procs")).is_ok_and(|pids| !pids.is_empty()));
+    while !there() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    std::fs::write("/proc/self/comm", "spread").doing("take another name")?;
+    Ok(super::bystanders::sleep())
+}
+
 /// Forks; true in the child.
 fn child() -> Outcome<bool> {
     // SAFETY: the process has one thread, so the child inherits no lock that another thread held.

@@ -40,7 +40,7 @@ pub fn reader(words: &Words) -> Outcome<ExitCode> {
 
 /// Registers (`ms=` for a hold of its own length), tells no swap, may write a table (`kill=ID,ID spare=ID,ID keep=SECONDS`, or
 /// the text of the file `table=`), and then to each hold
-/// does what `answer=` says: `never`; `ack`, `pass`; `kill`: the kernel's cgroup.kill for the group `victim=DIRECTORY`, then the ack.
+/// (`heir=yes`: a child has the file too, and outlives this process) does what `answer=` says: `never`; `ack`, `pass`; `kill`: the kernel's cgroup.kill for the group `victim=DIRECTORY`, then the ack.
 /// `fill=MIB`: instead of waiting for anything it fills memory.
 pub fn handler(words: &Words) -> Outcome<ExitCode> {
     let notifier = Notifier::open()?;
@@ -56,6 +56,12 @@ pub fn handler(words: &Words) -> Outcome<ExitCode> {
         mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).doing("lock memory")?;
     }
     notifier.state()?;
+    if words.raw("heir").is_some() {
+        // By way of its standard input, which alone outlives the change of program.
+        let file = notifier.0.try_clone().doing("share the file")?;
+        let own = std::env::current_exe().doing("find the own binary")?;
+        std::process::Command::new(own).args(["--workload", "sleep"]).stdin(file).spawn().doing("start a child")?;
+    }
     // Last, because it says to whoever started this that all is ready.
     if let Some(table) = table(words)? {
         notifier.command(&table)?;

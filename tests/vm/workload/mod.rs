@@ -41,6 +41,8 @@ fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
         "relay" => fork::relay(&words),
         "zombies" => fork::zombies(&words),
         "headless" => fork::headless(&words),
+        "restart" => fork::restart(&words),
+        "spread" => fork::spread(&words),
         "sleep" => Ok(bystanders::sleep()),
         "churn" => bystanders::churn(&words),
         "spin" => Ok(bystanders::spin()),
