@@ -8,8 +8,11 @@
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/vmstat.h>
 
 #include "lms.h"
+
+#define LMS_RESERVES_LEFT	128	/* pages */
 
 /* Whether a process will give its memory back soon: it was killed or ends by itself, and is not being dumped. RCU. */
 static bool lms_will_free(struct task_struct *p)
@@ -108,12 +111,13 @@ bool lms_caller_ends(void)
 }
 
 /*
- * Whether the kernel has made the caller a victim already. Then it has the reserves for all that it allocates to its end,
- * and what they can't give fails, when it is sent back, instead of coming to us again.
+ * Whether the caller is a victim of the kernel that is past its help: to be sent back is all that it needs, and nobody has to
+ * die for it. Its allocation then fails, or, if it must not fail, is met from the reserves without any limit; so there have
+ * to be some left.
  */
-bool lms_caller_is_victim(void)
+bool lms_caller_has_reserves(void)
 {
-	return tsk_is_oom_victim(current);
+	return tsk_is_oom_victim(current) && global_zone_page_state(NR_FREE_PAGES) > LMS_RESERVES_LEFT;
 }
 
 /*

@@ -223,6 +223,9 @@ static bool lms_is_the_kernels(void)
 	/* The kernel helps the one to die, and chooses the other. */
 	if (lms_kernel_helps() || lms_origin_calls())
 		return true;
+	/* What its end needs belongs to the shortage that is being dealt with, however much is available by now. */
+	if (lms_caller_ends() && READ_ONCE(lms.state) != LMS_IDLE)
+		return false;
 	/* With memory to be had elsewhere this is about a NUMA node, a cpuset or a zone. */
 	lms_read_memory(&memory);
 	if (memory.available > lms_floor_pages(memory.total))
@@ -255,8 +258,7 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 
 	if (lms_is_the_kernels())
 		return lms_pass();
-	/* Its allocation fails now: nobody needs to die for that, whatever the state. */
-	if (lms_caller_is_victim()) {
+	if (lms_caller_has_reserves()) {
 		*freed += 1;
 		return NOTIFY_OK;
 	}
