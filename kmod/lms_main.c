@@ -223,7 +223,10 @@ static bool lms_is_the_kernels(void)
 	/* The kernel helps the one to die, and chooses the other. */
 	if (lms_kernel_helps() || lms_origin_calls())
 		return true;
-	/* What its end needs belongs to the shortage that is being dealt with, however much is available by now. */
+	/*
+	 * What its end needs belongs to the shortage that is being dealt with, however much is
+	 * available by now.
+	 */
 	if (lms_caller_ends() && READ_ONCE(lms.state) != LMS_IDLE)
 		return false;
 	/* With memory to be had elsewhere this is about a NUMA node, a cpuset or a zone. */
