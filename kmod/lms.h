@@ -124,7 +124,7 @@ bool lms_kernel_helps(void);
 bool lms_origin_calls(void);
 bool lms_origin_runs(void);
 bool lms_caller_ends(void);
-bool lms_caller_is_victim(void);
+bool lms_caller_has_reserves(void);
 void lms_help_to_end(void);
 void lms_hasten_ends(void);
 

@@ -8,10 +8,16 @@
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/vmstat.h>
 
 #include "lms.h"
 
-/* Whether a process will give its memory back soon: it was killed or ends by itself, and is not being dumped. RCU. */
+#define LMS_RESERVES_LEFT	128	/* pages */
+
+/*
+ * Whether a process will give its memory back soon: it was killed or ends by itself, and is not
+ * being dumped. RCU.
+ */
 static bool lms_will_free(struct task_struct *p)
 {
 	return !lms_is_dumped(p) && lms_is_dying(p);
@@ -32,18 +38,21 @@ static bool lms_uses(struct task_struct *p, const struct mm_struct *mm)
 }
 
 /*
- * Whether the kernel gives the caller what it needs to die, and kills nobody for it. out_of_memory() does so after us for
- * whoever is dying with all the processes that share its memory. To these it opens its reserves, which is more than we can
- * do, so they are best left to it.
+ * Whether the kernel gives the caller what it needs to die, and kills nobody for it.
+ * out_of_memory() does so after us for whoever is dying with all the processes that share its
+ * memory. To these it opens its reserves, which is more than we can do, so they are best left to
+ * it.
  *
  * For any other caller it looks for a victim, also for these, who look as if they were dying:
  *
  * - who has let go of its memory in exit_mm() already, and now closes its files;
- * - who is being dumped, or one of whose threads alone ends, or is ended by execve(2) in another thread;
+ * - who is being dumped, or one of whose threads alone ends, or is ended by execve(2) in another
+ *   thread;
  * - whose memory the kernel's reaper has taken already (MMF_OOM_SKIP);
  * - who shares its memory with a process that does not die (vfork(2), clone(2) with CLONE_VM).
  *
- * To leave one of them to the kernel is to let a bystander die, so they are held like anybody; see lms_help_to_end().
+ * To leave one of them to the kernel is to let a bystander die, so they are held like anybody, and
+ * helped by lms_help_to_end().
  */
 bool lms_kernel_helps(void)
 {
@@ -68,8 +77,9 @@ bool lms_kernel_helps(void)
 }
 
 /*
- * Whether the kernel chooses this process before all others, or waits for its end: swapoff(2) and the end of KSM's merging
- * mark themselves, because they may take more memory than there is. One whose memory was taken already is passed over. RCU.
+ * Whether the kernel chooses this process before all others, or waits for its end: swapoff(2) and
+ * the end of KSM's merging mark themselves, because they may take more memory than there is. One
+ * whose memory was taken already is passed over. RCU.
  */
 static bool lms_dies_first(struct task_struct *p)
 {
@@ -85,7 +95,10 @@ bool lms_origin_calls(void)
 	return lms_dies_first(current);
 }
 
-/* Whether there is such a process: then the kernel kills it whoever calls, and nobody else needs to die. */
+/*
+ * Whether there is such a process: then the kernel kills it whoever calls, and nobody else needs to
+ * die.
+ */
 bool lms_origin_runs(void)
 {
 	struct task_struct *p;
@@ -108,27 +121,32 @@ bool lms_caller_ends(void)
 }
 
 /*
- * Whether the kernel has made the caller a victim already. Then it has the reserves for all that it allocates to its end,
- * and what they can't give fails, when it is sent back, instead of coming to us again.
+ * Whether the caller is a victim of the kernel that is past its help: to be sent back is all that
+ * it needs, and nobody has to die for it. Its allocation then fails, or, if it must not fail, is
+ * met from the reserves without any limit; so there have to be some left.
  */
-bool lms_caller_is_victim(void)
+bool lms_caller_has_reserves(void)
 {
-	return tsk_is_oom_victim(current);
+	return tsk_is_oom_victim(current) &&
+	       global_zone_page_state(NR_FREE_PAGES) > LMS_RESERVES_LEFT;
 }
 
 /*
- * Makes the ends of all that die go ahead of whoever is held. Called when victims were chosen: by the handler, that tells so
- * by its ack, or by the table. Takes no lock that anybody holds while it allocates.
+ * Makes the ends of all that die go ahead of whoever is held. Called when victims were chosen: by
+ * the handler, that tells so by its ack, or by the table. Takes no lock that anybody holds while it
+ * allocates.
  *
- * What holds an end up is not the want of memory alone. Past exit_mm() a victim has no memory left that the kernel could
- * take, so the kernel gives it nothing, and for each page it goes through all of direct reclaim, in which those who are held
- * spend the processors. A realtime task, even of the lowest priority, gets pages from the allocator down to part of the
- * minimum that is kept from others, without any reclaim and about as far as a victim of the kernel's own; and
- * the processor, also where its group's share is small or used up. It stays one to its end and no longer.
+ * What holds an end up is not the want of memory alone. Past exit_mm() a victim has no memory left
+ * that the kernel could take, so the kernel gives it nothing, and for each page it goes through all
+ * of direct reclaim, in which those who are held spend the processors. A realtime task, even of the
+ * lowest priority, gets pages from the allocator down to part of the minimum that is kept from
+ * others, without any reclaim and about as far as a victim of the kernel's own; and the processor,
+ * also where its group's share is small or used up. It stays one to its end and no longer.
  *
- * What does not serve: PF_MEMALLOC opens the reserves without a bound, can't be taken back once the allocation is done, and
- * allocations that must not fail, and file systems, complain about it; TIF_MEMDIE opens nothing without signal->oom_mm; and
- * signal->oom_mm without the kernel's reaper behind it keeps the kernel's killer waiting, for ever if this never ends.
+ * What does not serve: PF_MEMALLOC opens the reserves without a bound, can't be taken back once the
+ * allocation is done, and allocations that must not fail, and file systems, complain about it;
+ * TIF_MEMDIE opens nothing without signal->oom_mm; and signal->oom_mm without the kernel's reaper
+ * behind it keeps the kernel's killer waiting, for ever if this never ends.
  */
 void lms_hasten_ends(void)
 {
@@ -147,9 +165,10 @@ void lms_hasten_ends(void)
 }
 
 /*
- * Sends a caller that is about to end on its way when the kernel does not help it (see lms_kernel_helps()). What we give
- * back of the reserve lies below what others may take, as long as it makes no plenty. Bounded by what the handler must be
- * left with, and by the hold or the table like everybody's waiting.
+ * Sends a caller that is about to end on its way when the kernel does not help it (see
+ * lms_kernel_helps()). A piece of the reserve helps it more than others, who may not take the last
+ * pages that are free. Bounded by what the handler must be left with, and, like everybody's
+ * waiting, by the hold or the table.
  */
 void lms_help_to_end(void)
 {

@@ -470,8 +470,7 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 		return NOTIFY_OK;
 	if (lms_is_the_kernels())
 		return lms_pass();
-	/* Its allocation fails now: nobody needs to die for that, whatever the state. */
-	if (lms_caller_is_victim()) {
+	if (lms_caller_has_reserves()) {
 		*freed += 1;
 		return NOTIFY_OK;
 	}

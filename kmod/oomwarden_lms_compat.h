@@ -37,7 +37,10 @@
 	for ((vma) = (mm)->mmap; (vma); (vma) = (vma)->vm_next)
 #endif
 
-/* Whether the kernel's OOM killer passes over a process with this memory: it was taken already, or goes. */
+/*
+ * Whether the kernel's OOM killer passes over a process with this memory: it was taken already, or
+ * goes by itself.
+ */
 static inline bool lms_oom_skips(struct mm_struct *mm)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 18, 0)
@@ -78,12 +81,15 @@ static inline bool lms_ends(struct task_struct *p)
 }
 
 /*
- * Lets a task that is about to end go ahead of others, to its end: lms_hasten_ends() says why. Before 6.5 (and 6.1.50) a
- * change of policy waited for a lock of cpusets, which may be held by somebody who allocates; since, only for deadline tasks.
- * With CONFIG_RT_GROUP_SCHED a group whose share of realtime is 0 would stop it for good.
+ * Lets a task that is about to end go ahead of others, to its end: lms_hasten_ends() says why.
+ * Before 6.5, and 6.1.50, a change of policy waited for a lock of cpusets, which may be held by
+ * somebody who allocates; since then only for deadline tasks. With CONFIG_RT_GROUP_SCHED a group
+ * whose share of realtime is 0 would stop it for good.
  */
-#if !defined(CONFIG_RT_GROUP_SCHED) && (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0) || \
-	(LINUX_VERSION_CODE >= KERNEL_VERSION(6, 1, 50) && LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)))
+#if !defined(CONFIG_RT_GROUP_SCHED) &&				\
+	(LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0) ||	\
+	 (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 1, 50) &&	\
+	  LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)))
 #define LMS_HASTEN_BY_POLICY
 #endif
 

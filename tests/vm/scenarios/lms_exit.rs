@@ -1,4 +1,5 @@
-//! Victims that need memory to come to their end, when the kernel no longer helps them: they have let go of their memory, and close their files.
+//! Victims that need memory to come to their end, when the kernel no longer helps them: they have
+//! let go of their memory, and close their files.
 
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,9 @@ const VICTIMS: u64 = 4;
 const FILES: u64 = 5000;
 const IN_FILES: u64 = 12;
 
-/// Each closed file is an event for somebody who does not listen, which takes memory, and only at the very end the victim gives
-/// memory back. Killed by a handler and, each other round, by the table: in either case nobody else dies, and the hold is no failure.
+/// Each closed file is an event for somebody who does not listen, which takes memory, and only at
+/// the very end the victim gives memory back. Killed by a handler and, each other round, by the
+/// table: in either case nobody else dies, and the hold is no failure.
 pub fn end_that_takes_memory_costs_no_bystander() -> Outcome {
     lms::load(&format!("{EXCITABLE} hold_ms=2000"))?;
     let place = system::tmpfs("closed", 8)?;
@@ -51,7 +53,8 @@ pub fn end_that_takes_memory_costs_no_bystander() -> Outcome {
     Ok(())
 }
 
-/// Brings a shortage about in which the victim is killed; how long it takes from the kill to its end.
+/// Brings a shortage about in which the victim is killed; how long it takes from the kill to its
+/// end.
 fn end_of(victim: &Group, beside: &Group, round: u32) -> Outcome<Duration> {
     let by_handler = round % 2 == 1;
     let (mut answering, mut writer) = (None, None);

@@ -1,4 +1,5 @@
-//! Processes with thousands of open files. They are closed when the process dies, after its memory has gone.
+//! Processes with thousands of open files. They are closed when the process dies, after its memory
+//! has gone.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,8 +14,9 @@ use crate::sys;
 /// What a process is called that has all open, or watches.
 pub const OPEN: &str = "files-open";
 
-/// Opens `mib=` files of one MiB in memory and then `of=` empty ones in the directory `at=`, and sleeps as [`OPEN`]. At its end the
-/// kernel closes the last one first, so that the memory comes back last of all.
+/// Opens `mib=` files of one MiB in memory and then `of=` empty ones in the directory `at=`, and
+/// sleeps as [`OPEN`]. At its end the kernel closes the last one first, so that the memory comes
+/// back last of all.
 pub fn open(words: &Words) -> Outcome<ExitCode> {
     let at = Path::new(words.raw("at").ok_or("open-files needs at=DIRECTORY")?);
     let content = vec![1_u8; 1 << 20];
@@ -36,8 +38,8 @@ pub fn open(words: &Words) -> Outcome<ExitCode> {
     Ok(bystanders::sleep())
 }
 
-/// Wants to be told of each file that is closed on the mount `at=`, however many, and never listens: whoever closes a file
-/// takes memory for an event. Sleeps as [`OPEN`].
+/// Wants to be told of each file that is closed on the mount `at=`, however many, and never
+/// listens: whoever closes a file takes memory for an event. Sleeps as [`OPEN`].
 pub fn watch(words: &Words) -> Outcome<ExitCode> {
     let at = words.raw("at").ok_or("watch needs at=DIRECTORY")?;
     let watcher = sys::watch_closes(Path::new(at)).doing("watch a mount")?;
