@@ -11,8 +11,8 @@ use crate::guest::system;
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
 use crate::outcome::Outcome;
-use crate::workload::open_files::OPEN;
 use crate::workload::lms::SATISFIED;
+use crate::workload::open_files::OPEN;
 
 /// Processes in the victim, files that each of them has open, and MiB that each has in files.
 const VICTIMS: u64 = 4;
