@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub use super::common::called;
+
 use super::MEASURED;
 use crate::guest::facts;
 use crate::guest::group::{Group, MIB};
@@ -139,14 +141,6 @@ pub fn handler(how: &str) -> Outcome<Work> {
     let work = Work::start(&group, &format!("lms-handler {how}"))?;
     called(&work, READY)?;
     Ok(work)
-}
-
-/// Waits until a process has taken a name, by which it says how far it is.
-pub fn called(work: &Work, name: &str) -> Outcome {
-    let comm = format!("/proc/{}/comm", work.pid());
-    wait::until(&format!("a process is called {name}"), SOON, || {
-        Ok(std::fs::read_to_string(&comm).doing("ask for its name")?.trim() == name)
-    })
 }
 
 /// Durations in a line for people.

@@ -7,7 +7,7 @@ mod listen;
 pub mod lms;
 mod page_cache;
 mod start;
-mod storm;
+pub mod storm;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
