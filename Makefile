@@ -50,6 +50,12 @@ vm-deps:
 test-vm: vm-deps
 	$(CARGO) test --release --test vm -- $(ARGS)
 
+# Before a release, some hours: fifty rounds, more random cases, real-time kernels, the module for every kernel that Debian has.
+.PHONY: test-long
+test-long: lint test-host vm-deps
+	OOMWARDEN_TEST_CASES=10 PROPTEST_CASES=2560 $(CARGO) test --release --quiet --lib
+	OOMWARDEN_VM_LONG=1 OOMWARDEN_VM_ROUNDS=50 $(CARGO) test --release --test vm -- $(ARGS)
+
 # The main job, to look at: on this machine where it can be, else in a virtual machine.
 .PHONY: demo
 demo: vm-deps

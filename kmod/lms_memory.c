@@ -39,8 +39,8 @@ bool lms_loaded;
 struct lms_param {
 	unsigned int *value;
 	unsigned int min, max;
-	const unsigned int *at_least;	/* another parameter that this one must not fall below */
-	const unsigned int *at_most;	/* or rise above */
+	const unsigned int *lower;	/* another parameter that this one must not fall below */
+	const unsigned int *upper;	/* or rise above */
 };
 
 static int lms_param_set(const char *text, const struct kernel_param *kp)
@@ -54,9 +54,9 @@ static int lms_param_set(const char *text, const struct kernel_param *kp)
 		return -EINVAL;
 	if (value < param->min || value > param->max)
 		return -EINVAL;
-	if (lms_loaded && param->at_least && value < *param->at_least)
+	if (lms_loaded && param->lower && value < *param->lower)
 		return -EINVAL;
-	if (lms_loaded && param->at_most && value > *param->at_most)
+	if (lms_loaded && param->upper && value > *param->upper)
 		return -EINVAL;
 	WRITE_ONCE(*param->value, value);
 	if (lms_loaded)
@@ -78,7 +78,7 @@ static const struct kernel_param_ops lms_param_ops = {
 
 #define LMS_PARAM(name, low, high, over, under, text)						\
 	static const struct lms_param lms_param_##name = {					\
-		.value = &name, .min = low, .max = high, .at_least = over, .at_most = under,	\
+		.value = &name, .min = low, .max = high, .lower = over, .upper = under,		\
 	};											\
 	module_param_cb(name, &lms_param_ops, (void *)&lms_param_##name, 0644);		\
 	MODULE_PARM_DESC(name, text)

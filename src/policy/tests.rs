@@ -244,7 +244,7 @@ fn mutated(text: &str, at: prop::sample::Index, piece: &str, cut: usize) -> Stri
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(crate::cases(100)))]
 
     #[test]
     fn no_bytes_panic_the_loader(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

@@ -498,7 +498,7 @@ fn odd_tree(policy: &Policy, odds: &[Odds]) -> Vec<GroupFacts> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(crate::cases(150)))]
 
     /// Whatever the tree: the line holds what the same policy needs to come to the same verdict, order and all.
     #[test]

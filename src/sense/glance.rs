@@ -4,9 +4,13 @@
 //! The scout takes groups in: it opens, watches and holds each, behind everything else that it was
 //! asked for. Where thousands of groups come and go below the victim that takes seconds, in which
 //! whoever makes them keeps the rescue waiting. A glance takes nothing in, and has a thread of its
-//! own. It goes over all names, which tell what the policy excludes by its group; then, of each
-//! group that the tree does not have, it reads whether anybody is in it (cgroup.events), and only
-//! where somebody is, its processes. So empty groups cost it little, however many somebody makes.
+//! own. It goes over all names, which tell what the policy excludes by its group; of each group that
+//! the tree does not have, it reads whether anybody is in it (cgroup.events), and only where
+//! somebody is, its processes. So empty groups cost it little, however many somebody makes: where
+//! the pids controller tells that nobody is below a group ([`census`]), their names alone are read,
+//! and those of groups below them are not, since nobody in there could die. And whoever makes them
+//! does not keep it from a processor: for the first [`FIRST`] of a look its thread runs before
+//! ordinary ones.
 //!
 //! Only one outcome lets a victim die on a glance: everything was read within [`LOOK_LIMIT`] of the
 //! question, by the policy that is still in force, and nobody was found who has to live. If
@@ -16,6 +20,7 @@
 //! comes into the victim after its names were read is not seen.
 
 use std::collections::{HashSet, VecDeque};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -44,6 +49,9 @@ pub const LOOK_LIMIT: Duration = Duration::from_secs(1);
 /// How long after [`LOOK_LIMIT`] an answer that was given within it is still used: the warden may
 /// be in the middle of a turn.
 const SLACK: Duration = Duration::from_millis(500);
+/// For so long at the beginning of a look the thread runs before ordinary ones. Not for longer: who
+/// has many victims looked at must not get the processor for all others in that way.
+const FIRST: Duration = Duration::from_millis(250);
 /// So many groups are asked about at a time, and so many are spared because they could not be
 /// looked at.
 const REMEMBERED: usize = 64;
@@ -211,58 +219,68 @@ impl Glances {
     }
 }
 
-/// A group that the tree does not have.
+/// A group that the tree does not have, in which somebody is.
 #[derive(Debug)]
 struct Unknown {
     path: GroupPath,
     class: GroupClass,
-    /// The place of the one that it stands in, if the tree does not have that either.
-    parent: Option<usize>,
+}
+
+/// How a look's thread runs: before ordinary ones, then like them.
+struct Pace {
+    first_until: Option<Instant>,
+    by: Instant,
+}
+
+impl Pace {
+    fn begin(by: Instant) -> Pace {
+        // Without the right to it the look takes its turn.
+        let first = crate::sys::run_before_others().is_ok();
+        Pace { first_until: first.then(|| Instant::now() + FIRST), by }
+    }
+
+    /// Whether the time is over; to be asked again and again.
+    fn is_over(&mut self) -> bool {
+        let now = Instant::now();
+        if self.first_until.take_if(|until| now >= *until).is_some() {
+            let _ = crate::sys::run_like_others();
+        }
+        now >= self.by
+    }
+}
+
+impl Drop for Pace {
+    fn drop(&mut self) {
+        if self.first_until.is_some() {
+            let _ = crate::sys::run_like_others();
+        }
+    }
 }
 
 fn look(root: &Arc<Root>, ask: &Ask, processes: &mut Processes) -> Seen {
+    let mut pace = Pace::begin(ask.by);
     let Ok(top) = ask.group.reopen_dir() else { return Seen::Unfinished };
-    let unknown = match names(&top, ask) {
+    let mut buffer = ReadBuf::new();
+    let unknown = match names(&top, ask, &mut pace, &mut buffer) {
         None => return Seen::Unfinished,
-        Some(Names::Excluded) => return Seen::Somebody,
+        Some(Names::MustLive) => return Seen::Somebody,
         Some(Names::Unknown(unknown)) => unknown,
     };
-    let mut buffer = ReadBuf::new();
-    // Of each, in the order of `unknown`: whether nobody is in it, nor below it.
-    let mut empty: Vec<bool> = Vec::with_capacity(unknown.len());
-    for Unknown { path, class, parent } in unknown {
-        if Instant::now() >= ask.by {
+    for Unknown { path, class } in unknown {
+        if pace.is_over() {
             return Seen::Unfinished;
-        }
-        if parent.is_some_and(|parent| empty.get(parent).is_some_and(|empty| *empty)) {
-            empty.push(true);
-            continue;
         }
         let group = match Group::open(root, None, path) {
             Ok(group) => group,
-            Err(errno) if is_gone(errno) => {
-                empty.push(true);
-                continue;
-            }
+            Err(errno) if is_gone(errno) => continue,
             Err(_) => return Seen::Somebody,
         };
-        match group.read(File::GroupEvents, &mut buffer, parse::populated) {
-            Ok(Some(Some(true))) => empty.push(false),
-            Ok(Some(Some(false))) => {
-                empty.push(true);
-                continue;
-            }
-            Err(error) if error.is_gone() => {
-                empty.push(true);
-                continue;
-            }
-            Ok(_) | Err(_) => return Seen::Somebody,
-        }
         match group.read(File::Type, &mut buffer, parse::kind) {
             // Its processes are listed at the root of its threaded subtree, which is looked at for
             // itself.
             Ok(Some(Kind::Threaded)) => continue,
             Ok(_) => {}
+            Err(error) if error.is_gone() => continue,
             Err(_) => return Seen::Somebody,
         }
         let facts = processes.facts(&group, &ask.policy, &class.comm_excludes, false, &mut buffer);
@@ -271,7 +289,7 @@ fn look(root: &Arc<Root>, ask: &Ask, processes: &mut Processes) -> Seen {
             return Seen::Somebody;
         }
     }
-    if Instant::now() >= ask.by { Seen::Unfinished } else { Seen::Nobody }
+    if pace.is_over() { Seen::Unfinished } else { Seen::Nobody }
 }
 
 fn is_gone(errno: Errno) -> bool {
@@ -281,61 +299,137 @@ fn is_gone(errno: Errno) -> bool {
 /// What the names tell.
 #[derive(Debug)]
 enum Names {
-    /// One is excluded.
-    Excluded,
-    /// None is; these are of groups that the tree does not have.
+    /// One is excluded, or it can't be told whether anybody is in one.
+    MustLive,
+    /// None is; these are of groups that the tree does not have, with somebody in them.
     Unknown(Vec<Unknown>),
 }
 
+/// A directory whose names are still to be read.
+struct Left {
+    /// From the top.
+    relative: Vec<u8>,
+    path: GroupPath,
+    class: GroupClass,
+    /// Nobody is in it or below it: only the names matter.
+    empty: bool,
+}
+
+/// A group in the directory that is being read.
+struct Entry {
+    name: CString,
+    path: GroupPath,
+    class: GroupClass,
+    is_known: bool,
+}
+
 /// Goes over all names below `top`; `None`: they could not be read in time.
-fn names(top: &OwnedFd, ask: &Ask) -> Option<Names> {
+fn names(top: &OwnedFd, ask: &Ask, pace: &mut Pace, buffer: &mut ReadBuf) -> Option<Names> {
     let mut unknown = Vec::new();
-    let mut left = vec![(Vec::new(), ask.group.path.clone(), ask.class, None)];
-    while let Some((relative, path, class, place)) = left.pop() {
+    let mut left = vec![Left { relative: Vec::new(), path: ask.group.path.clone(), class: ask.class, empty: false }];
+    while let Some(here) = left.pop() {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let here = if relative.is_empty() { Path::new(".") } else { Path::new(std::ffi::OsStr::from_bytes(&relative)) };
-        let directory = match openat(top, here, flags, Mode::empty()) {
+        let place = if here.relative.is_empty() { Path::new(".") } else { Path::new(OsStr::from_bytes(&here.relative)) };
+        let directory = match openat(top, place, flags, Mode::empty()) {
             Ok(directory) => directory,
             Err(errno) if is_gone(errno) => continue,
             Err(_) => return None,
         };
-        for entry in Dir::read_from(&directory).ok()? {
-            if Instant::now() >= ask.by {
+        let before = census(&directory, buffer);
+        let Some(entries) = entries(&directory, &here, ask, pace)? else { return Some(Names::MustLive) };
+        if before.is_some() && census(&directory, buffer) == before {
+            continue;
+        }
+        for Entry { name, path, class, is_known } in entries {
+            if pace.is_over() {
                 return None;
             }
-            let entry = match entry {
-                Ok(entry) => entry,
-                // Removed while it was read.
-                Err(Errno::NOENT | Errno::NODEV) => break,
-                Err(_) => return None,
-            };
-            let name = entry.file_name();
-            if entry.file_type() != FileType::Directory || matches!(name.to_bytes(), b"." | b"..") {
-                continue;
+            let mut empty = here.empty;
+            if !empty && !is_known {
+                match is_populated(&directory, &name) {
+                    Ok(Some(true)) => unknown.push(Unknown { path: path.clone(), class }),
+                    Ok(Some(false)) => empty = true,
+                    Err(errno) if is_gone(errno) => empty = true,
+                    Ok(None) | Err(_) => return Some(Names::MustLive),
+                }
             }
-            let path = path.child(name.to_bytes());
-            let class = ask.policy.classify(path.as_bytes(), Some(&class));
-            if class.excluded.is_some() {
-                return Some(Names::Excluded);
-            }
-            let here = (!ask.known.contains(&GroupId(entry.ino()))).then(|| {
-                unknown.push(Unknown { path: path.clone(), class, parent: place });
-                unknown.len() - 1
-            });
             // A directory has a link for its name, one for itself and one for each directory in it,
             // if the file system counts them.
-            let childless = statat(directory.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| stat.st_nlink == 2);
-            if !childless {
-                let mut below = relative.clone();
-                if !below.is_empty() {
-                    below.push(b'/');
+            let is_childless = statat(directory.as_fd(), &name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| stat.st_nlink == 2);
+            if !is_childless {
+                let mut relative = here.relative.clone();
+                if !relative.is_empty() {
+                    relative.push(b'/');
                 }
-                below.extend_from_slice(name.to_bytes());
-                left.push((below, path, class, here));
+                relative.extend_from_slice(name.to_bytes());
+                left.push(Left { relative, path, class, empty });
             }
         }
     }
     Some(Names::Unknown(unknown))
+}
+
+/// The groups in a directory; `Some(None)`: one is excluded. `None`: they could not be read in time.
+fn entries(directory: &OwnedFd, here: &Left, ask: &Ask, pace: &mut Pace) -> Option<Option<Vec<Entry>>> {
+    let mut entries = Vec::new();
+    for entry in Dir::read_from(directory).ok()? {
+        if pace.is_over() {
+            return None;
+        }
+        let entry = match entry {
+            Ok(entry) => entry,
+            // Removed while it was read.
+            Err(Errno::NOENT | Errno::NODEV) => break,
+            Err(_) => return None,
+        };
+        let name = entry.file_name();
+        if entry.file_type() != FileType::Directory || matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let path = here.path.child(name.to_bytes());
+        let class = ask.policy.classify(path.as_bytes(), Some(&here.class));
+        if class.excluded.is_some() {
+            return Some(None);
+        }
+        let is_known = ask.known.contains(&GroupId(entry.ino()));
+        entries.push(Entry { name: name.to_owned(), path, class, is_known });
+    }
+    Some(Some(entries))
+}
+
+/// The threads directly in a group, if the pids controller counts nobody else in it and below.
+///
+/// A thread is counted before it is listed (pids_can_fork) and longer than that (pids_release). One
+/// that leaves the group is counted elsewhere shortly before it is listed elsewhere
+/// (pids_can_attach), and would hide somebody below for that moment: so the same is asked again when
+/// all names have been read, and believed if both answers agree.
+fn census(directory: &OwnedFd, buffer: &mut ReadBuf) -> Option<Vec<u8>> {
+    let open = |file: &CStr| openat(directory, file, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+    // Not there where the controller is not handed down this far.
+    let counted = parse::value(buffer.pread(open(c"pids.current").ok()?).ok()?).ok()?;
+    let listed = buffer.pread(open(c"cgroup.threads").ok()?).ok()?;
+    let (mut count, mut all_shown) = (0, true);
+    for line in listed.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        count += 1;
+        // Of another pid namespace: such lists look alike, whoever is in them.
+        all_shown &= line != b"0";
+    }
+    (count == counted && all_shown).then(|| listed.to_vec())
+}
+
+/// Whether anybody is in a group of a directory, or below it; `None`: the file does not say.
+fn is_populated(directory: &OwnedFd, name: &CStr) -> Result<Option<bool>, Errno> {
+    // Far longer than the file, which gives itself whole to one reading.
+    let mut text = [0; 256];
+    let file = [name.to_bytes(), b"/cgroup.events"].concat();
+    let fd = openat(directory, file, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let length = loop {
+        match rustix::io::read(&fd, &mut text) {
+            Err(Errno::INTR) => {}
+            length => break length?,
+        }
+    };
+    Ok(parse::populated(&text[..length]).ok().flatten())
 }
 
 #[cfg(test)]

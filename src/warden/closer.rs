@@ -83,6 +83,15 @@ pub(super) struct Closer {
 }
 
 impl Closer {
+    /// Whether a judgement for this rule and subject waits for the look at its victim already: then
+    /// it is made with this notice, its last, when that is done. To judge meanwhile would come to
+    /// the same, and where thousands of groups have to be read for it, it would take the time and
+    /// the processor that the look needs.
+    pub(super) fn keeps(&mut self, pending: Pending) -> bool {
+        let same = |one: &&mut Waiting| one.victim && (one.pending.rule, one.pending.subject) == (pending.rule, pending.subject);
+        self.waiting.iter_mut().find(same).map(|one| one.pending = pending).is_some()
+    }
+
     /// Keeps a judgement that was postponed.
     pub(super) fn postpone(&mut self, pending: Pending, now: Duration) {
         let Some(Asked { on, victim }) = self.asked.take() else { return };
@@ -161,7 +170,7 @@ impl Warden {
     /// The judgement, on a tree that has all that the kernel has below the victim, or wherever one
     /// might be; [`Word::Postponed`] until that was looked at. `None`: the subject is gone.
     pub(super) fn rule_on(&mut self, rule: u16, slot: Slot, subject: GroupId, notice: &Notice, begun: Duration) -> Option<Word> {
-        let Warden { court, senses, climbs, closer, policy, .. } = self;
+        let Warden { clock, court, senses, climbs, closer, policy, .. } = self;
         loop {
             let ruling = court.judge(policy, usize::from(rule), slot, notice, &[], begun, senses, climbs)?;
             let (top, victim) = match ruling {
@@ -198,7 +207,8 @@ impl Warden {
             // A glance opens nothing that has to be held.
             if let Some((top, _)) = surprising.filter(|_| victim && court.unheld.is_empty()) {
                 let spares = policy.rules.get(usize::from(rule)).is_none_or(|rule| rule.spare_unkillable);
-                senses.glances.ask(begun, &senses.tree, top, spares);
+                // Its time begins now: the judgement may have taken a part of a second.
+                senses.glances.ask(clock.now(), &senses.tree, top, spares);
             }
             closer.asked = Some(Asked { on, victim });
             return Some(Word::Postponed);
@@ -313,6 +323,26 @@ mod tests {
         assert_eq!(resumed, [(GroupId(1), Notice::Event(EventKind::OomKill, 0, 3))]);
         assert_eq!(closer.looked, [GroupId(1)], "the subject");
         assert!(closer.awaits(GroupId(8)) && !closer.awaits(GroupId(9)));
+    }
+
+    #[test]
+    fn a_notice_of_what_waits_for_its_victim_is_kept_and_none_of_anything_else() {
+        let mut closer = Closer::default();
+        assert!(!closer.keeps(pending(1, 1)), "nothing waits");
+        closer.asked = asked(9);
+        closer.postpone(pending(1, 1), Duration::ZERO);
+        closer.asked = Some(Asked { on: GroupId(8), victim: false });
+        closer.postpone(pending(2, 1), Duration::ZERO);
+        assert!(closer.keeps(pending(1, 2)));
+        assert!(!closer.keeps(pending(2, 2)), "such a look has no limit, and a victim may come meanwhile");
+        assert!(!closer.keeps(pending(3, 1)) && !closer.keeps(Pending { rule: 1, ..pending(1, 3) }));
+        let mut resumed = Vec::new();
+        closer.done(GroupId(9), |one| {
+            resumed.push(one.notice);
+            true
+        });
+        assert_eq!(resumed, [Notice::Event(EventKind::OomKill, 0, 2)]);
+        assert!(!closer.keeps(pending(1, 3)), "the look is done");
     }
 
     #[test]

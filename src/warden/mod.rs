@@ -637,9 +637,12 @@ impl Warden {
             }
             return;
         }
+        if self.closer.keeps(pending) {
+            return;
+        }
         let ruling = match self.rule_on(rule, slot, subject, &notice, begun) {
             None => return,
-            Some(Word::Postponed) => return self.closer.postpone(pending, begun),
+            Some(Word::Postponed) => return self.closer.postpone(pending, self.clock.now()),
             Some(Word::Given(ruling)) => ruling,
         };
         if let Ruling::Kill { victim, .. } = ruling

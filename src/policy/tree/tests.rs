@@ -86,7 +86,7 @@ fn texts_made_to_be_slow_end_soon() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(crate::cases(500)))]
     #[test]
     fn no_text_panics_and_refusal_has_a_reason(text in "[a-c&*!|>'\"%@`#\\[\\]{},?:\\- \n\t\r~<=0-9.x\\\\\u{e4}]{0,60}") {
         let (node, found) = read(&text);

@@ -93,6 +93,29 @@ fn of_empty_groups_no_processes_are_read_and_of_no_group_below_them_anything() {
 }
 
 #[test]
+fn where_all_threads_are_in_the_group_itself_only_the_names_below_it_are_read() {
+    let place = Place::new("exclude:\n  - /t/a/*/keep\n  - /t/a/keep\n");
+    let a = place.group("t/a", "7\n");
+    // Nobody who looks into it could tell that it is empty.
+    place.group("t/a/b", "0\n");
+    let count = |pids: &str, threads: &str| {
+        fs::write(place.dir.path().join("t/a/pids.current"), pids).unwrap();
+        fs::write(place.dir.path().join("t/a/cgroup.threads"), threads).unwrap();
+    };
+    assert_eq!(place.seen(&place.ask(&[a])), Seen::Somebody, "nobody counts");
+    count("3\n", "7\n8\n");
+    assert_eq!(place.seen(&place.ask(&[a])), Seen::Somebody, "one is below, or has ended");
+    count("2\n", "0\n0\n");
+    assert_eq!(place.seen(&place.ask(&[a])), Seen::Somebody, "of another pid namespace");
+    count("2\n", "7\n8\n");
+    assert_eq!(place.seen(&place.ask(&[a])), Seen::Nobody);
+    place.group("t/a/b/keep", "");
+    assert_eq!(place.seen(&place.ask(&[a])), Seen::Nobody, "below one that is empty");
+    place.group("t/a/keep", "");
+    assert_eq!(place.seen(&place.ask(&[a])), Seen::Somebody, "by its name");
+}
+
+#[test]
 fn whether_anybody_is_in_a_group_that_can_not_be_told_spares() {
     let place = Place::new("");
     place.group("t/a", "");

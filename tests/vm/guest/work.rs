@@ -42,7 +42,13 @@ impl Work {
         let mut work = Work { child, what: what.to_owned(), status: None };
         let pid = work.pid();
         wait::until(&format!("{what} joins {group}"), SOON, || {
-            ensure!(work.running()?, "{} ended at once: {:?}", work.what, work.status);
+            if !work.running()? {
+                // It joins first of all, so whoever could not says so by its exit code; whoever ended otherwise had joined, and was killed, or
+                // done, before it was looked at.
+                let joined = work.status.is_some_and(|status| status.code() != Some(1));
+                ensure!(joined, "{} could not begin: {:?}", work.what, work.status);
+                return Ok(true);
+            }
             // What forks and ends, or moves on, is there when anybody is.
             Ok(group.processes()?.contains(&pid)
                 || group.read("cgroup.threads").is_ok_and(|tids| tids.lines().any(|tid| tid == pid.to_string())))
@@ -95,7 +101,12 @@ impl Work {
 
     /// Waits for its end, which must have been by SIGKILL.
     pub fn must_be_killed(&mut self) -> Outcome {
-        let status = self.end(SOON)?;
+        self.must_be_killed_within(SOON)
+    }
+
+    /// The same where that may take longer.
+    pub fn must_be_killed_within(&mut self, within: Duration) -> Outcome {
+        let status = self.end(within)?;
         ensure!(status.signal() == Some(Signal::SIGKILL as i32), "{} should have been killed but ended otherwise: {status}", self.what);
         Ok(())
     }

@@ -26,7 +26,7 @@ pub fn find(kernel: &Kernel) -> Outcome<PathBuf> {
 fn fetch(cache: &Path, name: &str) -> Outcome {
     let unpacking = Unpacking::begin(cache)?;
     // The headers that all flavours share, and kbuild; the compiler is whatever this machine has.
-    let parts = |name: &String| name.starts_with("linux-kbuild-") || (name.starts_with("linux-headers-") && name.ends_with("-common"));
+    let parts = |name: &String| name.starts_with("linux-kbuild-") || (name.starts_with("linux-headers-") && name.contains("-common"));
     for part in unpacking.add(name)?.iter().filter(|name| parts(name)) {
         unpacking.add(part)?;
     }

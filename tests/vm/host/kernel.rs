@@ -1,4 +1,4 @@
-//! Debian's cloud kernels: found by name, fetched as packages, kept in a cache outside the tree.
+//! Debian's kernels: found by name, fetched as packages, kept in a cache outside the tree.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -11,25 +11,37 @@ use crate::outcome::{Doing, Outcome};
 
 /// A line of kernels that the tests run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Series(&'static str);
+pub struct Series {
+    version: &'static str,
+    flavour: &'static str,
+}
 
 impl Series {
     /// Oldest first.
-    pub const ALL: [Series; 2] = [Series("6.1"), Series("6.12")];
+    pub const ALL: [Series; 2] = [Series::cloud("6.1"), Series::cloud("6.12")];
+    /// With PREEMPT_RT, for the long run.
+    pub const REAL_TIME: [Series; 2] = [Series { version: "6.1", flavour: "rt" }, Series { version: "6.12", flavour: "rt" }];
     /// The one that the demo uses.
-    pub const NEWEST: Series = Series("6.12");
+    pub const NEWEST: Series = Series::cloud("6.12");
+
+    const fn cloud(version: &'static str) -> Series {
+        Series { version, flavour: "cloud" }
+    }
 
     fn holds(self, package: &str) -> bool {
         package
             .strip_prefix("linux-image-")
-            .and_then(|rest| rest.strip_prefix(self.0))
-            .is_some_and(|rest| rest.starts_with('.') && rest.ends_with("-cloud-amd64"))
+            .and_then(|rest| rest.strip_prefix(self.version))
+            .is_some_and(|rest| rest.starts_with('.') && rest.ends_with(&format!("-{}-amd64", self.flavour)))
     }
 }
 
 impl fmt::Display for Series {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        match self.flavour {
+            "cloud" => f.write_str(self.version),
+            flavour => write!(f, "{}-{flavour}", self.version),
+        }
     }
 }
 
@@ -53,7 +65,10 @@ impl Kernel {
         let package = match newest_cached(&cache, series) {
             Some(package) => package,
             None => fetch(&cache, series).map_err(|why| {
-                format!("no Debian {series} cloud kernel in {}, and none could be fetched: {why}; see tests/vm/README.md, or set OOMWARDEN_VM=skip", cache.display())
+                format!(
+                    "no Debian {series} kernel in {}, and none could be fetched: {why}; see tests/vm/README.md, or set OOMWARDEN_VM=skip",
+                    cache.display()
+                )
             })?,
         };
         let boot = package.join("boot");
@@ -105,7 +120,7 @@ fn fetch(cache: &Path, series: Series) -> Outcome<PathBuf> {
 
 /// The newest package of the line by name.
 fn search(series: Series) -> Outcome<Option<String>> {
-    let pattern = format!("^linux-image-{}\\.[0-9].*-cloud-amd64$", series.0.replace('.', "\\."));
+    let pattern = format!("^linux-image-{}\\.[0-9].*-{}-amd64$", series.version.replace('.', "\\."), series.flavour);
     let found = tools::output(Command::new("apt-cache").args(["search", "--names-only", &pattern]))?;
     let found = String::from_utf8_lossy(&found);
     let names = found.lines().filter_map(|line| line.split_whitespace().next());
@@ -113,7 +128,7 @@ fn search(series: Series) -> Outcome<Option<String>> {
 }
 
 /// Compares runs of digits as numbers and everything else as text.
-fn by_version(a: &str, b: &str) -> Ordering {
+pub fn by_version(a: &str, b: &str) -> Ordering {
     pieces(a).cmp(&pieces(b))
 }
 

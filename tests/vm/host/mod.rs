@@ -1,6 +1,8 @@
 //! The host's side: kernels, our module built for them, the initramfs, QEMU, and one named test for each scenario and kernel.
 
+mod archive;
 mod cpio;
+mod every;
 mod examples;
 mod headers;
 mod initramfs;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+use super::every;
 use super::kernel::{Kernel, Series};
 use super::kmod;
 use super::machine::Machine;
@@ -27,27 +28,108 @@ pub fn run() -> ExitCode {
     if skip && !arguments.list {
         println!("vm: every scenario is ignored because OOMWARDEN_VM=skip is set");
     }
+    let long = std::env::var_os("OOMWARDEN_VM_LONG").is_some();
     let stage = Arc::new(Mutex::new(Stage::default()));
+    let failures = Failures::default();
     let mut trials = Vec::new();
     for series in Series::ALL {
         for (name, test) in HOST_TESTS {
-            let run = move || Kernel::find(series).and_then(|kernel| test(&kernel)).map_err(Failed::from);
-            trials.push(Trial::test(format!("{series}::{name}"), run).with_ignored_flag(skip));
+            let run = move || Kernel::find(series).and_then(|kernel| test(&kernel));
+            trials.push(failures.noting(format!("{series}::{name}"), run).with_ignored_flag(skip));
         }
-        let by_machine = Machine::ALL.iter().flat_map(|machine| scenarios::all().filter(move |scenario| scenario.machine == *machine));
-        for scenario in by_machine {
-            let stage = Arc::clone(&stage);
-            let run = move || {
-                let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
-                stage.run(series, scenario).map_err(Failed::from)
-            };
-            trials.push(Trial::test(format!("{series}::{}", scenario.name), run).with_ignored_flag(skip));
+        for scenario in by_machine() {
+            trials.push(in_a_machine(series, scenario, &stage, &failures).with_ignored_flag(skip));
+        }
+    }
+    if long && !skip {
+        trials.extend(on_real_time(&stage, &failures));
+        // What there is has to be asked for, which takes its time.
+        if arguments.filter.as_ref().is_none_or(|filter| filter.contains("every")) {
+            trials.extend(for_every_kernel(&failures));
         }
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
+    failures.print();
     // Ends the last machine before the process does.
     stage.lock().unwrap_or_else(PoisonError::into_inner).machine = None;
     conclusion.exit_code()
+}
+
+/// All scenarios, those of each kind of machine together.
+fn by_machine() -> impl Iterator<Item = Scenario> {
+    Machine::ALL.iter().flat_map(|machine| scenarios::all().filter(move |scenario| scenario.machine == *machine))
+}
+
+/// Whether a scenario is about the kernel module by itself.
+fn is_the_modules(scenario: &Scenario) -> bool {
+    scenario.name.starts_with("lms_") && !scenario.name.starts_with("lms_daemon")
+}
+
+/// A scenario as a test.
+fn in_a_machine(series: Series, scenario: Scenario, stage: &Arc<Mutex<Stage>>, failures: &Failures) -> Trial {
+    let stage = Arc::clone(stage);
+    let run = move || {
+        let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
+        stage.run(series, scenario)
+    };
+    failures.noting(format!("{series}::{}", scenario.name), run)
+}
+
+/// Our module on kernels with PREEMPT_RT.
+fn on_real_time(stage: &Arc<Mutex<Stage>>, failures: &Failures) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for series in Series::REAL_TIME {
+        for (name, test) in HOST_TESTS {
+            let run = move || Kernel::find(series).and_then(|kernel| test(&kernel));
+            trials.push(failures.noting(format!("{series}::{name}"), run));
+        }
+        for scenario in by_machine().filter(is_the_modules) {
+            trials.push(in_a_machine(series, scenario, stage, failures));
+        }
+    }
+    trials
+}
+
+/// Our module built for every kernel that Debian has.
+fn for_every_kernel(failures: &Failures) -> Vec<Trial> {
+    let every = match every::every() {
+        Ok(every) => every,
+        Err(why) => return vec![failures.noting("every::kernel_of_debian_is_to_be_had".to_owned(), move || Err(why))],
+    };
+    let trial = |headers: every::Headers| {
+        let name = format!("every::{}::module_builds_without_a_warning", headers.name);
+        failures.noting(name, move || headers.check())
+    };
+    every.into_iter().map(trial).collect()
+}
+
+/// Names of failed tests, each with its message's first line. The runner's closing list has names alone, far below what they failed of; where only
+/// the end of what a run says is kept, the message would be lost.
+#[derive(Clone, Default)]
+struct Failures(Arc<Mutex<Vec<(String, String)>>>);
+
+impl Failures {
+    /// A test whose failure is noted.
+    fn noting(&self, name: String, run: impl FnOnce() -> Outcome + Send + 'static) -> Trial {
+        let (failures, failed) = (self.clone(), name.clone());
+        Trial::test(name, move || {
+            run().map_err(|why| {
+                let line = why.lines().next().unwrap_or_default().to_owned();
+                failures.0.lock().unwrap_or_else(PoisonError::into_inner).push((failed, line));
+                Failed::from(why)
+            })
+        })
+    }
+
+    fn print(&self) {
+        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !failures.is_empty() {
+            println!("failures:");
+        }
+        for (name, line) in failures.iter() {
+            println!("    {name}: {line}");
+        }
+    }
 }
 
 /// Boots `series` and runs one scenario with all that it prints, for the demo.

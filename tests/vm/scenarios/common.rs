@@ -1,5 +1,7 @@
 //! What many scenarios share: a policy for thrashing groups, and groups that thrash.
 
+use std::time::Duration;
+
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
@@ -7,6 +9,7 @@ use crate::guest::group::{Group, MIB};
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
 use crate::outcome::{Doing, Outcome};
+use crate::workload::storm::UP;
 
 /// One rule called `thrash`: a group below /t that stalls dies.
 pub const THRASH: &str = "
@@ -33,6 +36,26 @@ pub fn neighbour(path: &str) -> Outcome<(Group, Work)> {
     let group = Group::new(path)?;
     let work = Work::holding(&group, 8)?;
     Ok((group, work))
+}
+
+/// Starts a workload `storm` in `from`; it is up when this returns. `words` as the workload takes them.
+pub fn storm(from: &Group, at: &Group, words: &str) -> Outcome<Work> {
+    let work = Work::start(from, &format!("storm {words} at={}", at.directory().display()))?;
+    // By a name that it keeps: its groups come and go. Thousands of them take their time on a machine with other work.
+    called_within(&work, UP, 4 * SOON)?;
+    Ok(work)
+}
+
+/// Waits until a process has taken a name, by which it says how far it is.
+pub fn called(work: &Work, name: &str) -> Outcome {
+    called_within(work, name, SOON)
+}
+
+fn called_within(work: &Work, name: &str, within: Duration) -> Outcome {
+    let comm = format!("/proc/{}/comm", work.pid());
+    wait::until(&format!("a process is called {name}"), within, || {
+        Ok(std::fs::read_to_string(&comm).doing("ask for its name")?.trim() == name)
+    })
 }
 
 /// Five processes in `group`, one of which waits to be told to [`Family::grow`] to 64 MiB.

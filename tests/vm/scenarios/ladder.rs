@@ -1,6 +1,6 @@
 //! The ladder: grace, its end, and what can happen meanwhile.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -44,13 +44,11 @@ pub fn sigterm_ignored_is_followed_by_sigkill() -> Outcome {
     let daemon = Daemon::start(&with_grace("1500ms"))?;
     let a = narrow("t/a")?;
     let mut hog = Work::start(&a, "hog mib=64 term=ignore")?;
-    let pid = hog.pid();
-    wait::until("SIGTERM arrives", SOON, || term_pends(pid))?;
-    let asked = Instant::now();
     hog.must_be_killed()?;
-    ensure!(asked.elapsed() > Duration::from_millis(1200), "killed {} ms after SIGTERM", asked.elapsed().as_millis());
     let line = daemon.killed(&a)?;
-    ensure!(rung(&line, "term").is_some() && rung(&line, "kill").is_some(), "a rung is missing: {line}");
+    let term = rung(&line, "term").ok_or_else(|| format!("nobody was asked: {line}"))?;
+    ensure!(term["outcome"] == "deadline" && term["took_us"].as_u64() >= Some(1_500_000), "the grace time was cut: {term}");
+    ensure!(rung(&line, "kill").is_some(), "a rung is missing: {line}");
     daemon.stop()
 }
 
@@ -80,7 +78,8 @@ rules:
 
 /// The group that was judged is removed while its grace time runs, and another comes up under its name: the new one lives.
 pub fn group_made_anew_under_its_name_is_another_group() -> Outcome {
-    let daemon = Daemon::start(&with_grace("2s"))?;
+    // Long enough for a slow machine to see SIGTERM and do the rest within it.
+    let daemon = Daemon::start(&with_grace("5s"))?;
     let old = narrow("t/a")?;
     let mut hog = Work::start(&old, "hog mib=64 term=ignore")?;
     let (pid, id) = (hog.pid(), old.id()?);
@@ -92,7 +91,7 @@ pub fn group_made_anew_under_its_name_is_another_group() -> Outcome {
     let mut fresh = Work::start(&new, "sleep")?;
     ensure!(new.id()? != id, "the same identity: the scenario proves nothing");
     // Beyond the end of the old one's grace time.
-    wait::stays("the new group lives", Duration::from_secs(3), || fresh.running())?;
+    wait::stays("the new group lives", Duration::from_secs(6), || fresh.running())?;
     daemon.stop()
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+pub use super::common::called;
 
 use super::MEASURED;
 use crate::guest::facts;
@@ -153,14 +154,6 @@ pub fn handler(how: &str) -> Outcome<Work> {
 pub fn signal(work: &Work, signal: Signal) -> Outcome {
     let pid = i32::try_from(work.pid()).doing("understand a process id")?;
     nix::sys::signal::kill(Pid::from_raw(pid), signal).doing(format_args!("send {signal}"))
-}
-
-/// Waits until a process has taken a name, by which it says how far it is.
-pub fn called(work: &Work, name: &str) -> Outcome {
-    let comm = format!("/proc/{}/comm", work.pid());
-    wait::until(&format!("a process is called {name}"), SOON, || {
-        Ok(std::fs::read_to_string(&comm).doing("ask for its name")?.trim() == name)
-    })
 }
 
 /// Durations in a line for people.

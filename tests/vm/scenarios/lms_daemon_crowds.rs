@@ -7,6 +7,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 use super::MEASURED;
+use super::common::storm;
 use super::lms_common::{Counters, ROUNDS, fresh, spread};
 use super::lms_daemon_common::{NODE_OOM, Prepared, all_over, hold_begins, leaves_a_table, on_time, rounds_with};
 use super::lms_foreign::{limit_of, lower_and_watch};
@@ -33,8 +34,7 @@ pub fn hog_dies_while_groups_come_and_go() -> Outcome {
         for at in 0..3 {
             let (place, from) = places(at)?;
             place.set("cgroup.subtree_control", "+memory +pids")?;
-            storms.push(Work::start(&from, &format!("storm groups=20 at={}", place.directory().display()))?);
-            wait::until("the storm is up", SOON, || Ok(place.named("g10").directory().exists()))?;
+            storms.push(storm(&from, &place, "groups=20")?);
         }
         let before = Counters::now()?;
         let mut hog = Work::start(&greedy, "hog mib=1000 term=ignore")?;

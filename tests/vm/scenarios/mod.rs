@@ -219,7 +219,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         }
         storms::{
             storm_of_300_groups_hides_nothing,
-            groups_churned_below_the_victim_keep_no_kill_waiting,
+            groups_churned_below_the_victim_keep_no_kill_waiting: 240,
             overflowing_queue_of_notices_loses_no_group,
             nine_thousand_groups_in_turn_leak_no_watch: 180,
             trigger_comes_with_the_first_process,

@@ -80,7 +80,7 @@ rules:
 
 /// An excluded group is made below the victim in its grace time: it lives, and with it what contains it.
 pub fn excluded_group_that_comes_in_the_grace_time_lives() -> Outcome {
-    let policy = format!("{THRASH}    then:\n      - term: {{wait: 2s}}\n      - kill: group\nexclude:\n  - /t/a/keep\n");
+    let policy = format!("{THRASH}    then:\n      - term: {{wait: 5s}}\n      - kill: group\nexclude:\n  - /t/a/keep\n");
     let daemon = Daemon::start(&policy)?;
     let a = narrow("t/a")?;
     let leaf = a.child("work")?;

@@ -1,9 +1,9 @@
 //! Groups by the hundred, names by the worst, and the limits of the system.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::MEASURED;
-use super::common::{THRASH, hog, narrow};
+use super::common::{THRASH, hog, narrow, storm};
 use crate::guest::daemon::{Daemon, Setup};
 use crate::guest::facts;
 use crate::guest::group::{self, Group, MIB};
@@ -25,8 +25,7 @@ pub fn storm_of_300_groups_hides_nothing() -> Outcome {
     // Hands the controllers down.
     weather.child("first")?.remove()?;
     let elsewhere = Group::new("u/storm")?;
-    let mut storm = Work::start(&elsewhere, &format!("storm groups=300 at={}", weather.directory().display()))?;
-    wait::until("the storm is up", SOON, || Ok(weather.named("g150").directory().exists()))?;
+    let mut storm = storm(&elsewhere, &weather, "groups=300")?;
     for name in ["t/a", "t/b"] {
         let group = narrow(name)?;
         let mut hog = hog(&group)?;
@@ -56,13 +55,13 @@ rules:
     let elsewhere = Group::new("u/storm")?;
     // The storm in /t/b first: who is in /t/b/weather/keep was not there when it was found. A process where the groups are made, without which
     // nothing below would have to be looked at.
-    let (mut storms, mut inside) = (Vec::new(), Vec::new());
+    let (mut storms, mut inside, began) = (Vec::new(), Vec::new(), Instant::now());
     for name in ["t/b", "t/a"] {
         let weather = Group::new(name)?.named("weather");
         std::fs::create_dir(weather.directory()).doing("create a group")?;
         inside.push(Work::start(&weather, "sleep")?);
-        storms.push(Work::start(&elsewhere, &format!("storm groups=3000 at={}", weather.directory().display()))?);
-        wait::until("the storm is up", SOON, || Ok(weather.named("g1500").directory().exists()))?;
+        storms.push(storm(&elsewhere, &weather, "groups=3000")?);
+        println!("{MEASURED}storm_below_/{name}_is_up_s={:.1}", began.elapsed().as_secs_f64());
     }
     let spared = Group::at("/sys/fs/cgroup/t/b");
     let keep = spared.named("weather/keep");
@@ -72,11 +71,13 @@ rules:
     let _fat = Work::start(&spared.child("fat")?, "hog mib=64 then=hold")?;
     let a = Group::at("/sys/fs/cgroup/t/a");
     let mut hog = Work::start(&a.child("fat")?, "hog mib=64 then=hold")?;
-    hog.must_be_killed()?;
+    hog.must_be_killed_within(4 * SOON)?;
     let line = daemon.killed(&a)?;
     let took = line["latency_us"]["kill"].as_u64().ok_or_else(|| format!("no kill: {line}"))?;
-    println!("{MEASURED}kill_with_groups_churned_below_us={took}");
-    ensure!(took < 2_500_000, "the kill took {took} us");
+    let spared = daemon.judgements("no_victim")?.iter().filter(|line| line["subject"] == "/t/a").count();
+    println!("{MEASURED}kill_with_groups_churned_below_us={took} spared_before={spared}");
+    // A machine that stood still for a second may have spared it once.
+    ensure!(spared <= 1, "it was spared {spared} times because it could not be looked at");
     bystander.must_run("it is excluded")?;
     inside[0].must_run("it stands beside who is excluded")?;
     for storm in &mut storms {
@@ -145,9 +146,12 @@ pub fn trigger_comes_with_the_first_process() -> Outcome {
     let other = Group::new("t/other")?;
     let _other = Work::holding(&other, 1)?;
     armed(1.0)?;
-    let mut hog = hog(&group)?;
+    // A calm one comes first: whoever is in trouble at once may be gone before anybody sees its trigger.
+    let mut first = Work::start(&group, "sleep")?;
     armed(2.0)?;
+    let mut hog = hog(&group)?;
     hog.must_be_killed()?;
+    first.must_be_killed()?;
     let record = daemon.killed(&group)?;
     ensure!(record["trigger"].to_string().contains("psi"), "not noticed by its trigger: {record}");
     armed(1.0)?;

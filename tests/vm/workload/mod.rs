@@ -11,7 +11,7 @@ pub mod merged;
 pub mod open_files;
 mod page_cache;
 mod start;
-mod storm;
+pub mod storm;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -6,7 +6,11 @@ use std::process::ExitCode;
 use super::start::Words;
 use crate::outcome::{Doing, Outcome};
 
-/// Makes `groups=` groups below the directory `at=`, removes them, and begins again, for ever or `rounds=` times.
+/// What a storm is called once half of its groups have been there.
+pub const UP: &str = "storm-is-up";
+
+/// Makes `groups=` groups below the directory `at=`, removes them, and begins again, for ever or `rounds=` times. Is called [`UP`] from the
+/// middle of the first round on.
 pub fn run(words: &Words) -> Outcome<ExitCode> {
     let directory = Path::new(words.raw("at").ok_or("storm needs at=DIRECTORY")?).to_owned();
     let groups = words.number("groups", 300)?;
@@ -15,6 +19,9 @@ pub fn run(words: &Words) -> Outcome<ExitCode> {
         for at in 0..groups {
             let group = directory.join(format!("g{at}"));
             std::fs::create_dir(&group).doing(format_args!("create {}", group.display()))?;
+            if at == groups / 2 {
+                std::fs::write("/proc/self/comm", UP).doing("take another name")?;
+            }
         }
         for at in 0..groups {
             let group = directory.join(format!("g{at}"));
