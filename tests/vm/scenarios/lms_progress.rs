@@ -16,7 +16,7 @@ const PINNED: u64 = 80;
 
 /// An ordinary user makes many empty files with long names in a tmpfs. Names and inodes count as reclaimable and stay as long as the files.
 pub fn names_of_files_are_not_memory_to_be_had() -> Outcome {
-    lms::load(EXCITABLE)?;
+    lms::load(&format!("{EXCITABLE} hold_ms=2000"))?;
     let tenant = Group::new("tenant")?;
     let place = system::tmpfs_of_any_number_of_files("files")?;
     let before = facts::meminfo_mib("MemAvailable")?;
@@ -32,7 +32,7 @@ pub fn names_of_files_are_not_memory_to_be_had() -> Outcome {
 
 /// A group reads files below its memory.min, which reclaim never touches.
 pub fn protected_cache_is_not_memory_to_be_had() -> Outcome {
-    lms::load(EXCITABLE)?;
+    lms::load(&format!("{EXCITABLE} hold_ms=2000"))?;
     let (above, tenant) = (Group::new("protected")?, Group::new("protected/tenant")?);
     for group in [&above, &tenant] {
         group.set("memory.min", &((PINNED + 20) * MIB).to_string())?;
