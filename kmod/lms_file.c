@@ -286,9 +286,7 @@ static __poll_t lms_poll(struct file *file, poll_table *wait)
 	struct lms_file *f = file->private_data;
 	__poll_t mask = EPOLLIN | EPOLLRDNORM;
 
-	if (!poll_does_not_wait(wait))
-		poll_wait(file, f->may_command ? &lms_commanders :
-			  &lms_crowd[get_random_u32() % LMS_CROWD_QUEUES], wait);
+	poll_wait(file, f->may_command ? &lms_commanders : &lms_crowd[get_random_u32() % LMS_CROWD_QUEUES], wait);
 	spin_lock(&lms.lock);
 	if (READ_ONCE(f->seen) != lms.seq)
 		mask |= EPOLLPRI;

@@ -295,7 +295,7 @@ static bool lms_is_only_sent_back(void)
 /* Of the policies only MPOL_BIND leaves nodes out; others fall back to all before anybody is killed. */
 static bool lms_is_narrow(const struct mempolicy *policy)
 {
-	return policy && policy->mode == MPOL_BIND && !nodes_subset(node_states[N_MEMORY], policy->nodes);
+	return policy && policy->mode == MPOL_BIND && !nodes_subset(node_states[N_MEMORY], lms_policy_nodes(policy));
 }
 
 /* Whether part of the caller's memory must come from some nodes alone, or that can't be told. */

@@ -59,7 +59,7 @@ struct lms_line {
 };
 
 struct lms_rule {
-	unsigned long at_least;	/* pages */
+	unsigned long min_pages;	/* `at_least` */
 	bool unkillable;
 };
 
@@ -490,24 +490,34 @@ static struct lms_group *lms_victims_group(const struct lms_table *table, struct
 	return g;
 }
 
+/* Whether a group has a memory controller that is its own, as its memory files show. RCU. */
+static bool lms_counts_memory(struct cgroup *group)
+{
+	struct cgroup_subsys_state *css = rcu_dereference(group->subsys[memory_cgrp_id]);
+
+	return css && (READ_ONCE(css->flags) & CSS_VISIBLE);
+}
+
 /*
- * Whether there are no groups below one but threaded ones, beside which no others can hold anybody.
- * RCU.
+ * Whether a rule may name a group: there are no groups below it but threaded ones, beside which no
+ * others can hold anybody, and its memory is counted for it alone. Without a controller it is a part
+ * of the group above, of which others may be spared. RCU.
  */
 static bool lms_is_leaf(struct cgroup *group)
 {
-	return cgroup_parent(group) && (!READ_ONCE(group->nr_descendants) || READ_ONCE(group->nr_threaded_children));
+	return cgroup_parent(group) && lms_counts_memory(group) &&
+	       (!READ_ONCE(group->nr_descendants) || READ_ONCE(group->nr_threaded_children));
 }
 
 /* Whether the first of two candidates is to die before the other. */
 static bool lms_comes_before(const struct lms_table *table, const struct lms_group *a, const struct lms_group *b)
 {
-	unsigned long at_least = table->rules[a->rule].at_least;
+	unsigned long least = table->rules[a->rule].min_pages;
 
 	if (a->rule != b->rule)
 		return a->rule < b->rule;
-	if ((a->pages < at_least) != (b->pages < at_least))
-		return b->pages < at_least;
+	if ((a->pages < least) != (b->pages < least))
+		return b->pages < least;
 	if (a->value != b->value)
 		return a->value < b->value;
 	return a->pages > b->pages;
@@ -719,7 +729,7 @@ static int lms_parse_rule(const char **text, struct lms_rule *rule)
 {
 	u64 kb = 0;
 
-	rule->at_least = 0;
+	rule->min_pages = 0;
 	rule->unkillable = false;
 	if (!strncmp(*text, " at_least=", 10)) {
 		char digits[24] = " ";
@@ -731,7 +741,7 @@ static int lms_parse_rule(const char **text, struct lms_rule *rule)
 		memcpy(digits + 1, *text + 10, len);
 		if (!lms_number(&rest, &kb) || kb > (u64)LONG_MAX >> 10)
 			return -EINVAL;
-		rule->at_least = DIV_ROUND_UP(kb, PAGE_SIZE / 1024);
+		rule->min_pages = DIV_ROUND_UP(kb, PAGE_SIZE / 1024);
 		*text += 10 + len;
 	}
 	if (**text == ' ') {

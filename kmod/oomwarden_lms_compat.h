@@ -27,6 +27,13 @@
 #error "oomwarden_lms needs CONFIG_CGROUPS"
 #endif
 
+/* The nodes that a memory policy names. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 14, 0)
+#define lms_policy_nodes(policy)	((policy)->nodes)
+#else
+#define lms_policy_nodes(policy)	((policy)->v.nodes)
+#endif
+
 /* All of a process's mappings; mmap_lock is held. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 1, 0)
 #define lms_for_each_vma(mm, vma)						\

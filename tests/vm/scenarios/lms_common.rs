@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+pub use super::common::called;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-pub use super::common::called;
 
 use super::MEASURED;
 use crate::guest::facts;
