@@ -30,7 +30,7 @@ pub fn while_a_balloon_gives_memory_back_nobody_dies() -> Outcome {
         ensure!(before.of("calls")? == 0 && before.of("passes")? == 0, "not the module's business: {}", before.story());
         cheap.must_run("memory was given back")?;
 
-        let mut greedy = Work::start(&other, "lms-want more=30")?;
+        let mut greedy = Work::start(&other, "lms-want more=10")?;
         cheap.must_be_killed()?;
         called(&greedy, SATISFIED)?;
         ensure!(callers::number("given_kb")? == 0, "the balloon was not asked first");
@@ -52,7 +52,7 @@ pub fn kernel_thread_that_runs_out_waits_for_the_policys_choice() -> Outcome {
         let mut fattest = Work::start(&other, "sleep adj=1000")?;
         let _handler = handler(&policy(&victim, round)?)?;
         let before = Counters::now()?;
-        callers::command("eat mib=1000 more=20 by=thread")?;
+        callers::command("eat mib=1000 more=10 by=thread")?;
         cheap.must_be_killed()?;
         wait::until("the kernel thread has what it wants", SOON, || Ok(callers::number("eating")? == 0))?;
         // Somebody else may have been the first to run out.
