@@ -176,7 +176,7 @@ pub fn services_that_restart_are_not_stuck() -> Outcome {
         let (victim, supervisors) = (fresh("victim", round)?, fresh("supervisors", round)?);
         let ids: Vec<String> = services.iter().chain([&victim]).map(|group| Ok(group.id()?.to_string())).collect::<Outcome<_>>()?;
         let _handler = handler(&format!("answer=never ms=100 adj=-1000 kill={}", ids.join(",")))?;
-        let start = |group: &Group| Work::start(&supervisors, &format!("restart mib=1 adj=-1000 at={}", group.directory().display()));
+        let start = |group: &Group| Work::start(&supervisors, &format!("restart times=8 adj=-1000 at={}", group.directory().display()));
         let _supervisors: Vec<Work> = services.iter().map(start).collect::<Outcome<_>>()?;
         for service in &services {
             wait::until("the service runs", SOON, || service.populated())?;

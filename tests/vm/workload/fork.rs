@@ -1,6 +1,7 @@
 //! Processes that are never there any more when somebody comes to signal them. The only place that needs `unsafe`.
 #![allow(unsafe_code, reason = "fork without exec, a disposition that std has no name for, and the end of a single thread")]
 
+use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use nix::sys::signal::{SigHandler, Signal};
@@ -73,21 +74,34 @@ pub fn headless(words: &Words) -> Outcome<ExitCode> {
     Err("the main thread did not end".to_owned())
 }
 
-/// A service in the group `at=` that is started anew as soon as it ends; it holds `mib=`.
+/// A service in the group `at=` that is started anew as soon as it ends, `times=` times. Its successors are there from the start,
+/// outside of the group, because a process that is forked in a shortage waits for memory like anybody.
 pub fn restart(words: &Words) -> Outcome<ExitCode> {
-    let mib = words.number("mib", 1)? as usize;
     let join = std::path::Path::new(words.raw("at").ok_or("restart needs at=DIRECTORY")?).join("cgroup.procs");
-    loop {
+    let times = words.number("times", 1)?;
+    let (mut turn, give) = std::io::pipe().doing("make a pipe")?;
+    let mut give = Some(give);
+    for _ in 0..=times {
         if child()? {
+            // Or the end of the pipe would never come.
+            drop(give.take());
+            let mut token = [0];
+            if turn.read(&mut token).doing("wait for its turn")? == 0 {
+                return Ok(ExitCode::SUCCESS);
+            }
             std::fs::write(join, "0").doing("join the group")?;
             // Its supervisor is protected from the kernel's killer, it is not.
             std::fs::write("/proc/self/oom_score_adj", "0").doing("give up protection")?;
-            let memory = vec![1_u8; mib << 20];
-            std::hint::black_box(&memory);
             return Ok(super::bystanders::sleep());
+        }
+    }
+    for _ in 0..=times {
+        if let Some(give) = &mut give {
+            give.write_all(b"!").doing("start the service")?;
         }
         nix::sys::wait::wait().doing("wait for the service's end")?;
     }
+    Ok(super::bystanders::sleep())
 }
 
 /// `of=` processes that sleep, spread over `groups=` groups in the directory `at=`, which are made. It is called `spread` once all are there.
