@@ -37,14 +37,20 @@
  * What happens to a caller; the first line that fits:
  *
  *	memory was given back before us		nothing at all
- *	it is dying				left to the kernel, which helps it along
+ *	the kernel helps it to die, or would	left to the kernel
+ *	choose it first (lms_caller.c)
+ *	it is the kernel's victim, and its	sent back at once
+ *	reserves are not used up
+ *	IDLE, and somebody runs whom the	left to the kernel
+ *	kernel would choose first
  *	the kernel would kill nobody for it	sent back at once, in HOLD and TABLE after a pause;
  *						never counts
  *	a worker				left to the kernel, in HOLD and TABLE sent back at
  *						once; never counts
  *	IDLE					as lms_consider() says
  *	FAILED					left to the kernel
- *	HOLD, TABLE				sent back after a pause
+ *	HOLD, TABLE				sent back after a pause; who ends without the kernel's
+ *						help is helped by us (lms_help_to_end())
  *
  * In the last three its call counts, unless it may be confined to some nodes and there is memory
  * available.

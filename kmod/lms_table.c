@@ -58,22 +58,19 @@ static DEFINE_MUTEX(lms_table_lock);
 static const struct lms_policy *const lms_policy = &lms_rules;
 
 #ifdef LMS_TEST
-/* Between the choice of a victim and its death, so that a test can let memory come back there. */
+/*
+ * Between the choice of a victim and its death there are so many milliseconds, or fewer if this is
+ * set to 0 meanwhile: a test lets memory come back there.
+ */
 static unsigned int test_delay_ms;
 module_param(test_delay_ms, uint, 0644);
 
-/* How long it took to look at the machine and to choose, at most since it was set to 0. */
-static unsigned int test_choose_us;
-module_param(test_choose_us, uint, 0644);
-
 static void lms_test_delay(void)
 {
-	msleep(test_delay_ms);
-}
+	unsigned long end = jiffies + msecs_to_jiffies(READ_ONCE(test_delay_ms));
 
-static void lms_test_chosen(u64 begun)
-{
-	test_choose_us = max_t(u64, test_choose_us, (ktime_get_ns() - begun) / NSEC_PER_USEC);
+	while (READ_ONCE(test_delay_ms) && time_before(jiffies, end))
+		msleep(10);
 }
 #else
 static void lms_test_delay(void)
