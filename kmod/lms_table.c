@@ -47,8 +47,8 @@ static struct {
 	unsigned int stuck;
 	struct lms_victim *dying;	/* the one that is killed and has its time to be gone */
 	u64 since;			/* from when on that time counts, as ktime_get_ns() does */
-	u64 shot;			/* the end of the last round of signals for it, the same */
-	unsigned long shot_at;		/* the same in jiffies */
+	u64 signalled;			/* the end of the last round of signals for it, the same */
+	unsigned long signalled_at;		/* the same in jiffies */
 	bool gone;			/* the last victim is gone, since: */
 	unsigned long gone_at;
 } table;
@@ -65,6 +65,14 @@ static const struct lms_policy *const lms_policy = &lms_rules;
 static unsigned int test_delay_ms;
 module_param(test_delay_ms, uint, 0644);
 
+/* How long it took to look at the machine and to choose, at most since it was set to 0. */
+static unsigned int test_choose_us;
+module_param(test_choose_us, uint, 0644);
+
+/* When the time of the dying victim began, in ms of the monotonic clock. */
+static unsigned long test_since_ms;
+module_param(test_since_ms, ulong, 0444);
+
 static void lms_test_delay(void)
 {
 	unsigned long end = jiffies + msecs_to_jiffies(READ_ONCE(test_delay_ms));
@@ -72,12 +80,26 @@ static void lms_test_delay(void)
 	while (READ_ONCE(test_delay_ms) && time_before(jiffies, end))
 		msleep(10);
 }
+
+static void lms_test_chosen(u64 begun)
+{
+	test_choose_us = max_t(u64, test_choose_us, (ktime_get_ns() - begun) / NSEC_PER_USEC);
+}
+
+static void lms_test_since(u64 since)
+{
+	test_since_ms = since / NSEC_PER_MSEC;
+}
 #else
 static void lms_test_delay(void)
 {
 }
 
 static void lms_test_chosen(u64 begun)
+{
+}
+
+static void lms_test_since(u64 since)
 {
 }
 #endif
@@ -215,10 +237,10 @@ enum lms_step {
  * How far the dying victim is. Its killed processes are known by when they began: whoever began
  * after the last round of signals is a newcomer, of a victim that is gone or not.
  */
-static enum lms_step lms_follow(u64 id, u64 since, u64 shot)
+static enum lms_step lms_follow(u64 id, u64 since, u64 signalled)
 {
 	bool old = lms_policy->is_dying(id, since);
-	bool new = !old && shot != since && lms_policy->is_dying(id, shot);
+	bool new = !old && signalled != since && lms_policy->is_dying(id, signalled);
 	enum lms_step step = LMS_STEP_WAIT;
 	u64 now = ktime_get_ns();
 
@@ -233,9 +255,9 @@ static enum lms_step lms_follow(u64 id, u64 since, u64 shot)
 		step = LMS_STEP_NEXT;
 	} else if (old || new) {
 		if (new)
-			table.since = shot;
+			table.since = signalled;
 		/* A group dies whole: who came into it since dies too where that was not enough. */
-		if (time_after(lms.last_call, table.shot_at))
+		if (time_after(lms.last_call, table.signalled_at))
 			step = LMS_STEP_AGAIN;
 	} else {
 		table.dying = NULL;
@@ -249,7 +271,7 @@ unlock:
 }
 
 /* Under lms_table_lock; the victim is dying from now on. */
-static void lms_shoot(u64 id)
+static void lms_kill_victim(u64 id)
 {
 	unsigned int killed = lms_policy->kill(id, lms_may_kill);
 	u64 now = ktime_get_ns();
@@ -257,8 +279,8 @@ static void lms_shoot(u64 id)
 	spin_lock(&lms.lock);
 	lms.table_kills += killed;
 	if (killed && table.shortage == lms_shortage && table.dying) {
-		table.shot = now;
-		table.shot_at = jiffies;
+		table.signalled = now;
+		table.signalled_at = jiffies;
 	}
 	spin_unlock(&lms.lock);
 	if (!killed)
@@ -268,7 +290,7 @@ static void lms_shoot(u64 id)
 }
 
 /* Chooses the next victim, if somebody has asked since the last one was gone, and kills it. */
-static void lms_shoot_next(struct pid *handler)
+static void lms_kill_next(struct pid *handler)
 {
 	u64 over[LMS_VICTIMS], begun, id;
 	unsigned int at, len = 0;
@@ -303,17 +325,18 @@ static void lms_shoot_next(struct pid *handler)
 		struct lms_victim *victim = lms_remember(id);
 
 		table.since = ktime_get_ns();
+		lms_test_since(table.since);
 		/* It is killed once more, and then no longer a candidate. */
 		if (lms_comes_back(victim, table.since))
 			victim->over = true;
 		table.dying = victim;
-		table.shot = table.since;
-		table.shot_at = jiffies;
+		table.signalled = table.since;
+		table.signalled_at = jiffies;
 		table.gone = false;
 	}
 	spin_unlock(&lms.lock);
 	if (id)
-		lms_shoot(id);
+		lms_kill_victim(id);
 }
 
 /*
@@ -323,7 +346,7 @@ static void lms_shoot_next(struct pid *handler)
 bool lms_use_table(void)
 {
 	enum lms_step step = LMS_STEP_NEXT;
-	u64 id = 0, since = 0, shot = 0;
+	u64 id = 0, since = 0, signalled = 0;
 	struct pid *handler;
 	bool more;
 
@@ -348,18 +371,18 @@ bool lms_use_table(void)
 	if (table.dying) {
 		id = table.dying->id;
 		since = table.since;
-		shot = table.shot;
+		signalled = table.signalled;
 	}
 	handler = get_pid(lms.handler_pid);
 	spin_unlock(&lms.lock);
 
 	if (id)
-		step = lms_follow(id, since, shot);
+		step = lms_follow(id, since, signalled);
 	if (step == LMS_STEP_AGAIN) {
 		lms_policy->begin(handler);
-		lms_shoot(id);
+		lms_kill_victim(id);
 	} else if (step == LMS_STEP_NEXT) {
-		lms_shoot_next(handler);
+		lms_kill_next(handler);
 	}
 
 	spin_lock(&lms.lock);
