@@ -53,7 +53,7 @@ struct lms_memory {
 	unsigned long total;
 	unsigned long available;
 	unsigned long swap_free;
-	unsigned long free;		/* lms_free_pages(), where that was asked for, else 0 */
+	unsigned long free;		/* lms_free_pages() */
 };
 
 /* Calls that have not begun a shortage (yet): see lms_consider(). */
@@ -77,6 +77,7 @@ struct lms {
 	unsigned long deadline;		/* of the hold, in jiffies */
 	unsigned long last_call;	/* that counts, in jiffies */
 	unsigned long useless;		/* pages then available that nobody could have */
+	unsigned long swap_then;	/* pages of swap that were free then */
 	struct lms_doubt doubt;
 	struct lms_file *handler;
 	struct pid *handler_pid;	/* its thread group */

@@ -172,7 +172,9 @@ void lms_hasten_ends(void)
  */
 void lms_help_to_end(void)
 {
-	lms_hasten(current);
+	/* Where there is no shortage (yet) it has no need to go ahead of anybody. */
+	if (READ_ONCE(lms.state) != LMS_IDLE)
+		lms_hasten(current);
 	if (lms_reserve_blocks() > LMS_RESERVE_KEPT && lms_use_reserve())
 		return;
 	schedule_timeout_uninterruptible(1);

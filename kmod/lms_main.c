@@ -9,8 +9,8 @@
  * - The hold. When the kernel is about to kill because the whole machine is out of memory, it first
  *   asks the callbacks of register_oom_notifier(). Ours tells it to try again, for a bounded time,
  *   while the registered handler (the daemon) ends a group of its choice.
- * - The table. Where the handler does not answer in time, or is gone, the first group of a list
- *   that it left here is killed. Where that frees nothing the kernel's own killer goes ahead.
+ * - The table. Where the handler does not answer in time, or is gone, groups are killed by a policy
+ *   that it left here. Where that frees nothing the kernel's own killer goes ahead.
  *
  * The callback runs under the kernel's oom_lock, in the context of whoever could not allocate. So
  * the hold is a state with a deadline and not a sleep: each call sleeps a few milliseconds at most
@@ -156,11 +156,15 @@ static void lms_after_hold(void)
 
 /*
  * Pages that came back since somebody last asked: what was available then and nobody could have
- * counts for nothing now. Under lms.lock.
+ * counts for nothing now, but for what is free by now. Swap that was given back counts, because
+ * reclaim can go on with it. Under lms.lock.
  */
 static unsigned long lms_came_back(const struct lms_memory *memory)
 {
-	return memory->available > lms.useless ? memory->available - lms.useless : 0;
+	unsigned long back = memory->available > lms.useless ? memory->available - lms.useless : 0;
+	unsigned long swap = memory->swap_free > lms.swap_then ? memory->swap_free - lms.swap_then : 0;
+
+	return max3(back, memory->free, swap);
 }
 
 /* Whether so much came back that silence means something. Under lms.lock. */
@@ -304,7 +308,7 @@ static bool lms_is_narrow(const struct mempolicy *policy)
 	return policy && policy->mode == MPOL_BIND && !nodes_subset(node_states[N_MEMORY], lms_policy_nodes(policy));
 }
 
-/* Whether part of the caller's memory must come from some nodes alone, or that can't be told. */
+/* Whether part of the caller's memory must come from some nodes alone. */
 static bool lms_has_bound_mapping(struct mm_struct *mm)
 {
 	unsigned int left = DEFAULT_MAX_MAP_COUNT;
@@ -313,10 +317,11 @@ static bool lms_has_bound_mapping(struct mm_struct *mm)
 
 	/*
 	 * mmap_lock is taken before oom_lock elsewhere, so here it must not be waited for. Who
-	 * faults holds it for reading already, which is no hindrance.
+	 * faults holds it for reading already, which is no hindrance. Who changes its mappings
+	 * asks for no page of them; if it is confined even so, plenty is free elsewhere.
 	 */
 	if (!mmap_read_trylock(mm))
-		return true;
+		return false;
 	lms_for_each_vma(mm, vma) {
 		bound = !left-- || lms_is_narrow(vma_policy(vma));
 		if (bound)
@@ -484,7 +489,6 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 		return lms_pass();
 
 	lms_read_memory(&memory);
-	memory.free = lms_free_pages();
 	bound = memory.available > lms_floor_pages(memory.total) && lms_is_bound();
 	nobody_dies = lms_is_only_sent_back();
 	counts = !bound && !nobody_dies && !(current->flags & PF_WQ_WORKER);
@@ -529,6 +533,7 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 	if (counts) {
 		lms.last_call = jiffies;
 		lms.useless = memory.available > memory.free ? memory.available - memory.free : 0;
+		lms.swap_then = memory.swap_free;
 		lms.calls++;
 		if (!handler)
 			lms.others_ask = true;

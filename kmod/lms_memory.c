@@ -118,7 +118,7 @@ void lms_read_memory(struct lms_memory *memory)
 	memory->total = totalram_pages();
 	memory->available = max(si_mem_available(), 0L);
 	memory->swap_free = max(get_nr_swap_pages(), 0L);
-	memory->free = 0;
+	memory->free = lms_free_pages();
 }
 
 /*
@@ -241,7 +241,9 @@ bool lms_fill_reserve(void)
 		return false;
 	if (time_before(jiffies, lms_reserve_again))
 		return false;
-	page = alloc_pages(GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN, LMS_RESERVE_ORDER);
+	/* Without reclaim: what is looked at here every few milliseconds must not wait for it. */
+	page = alloc_pages((GFP_KERNEL & ~__GFP_DIRECT_RECLAIM) | __GFP_NORETRY | __GFP_NOWARN,
+			   LMS_RESERVE_ORDER);
 	if (!page) {
 		/* Fragmented: not worth an effort twice a second. */
 		lms_reserve_again = jiffies + LMS_RESERVE_AGAIN_S * HZ;

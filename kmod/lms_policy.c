@@ -92,6 +92,7 @@ struct lms_group {
 	bool apart;		/* holds init or the handler; does not count for what is below */
 	bool unkillable;	/* holds somebody who is exempt from the kernel's own killer */
 	bool found;		/* holds somebody who may die */
+	bool ending, alive;	/* of these some end already; some do not */
 	u32 walk;
 	unsigned long pages;	/* of those who may die */
 };
@@ -260,6 +261,8 @@ static struct lms_group *lms_known(const struct lms_table *table, struct cgroup 
 		g->apart = false;
 		g->unkillable = false;
 		g->found = false;
+		g->ending = false;
+		g->alive = false;
 		g->pages = 0;
 	}
 	return g;
@@ -509,11 +512,22 @@ static bool lms_is_leaf(struct cgroup *group)
 	       (!READ_ONCE(group->nr_descendants) || READ_ONCE(group->nr_threaded_children));
 }
 
-/* Whether the first of two candidates is to die before the other. */
+/* Whether all of a candidate ends already, say because the handler has killed it. */
+static bool lms_is_ending(const struct lms_group *g)
+{
+	return g->ending && !g->alive;
+}
+
+/*
+ * Whether the first of two candidates is to die before the other. One that ends already comes before
+ * all others: it is waited for, and may be enough. What it still holds can't be seen any more.
+ */
 static bool lms_comes_before(const struct lms_table *table, const struct lms_group *a, const struct lms_group *b)
 {
 	unsigned long least = table->rules[a->rule].min_pages;
 
+	if (lms_is_ending(a) != lms_is_ending(b))
+		return lms_is_ending(a);
 	if (a->rule != b->rule)
 		return a->rule < b->rule;
 	if ((a->pages < least) != (b->pages < least))
@@ -550,6 +564,10 @@ static u64 lms_rules_choose(const u64 *but, unsigned int len)
 			rank = min(rank, own);
 		} else if (g->rule != LMS_NONE && !lms_is_no_candidate(g->id) && lms_is_leaf(group)) {
 			g->found = true;
+			if (lms_ends(p))
+				g->ending = true;
+			else
+				g->alive = true;
 			g->pages += lms_pages(p);
 		}
 	}

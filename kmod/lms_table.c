@@ -221,6 +221,9 @@ static void lms_give_up_on(struct lms_victim *victim, bool stuck)
 {
 	victim->over = true;
 	table.dying = NULL;
+	/* What it has given back may be enough: only somebody who asks can say that it was not. */
+	table.gone = true;
+	table.gone_at = jiffies;
 	table.stuck += stuck;
 	if (table.stuck == LMS_STUCK)
 		lms.state = LMS_FAILED;
