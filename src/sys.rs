@@ -8,8 +8,9 @@ use std::ffi::c_void;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
+use procfs::process::{MMPermissions, MMapPath, Process};
 use rustix::io::Errno;
-use rustix::mm::{MlockFlags, mlock, mlock_with};
+use rustix::mm::{Advice, MlockFlags, madvise, mlock, mlock_with};
 
 /// Frees the memory of a dying process at once, from our own context (process_mrelease(2), Linux 5.15).
 ///
@@ -143,20 +144,23 @@ pub fn lock(buffer: &mut [u8]) -> io::Result<()> {
     unsafe { mlock(buffer.as_mut_ptr().cast::<c_void>(), buffer.len()) }.map_err(io::Error::from)
 }
 
-/// Keeps pages of this program's own file resident once they have been used (mlock2(2), MLOCK_ONFAULT), so that under a
-/// shortage the kill path's code need not be read from disk again. Pages never used cost nothing.
+/// Keeps pages of this program's own file resident once they have been used from now on (mlock2(2), MLOCK_ONFAULT), so that
+/// under a shortage the kill path's code need not be read from disk again. Pages never used cost nothing. Code that only the
+/// start has used is let go of before: what is still needed of it comes back at its next use.
 ///
 /// # Errors
 /// As [`lock_stack`]; also when /proc/self/maps can't be read.
 pub fn lock_program_on_use() -> io::Result<()> {
-    let maps = procfs::process::Process::myself().and_then(|me| Ok((me.exe()?, me.maps()?))).map_err(io::Error::other)?;
+    let maps = Process::myself().and_then(|me| Ok((me.exe()?, me.maps()?))).map_err(io::Error::other)?;
     let (program, maps) = maps;
-    for map in
-        maps.iter().filter(|map| matches!(&map.pathname, procfs::process::MMapPath::Path(path) if *path == program || is_library(path)))
-    {
+    for map in maps.iter().filter(|map| matches!(&map.pathname, MMapPath::Path(path) if *path == program || is_library(path))) {
         let (begin, end) = map.address;
         let length = usize::try_from(end.saturating_sub(begin)).map_err(io::Error::other)?;
         let begin = usize::try_from(begin).map_err(io::Error::other)? as *mut c_void;
+        if map.perms.contains(MMPermissions::EXECUTE) && !map.perms.contains(MMPermissions::WRITE) {
+            // SAFETY: nobody has written to code, so that it is read from the file again as it was.
+            unsafe { madvise(begin, length, Advice::LinuxDontNeed) }?;
+        }
         // SAFETY: the range is a mapping of this process that stays for its lifetime (the program or a library that is
         // never unloaded); locking changes no content.
         unsafe { mlock_with(begin, length, MlockFlags::ONFAULT) }?;

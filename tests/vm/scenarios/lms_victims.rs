@@ -23,11 +23,11 @@ fn status(work: &Work, line: &str) -> bool {
 }
 
 /// A victim that writes its core to somebody who takes it slowly looks as if it died, and keeps its memory. It is sent SIGKILL, which ends the dump, once;
-/// the next group lives.
+/// the next group lives. A dump that finds no page for its pipe ends by itself, without anybody's doing.
 pub fn victim_that_dumps_its_core_is_cut_short() -> Outcome {
     // Byte by byte.
     system::set("/proc/sys/kernel/core_pattern", "|/bin/busybox dd bs=1 of=/dev/null")?;
-    let mut times = Vec::new();
+    let (mut times, mut cut_short) = (Vec::new(), 0);
     rounds("hold_ms=2000", ROUNDS, |round| {
         let (victim, next) = (fresh("victim", round)?, fresh("next", round)?);
         let _handler = handler(&format!("answer=never ms=100 adj=-1000 kill={},{}", victim.id()?, next.id()?))?;
@@ -44,9 +44,11 @@ pub fn victim_that_dumps_its_core_is_cut_short() -> Outcome {
         called(&greedy, SATISFIED)?;
         greedy.must_run("it is not in the table")?;
         precious.must_run("the first victim was enough")?;
-        ensure!(before.kernel_kills()? == 0 && before.of("table_kills")? == 1, "not the table's doing, or not once");
+        ensure!(before.kernel_kills()? == 0 && before.of("table_kills")? <= 1, "the kernel's doing, or more than once");
+        cut_short += before.of("table_kills")?;
         Ok(())
     })?;
+    ensure!(cut_short > 0, "each dump ended by itself: this proves nothing");
     println!("{MEASURED}end of a hold to the end of a victim that dumps its core: {}", spread(times));
     Ok(())
 }
