@@ -524,14 +524,16 @@ static bool lms_is_ending(const struct lms_group *g)
  */
 static bool lms_comes_before(const struct lms_table *table, const struct lms_group *a, const struct lms_group *b)
 {
-	unsigned long least = table->rules[a->rule].min_pages;
+	bool a_is_small = a->pages < table->rules[a->rule].min_pages;
+	bool b_is_small = b->pages < table->rules[b->rule].min_pages;
 
 	if (lms_is_ending(a) != lms_is_ending(b))
 		return lms_is_ending(a);
+	/* Its rule would pass over it, and the next rule be asked. */
+	if (a_is_small != b_is_small)
+		return b_is_small;
 	if (a->rule != b->rule)
 		return a->rule < b->rule;
-	if ((a->pages < least) != (b->pages < least))
-		return b->pages < least;
 	if (a->value != b->value)
 		return a->value < b->value;
 	return a->pages > b->pages;

@@ -51,13 +51,17 @@ pub fn stopped_handlers_policy_finds_a_group_that_came_later() -> Outcome {
     })
 }
 
-/// A small group of a low class dies before a large one; where it holds less than `at_least`, after it.
+/// A small group of a low class dies before a large one; where it holds less than its rule's `at_least`, after it, even if that is a later rule's.
 pub fn class_comes_before_size_and_at_least_before_class() -> Outcome {
     rounds("hold_ms=2000", ROUNDS, |round| {
         let (low, high) = (fresh("low", round)?, fresh("high", round)?);
-        let at_least = if round % 2 == 0 { "" } else { " at_least=30000" };
+        let rules = match round % 4 {
+            1 => "rule at_least=30000\namong /t/*",
+            3 => "rule at_least=30000\namong /t/low*\nrule\namong /t/*",
+            _ => "rule\namong /t/*",
+        };
         // Of the two lines for a group the first counts, and a line for a group above it counts for it.
-        let _handler = handler_with(&format!("table\nclass -100 /t/low*\nclass 7 /t/low*\nclass 0 /t\nrule{at_least}\namong /t/*"))?;
+        let _handler = handler_with(&format!("table\nclass -100 /t/low*\nclass 7 /t/low*\nclass 0 /t\n{rules}"))?;
         let mut cheap = Work::holding(&low, 20)?;
         let before = Counters::now()?;
         let mut greedy = Work::start(&high, if round % 2 == 0 { "lms-want more=5" } else { GREEDY })?;
