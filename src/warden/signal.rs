@@ -205,20 +205,24 @@ impl Signal {
         if answering(policy).next().is_none() {
             return self.retire();
         }
-        let Some(device) = self.device.as_ref() else { return };
+        let Some(device) = self.device.clone() else { return };
         // Without `kernel: hold` the module's own parameter is the bound.
         let registered = device.register(policy.hold.unwrap_or(crate::policy::model::LONGEST_HOLD));
         match registered.and_then(|()| device.tell_swap_total(node.swap_total_bytes)) {
             Ok(()) => {
+                // What the clerk still has to write stays void, if it was: it belongs to a policy before this one.
                 self.enlisted = true;
-                self.void = false;
                 self.table_due = Some(now);
                 self.look_at_interface();
             }
             Err(errno) => {
-                self.enlisted = false;
-                // Registered but for the rest of it: a hold that nobody answers would only delay the kernel. ENOENT if not.
-                let _ = device.release();
+                if self.enlisted {
+                    // The table of the policy before would stay in force without us.
+                    self.retire();
+                } else {
+                    // Registered but for the rest of it: a hold that nobody answers would only delay the kernel. ENOENT if not.
+                    let _ = device.release();
+                }
                 let why = match errno {
                     rustix::io::Errno::BUSY => "another process is its handler",
                     rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => "that takes root with CAP_KILL and CAP_SYS_RESOURCE",

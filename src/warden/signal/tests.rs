@@ -172,24 +172,40 @@ fn leaving_empties_the_table_and_releases_whatever_comes_of_either() {
     }
 }
 
-/// What the clerk was about to write when we left must not stay in force.
+#[test]
+fn handler_that_is_refused_later_leaves_no_table() {
+    let mut module = Module::new();
+    module.enlist(ANSWERS);
+    module.refuses("handler", Errno::PERM);
+    module.enlist(ANSWERS);
+    assert!(!module.signal.is_enlisted());
+    assert_eq!(module.commands().get(2..).unwrap(), ["clear", "release"]);
+}
+
+/// What the clerk was about to write when we left must not stay in force, also if we are the handler again before it is written.
 #[test]
 fn table_that_was_under_way_is_taken_back() {
-    let mut module = Module::new();
-    module.is_quiet();
-    module.enlist(ANSWERS);
-    let mail = std::sync::Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC).unwrap());
-    let clerk = Clerk::start(Arc::clone(&mail)).unwrap();
-    let mut table = module.signal.begin_table(Duration::ZERO).unwrap();
-    assert!(table.push(&one_rule("/t/*")));
-    module.signal.write_table(table, &clerk);
-    assert!(!module.signal.is_settled());
-    module.signal.retire();
-    mail.read().unwrap();
-    let Some(Reply::Table(table, result)) = clerk.reply() else { panic!("no table") };
-    module.signal.table_written(table, result, Duration::ZERO);
-    assert!(module.signal.is_settled());
-    assert_eq!(module.commands().last().map(String::as_str), Some("clear"));
+    for again in [false, true] {
+        let mut module = Module::new();
+        module.is_quiet();
+        module.enlist(ANSWERS);
+        let mail = std::sync::Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC).unwrap());
+        let clerk = Clerk::start(Arc::clone(&mail)).unwrap();
+        let mut table = module.signal.begin_table(Duration::ZERO).unwrap();
+        assert!(table.push(&one_rule("/t/*")));
+        module.signal.write_table(table, &clerk);
+        assert!(!module.signal.is_settled());
+        module.signal.retire();
+        if again {
+            module.enlist(ANSWERS);
+        }
+        mail.read().unwrap();
+        let Some(Reply::Table(table, result)) = clerk.reply() else { panic!("no table") };
+        module.signal.table_written(table, result, Duration::ZERO);
+        assert!(module.signal.is_settled());
+        assert_eq!(module.commands().last().map(String::as_str), Some("clear"));
+        assert_eq!(module.signal.table_due().is_some(), again);
+    }
 }
 
 #[test]
