@@ -32,6 +32,7 @@
 #define LMS_ALONE_MS		50	/* a hold's bound when the handler alone has run out */
 #define LMS_RESERVE_KEPT	4	/* blocks of the reserve that are for the handler alone */
 #define LMS_ACKS		4	/* further victims of one hold that each have its whole time */
+#define LMS_UNSERVED_MS		2000	/* callers wait so long for the thread to work by the table */
 
 #define PAGES_PER_MB		(1UL << (20 - PAGE_SHIFT))
 #define PAGES_TO_KB(pages)	((unsigned long)(pages) << (PAGE_SHIFT - 10))
@@ -76,6 +77,8 @@ struct lms {
 	bool silent;			/* the handler let a hold expire and has not been heard of since */
 	unsigned long deadline;		/* of the hold, in jiffies */
 	unsigned long last_call;	/* that counts, in jiffies */
+	bool unserved;			/* somebody who counts waits for the thread's next turn, since: */
+	unsigned long unserved_since;	/* in jiffies */
 	unsigned long useless;		/* pages then available that nobody could have */
 	unsigned long swap_then;	/* pages of swap that were free then */
 	struct lms_doubt doubt;
@@ -118,6 +121,7 @@ const char *lms_level_name(enum lms_level level);
 bool lms_handler_lives(void);
 unsigned int lms_hold_bound(void);
 void lms_end_hold(void);
+void lms_served(void);
 unsigned int lms_sample(void);
 
 /* lms_caller.c: who could not allocate. */
@@ -142,9 +146,10 @@ struct lms_table_counts {
  * alone and knows victims as numbers only, so that another policy (a BPF program, say) can take the
  * place of the one in lms_policy.c.
  *
- * begin(), choose(), is_dying() and kill() run on the OOM path, one at a time, while the state
- * machine keeps commit() out. They may take RCU and spinlocks, but not lms.lock. They must not
- * allocate, sleep or wait, and what they do must be bounded by the numbers of processes and groups.
+ * begin(), choose(), is_dying() and kill() run in the module's thread alone, while the state machine
+ * keeps commit() out. Callers of the OOM killer wait for them. So they may take RCU and spinlocks,
+ * but not lms.lock. They must not allocate, sleep or wait, and what they do must be bounded by the
+ * numbers of processes and groups.
  * What they find out about a group is theirs to keep by its id; a pointer to a group or a process
  * ends with their own RCU section.
  */
@@ -190,7 +195,7 @@ extern const struct lms_policy lms_rules;
 
 /* lms_table.c: when the policy is asked, and whose it is. */
 bool lms_table_usable(void);
-bool lms_use_table(void);
+void lms_use_table(void);
 void lms_table_reset(void);
 void lms_table_look_after(void);
 void lms_table_counts(struct lms_table_counts *counts);
@@ -201,7 +206,7 @@ void lms_table_free(void);
 /* lms_file.c: /proc/oom_notifier, who is told of a change, and the words of its commands. */
 void lms_init_queues(void);
 void lms_notify(void);
-bool lms_tell_crowd(void);
+int lms_tell_crowd(void *unused);
 int lms_create_file(void);
 void lms_remove_file(void);
 bool lms_word(const char **text, const char *word);

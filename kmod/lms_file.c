@@ -5,6 +5,7 @@
 #include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/jiffies.h>
+#include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/overflow.h>
 #include <linux/poll.h>
@@ -39,13 +40,17 @@ struct lms_file {
  * oldest last. So files that may command the module have a queue of their own: the handler is among
  * them, whenever it registers, and only root's capabilities can make them many. It is woken at once,
  * by the OOM callback too. Anybody may add to the crowd. It is spread over many queues, by lot, so
- * that nobody can fill one of them, and the thread wakes one queue after the other.
+ * that nobody can fill one of them, and a thread wakes one queue after the other. That is not the
+ * thread that works through a shortage, which must not be kept by a crowd, nor go ahead of anybody
+ * for it.
  */
 static DECLARE_WAIT_QUEUE_HEAD(lms_commanders);
 static wait_queue_head_t lms_crowd[LMS_CROWD_QUEUES];
 static unsigned int lms_untold;		/* of these queues, since the last change; under lms.lock */
 static unsigned long lms_changed_at;	/* in jiffies; under lms.lock */
-static unsigned int lms_next_queue;	/* the thread's own */
+static unsigned int lms_next_queue;	/* the crowd's thread's own */
+static DECLARE_WAIT_QUEUE_HEAD(lms_crowd_kick);	/* that thread */
+static bool lms_crowd_kicked;
 
 void lms_init_queues(void)
 {
@@ -64,6 +69,13 @@ static void lms_wake(wait_queue_head_t *queue)
 	__wake_up(queue, TASK_INTERRUPTIBLE, 0, poll_to_key(EPOLLPRI));
 }
 
+/* There is something to tell, or nothing to wait for any more. */
+static void lms_kick_teller(void)
+{
+	WRITE_ONCE(lms_crowd_kicked, true);
+	wake_up(&lms_crowd_kick);
+}
+
 /* After seq has risen, without lms.lock: tells who may be the handler, and has the crowd told. */
 void lms_notify(void)
 {
@@ -73,6 +85,7 @@ void lms_notify(void)
 	spin_unlock(&lms.lock);
 	lms_wake(&lms_commanders);
 	lms_kick_thread();
+	lms_kick_teller();
 }
 
 /*
@@ -88,13 +101,12 @@ static bool lms_has_head_start(void)
 
 /*
  * Wakes the next queue of the crowd where somebody waits, if there are any that have not been woken
- * since the last change. Whether it did; then there may be more. For the thread, which looks after
- * the shortage in between.
+ * since the last change. Whether it did; then there may be more.
  *
  * Nothing is lost without a barrier: who waits adds itself to a queue before it compares seq under
  * lms.lock, and seq rises under lms.lock before the queues are marked here.
  */
-bool lms_tell_crowd(void)
+static bool lms_tell_queue(void)
 {
 	wait_queue_head_t *queue;
 	bool untold;
@@ -110,6 +122,24 @@ bool lms_tell_crowd(void)
 	} while (!waitqueue_active(queue));
 	lms_wake(queue);
 	return true;
+}
+
+/* The crowd's thread. */
+int lms_tell_crowd(void *unused)
+{
+	while (!kthread_should_stop()) {
+		long wait;
+
+		if (lms_tell_queue()) {
+			cond_resched();
+			continue;
+		}
+		/* Only the handler's head start is waited for by the clock. */
+		wait = READ_ONCE(lms_untold) ? msecs_to_jiffies(LMS_WATCH_MS) : MAX_SCHEDULE_TIMEOUT;
+		wait_event_idle_timeout(lms_crowd_kick, READ_ONCE(lms_crowd_kicked) || kthread_should_stop(), wait);
+		WRITE_ONCE(lms_crowd_kicked, false);
+	}
+	return 0;
 }
 
 static size_t lms_render(char *text, u64 *seq)
@@ -399,7 +429,7 @@ static int lms_write_answer(struct lms_file *f, const char *text, bool pass)
 	if (!error) {
 		wake_up(&lms_answered);
 		/* The crowd's turn. */
-		lms_kick_thread();
+		lms_kick_teller();
 	}
 	return error;
 }

@@ -15,8 +15,10 @@
  * The callback runs under the kernel's oom_lock, in the context of whoever could not allocate. So
  * the hold is a state with a deadline and not a sleep: each call sleeps a few milliseconds at most
  * and sends the caller back to try again. Nothing on that way allocates, waits for a sleeping lock
- * or for anybody's death. Order of locks: the kernel's oom_lock, the table's (tried, not waited
- * for), lms.lock. mmap_lock of the caller is only tried, and held together with none of ours.
+ * or for anybody's death. A caller may be throttled, or have the lowest priority, so what takes
+ * longer is not done in its name: looking for a victim and killing it is the realtime thread's
+ * work. Order of locks: the kernel's oom_lock, lms.lock. mmap_lock of the caller is only tried, and
+ * held together with none of ours.
  *
  * The states of a shortage (enum lms_state). They change under lms.lock: in a call that counts (C),
  * in a sample of the thread or of a reader (S), by the thread (T), or by the handler (H).
@@ -30,7 +32,8 @@
  *					T: the same, but only without an ack and where next
  *					to nothing came back
  *	HOLD		FAILED		H: pass
- *	TABLE		FAILED		C, T: there is nobody (more) to kill
+ *	TABLE		FAILED		T: there is nobody (more) to kill;
+ *					C: the thread does not get there
  *	all		IDLE		S: lms_is_over(): memory came back, or nobody whose
  *					call counts has called for a time
  *
@@ -88,7 +91,8 @@ DECLARE_WAIT_QUEUE_HEAD(lms_answered);
 static DECLARE_WAIT_QUEUE_HEAD(lms_kick);
 static bool lms_kicked;
 
-static struct task_struct *lms_thread;
+static struct task_struct *lms_thread;		/* works through a shortage */
+static struct task_struct *lms_teller;		/* tells the crowd */
 
 void lms_kick_thread(void)
 {
@@ -143,6 +147,7 @@ static void lms_go_idle(void)
 {
 	lms_end_hold();
 	lms.state = LMS_IDLE;
+	lms.unserved = false;
 	lms_table_reset();
 	lms.doubt.calls = 0;
 }
@@ -258,25 +263,50 @@ unsigned int lms_sample(void)
 	return lms_next_look_ms(&memory, after);
 }
 
+/* The thread has had a turn: whoever waited for one does not any more. */
+void lms_served(void)
+{
+	spin_lock(&lms.lock);
+	lms.unserved = false;
+	spin_unlock(&lms.lock);
+}
+
 /*
- * A shortage is worked through here too, not only by those who ask: they may be busy with reclaim for seconds between two
- * calls, with everybody else waiting.
+ * Somebody waits for the thread to work by the table. It is there at once, as a rule. Where it is
+ * not (realtime tasks above it have all processors) the kernel goes ahead after a time. Under
+ * lms.lock.
+ */
+static void lms_wait_for_thread(void)
+{
+	if (!lms.unserved) {
+		lms.unserved = true;
+		lms.unserved_since = jiffies;
+	} else if (time_after(jiffies, lms.unserved_since + msecs_to_jiffies(LMS_UNSERVED_MS))) {
+		lms.state = LMS_FAILED;
+	}
+}
+
+/*
+ * Works through a shortage: its end, holds that nobody asks about any more, the table. Those who
+ * ask may be busy with reclaim for seconds between two calls, with everybody else waiting, and what
+ * they do on the way may take them any time: see lms_table.c. So it is a realtime task, above those
+ * whose ends it hastens.
  */
 static int lms_run(void *unused)
 {
+	sched_set_fifo(current);
 	while (!kthread_should_stop()) {
 		unsigned int wait = lms_sample();
 
 		lms_table_look_after();
 		if (lms_expire_unasked())
 			lms_say_expired();
-		if (READ_ONCE(lms.state) == LMS_TABLE && !lms_use_table())
-			wake_up(&lms_answered);
-		/* One piece of the crowd a turn. */
-		if (lms_tell_crowd()) {
-			cond_resched();
-			continue;
+		if (READ_ONCE(lms.state) == LMS_TABLE) {
+			lms_use_table();
+			if (READ_ONCE(lms.state) == LMS_FAILED)
+				wake_up(&lms_answered);
 		}
+		lms_served();
 		while (!kthread_should_stop() && lms_fill_reserve())
 			cond_resched();
 		wait_event_idle_timeout(lms_kick, READ_ONCE(lms_kicked) || kthread_should_stop(), msecs_to_jiffies(wait));
@@ -537,6 +567,8 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 		lms.calls++;
 		if (!handler)
 			lms.others_ask = true;
+		if (lms.state == LMS_TABLE)
+			lms_wait_for_thread();
 	}
 	state = lms.state;
 	spin_unlock(&lms.lock);
@@ -546,8 +578,9 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 	if (expired)
 		lms_say_expired();
 
-	if (state == LMS_TABLE && counts && !lms_use_table())
-		state = LMS_FAILED;
+	/* It works by the table, and looks whether somebody has asked since its last turn. */
+	if (state == LMS_TABLE && counts)
+		lms_kick_thread();
 	if (state == LMS_FAILED)
 		return lms_pass();
 
@@ -584,9 +617,14 @@ static int __init lms_init(void)
 		return -EINVAL;
 	}
 	lms_init_queues();
+	lms_teller = kthread_run(lms_tell_crowd, NULL, "oomwarden_crowd");
+	if (IS_ERR(lms_teller))
+		return PTR_ERR(lms_teller);
 	lms_thread = kthread_run(lms_run, NULL, KBUILD_MODNAME);
-	if (IS_ERR(lms_thread))
-		return PTR_ERR(lms_thread);
+	if (IS_ERR(lms_thread)) {
+		error = PTR_ERR(lms_thread);
+		goto stop_teller;
+	}
 	error = register_oom_notifier(&lms_oom_block);
 	if (error)
 		goto stop_thread;
@@ -601,6 +639,8 @@ unregister:
 stop_thread:
 	kthread_stop(lms_thread);
 	lms_empty_reserve();
+stop_teller:
+	kthread_stop(lms_teller);
 	return error;
 }
 
@@ -610,6 +650,7 @@ static void __exit lms_exit(void)
 	lms_remove_file();
 	unregister_oom_notifier(&lms_oom_block);
 	kthread_stop(lms_thread);
+	kthread_stop(lms_teller);
 	lms_table_free();
 	lms_empty_reserve();
 }

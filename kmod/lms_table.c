@@ -3,9 +3,13 @@
  * The table: whose it is, how long it is in force, and the killing by it, one victim after the
  * other. Who that is, the policy behind struct lms_policy says.
  *
- * Locks, in their order: lms_table_write (writers, from one who parses to the exchange),
- * lms_table_lock (the policy is in use, or is exchanged), lms.lock. On the OOM path lms_table_lock
- * is only tried.
+ * The module's thread alone looks at the machine and kills (lms_use_table()). Who could not allocate
+ * holds oom_lock and may be throttled, or of the lowest priority, and others would wait for that.
+ *
+ * Locks, in their order: lms_table_write (writers, from one who parses to the exchange), lms.lock.
+ * While the thread is in the policy table.in_use is set, and writers wait to exchange tables. Nobody
+ * who holds something that the thread waits for can lose the processor, so it is no lock: a writer
+ * may be throttled too.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -51,10 +55,12 @@ static struct {
 	unsigned long signalled_at;		/* the same in jiffies */
 	bool gone;			/* the last victim is gone, since: */
 	unsigned long gone_at;
+
+	bool in_use;			/* the thread is in the policy */
 } table;
 
 static DEFINE_MUTEX(lms_table_write);
-static DEFINE_MUTEX(lms_table_lock);
+static DECLARE_WAIT_QUEUE_HEAD(lms_unused);	/* writers, for table.in_use */
 static const struct lms_policy *const lms_policy = &lms_rules;
 
 #ifdef LMS_TEST
@@ -73,11 +79,24 @@ module_param(test_choose_us, uint, 0644);
 static unsigned long test_since_ms;
 module_param(test_since_ms, ulong, 0444);
 
+/* While this is 1 the thread gets nowhere with the table. */
+static bool test_stuck;
+module_param(test_stuck, bool, 0644);
+
 static void lms_test_delay(void)
 {
 	unsigned long end = jiffies + msecs_to_jiffies(READ_ONCE(test_delay_ms));
 
-	while (READ_ONCE(test_delay_ms) && time_before(jiffies, end))
+	while (READ_ONCE(test_delay_ms) && time_before(jiffies, end)) {
+		/* It is not stuck. */
+		lms_served();
+		msleep(10);
+	}
+}
+
+static void lms_test_stuck(void)
+{
+	while (READ_ONCE(test_stuck))
 		msleep(10);
 }
 
@@ -92,6 +111,10 @@ static void lms_test_since(u64 since)
 }
 #else
 static void lms_test_delay(void)
+{
+}
+
+static void lms_test_stuck(void)
 {
 }
 
@@ -167,7 +190,7 @@ static bool lms_same_shortage(u64 shortage)
 	return lms.state == LMS_TABLE && table.shortage == shortage && lms_table_usable();
 }
 
-static u64 lms_shortage;	/* for which a victim is chosen; under lms_table_lock */
+static u64 lms_shortage;	/* for which a victim is chosen; the thread's own */
 
 /* Looks at memory too: nobody else may have done so since somebody asked. */
 static bool lms_may_kill(void)
@@ -273,7 +296,7 @@ unlock:
 	return step;
 }
 
-/* Under lms_table_lock; the victim is dying from now on. */
+/* The victim is dying from now on. */
 static void lms_kill_victim(u64 id)
 {
 	unsigned int killed = lms_policy->kill(id, lms_may_kill);
@@ -343,33 +366,24 @@ static void lms_kill_next(struct pid *handler)
 }
 
 /*
- * Kills the policy's first victim, or waits for the last one to be gone. Whether the kernel is to
- * try again: false when there is nobody (more) to kill.
+ * Kills the policy's first victim, or looks whether the last one is gone. By the thread, in each of
+ * its turns while the state is TABLE. Where there is nobody (more) to kill the state is FAILED
+ * afterwards.
  */
-bool lms_use_table(void)
+void lms_use_table(void)
 {
-	enum lms_step step = LMS_STEP_NEXT;
 	u64 id = 0, since = 0, signalled = 0;
+	enum lms_step step = LMS_STEP_NEXT;
 	struct pid *handler;
-	bool more;
 
-	/*
-	 * Taken by a writer for the moment of exchanging tables, or by whoever does the same as we:
-	 * come again.
-	 */
-	if (!mutex_trylock(&lms_table_lock))
-		return true;
-
+	lms_test_stuck();
 	spin_lock(&lms.lock);
 	lms_shortage = table.shortage;
 	if (!lms_same_shortage(lms_shortage)) {
 		if (lms.state == LMS_TABLE)
 			lms.state = LMS_FAILED;
-		/* Where it is over meanwhile, there is memory to be had. */
-		more = lms.state != LMS_FAILED;
 		spin_unlock(&lms.lock);
-		mutex_unlock(&lms_table_lock);
-		return more;
+		return;
 	}
 	if (table.dying) {
 		id = table.dying->id;
@@ -377,6 +391,7 @@ bool lms_use_table(void)
 		signalled = table.signalled;
 	}
 	handler = get_pid(lms.handler_pid);
+	table.in_use = true;
 	spin_unlock(&lms.lock);
 
 	if (id)
@@ -389,11 +404,10 @@ bool lms_use_table(void)
 	}
 
 	spin_lock(&lms.lock);
-	more = lms.state != LMS_FAILED;
+	table.in_use = false;
 	spin_unlock(&lms.lock);
+	wake_up(&lms_unused);
 	put_pid(handler);
-	mutex_unlock(&lms_table_lock);
-	return more;
 }
 
 /* What is in force, for people. */
@@ -413,8 +427,12 @@ static int lms_exchange(struct lms_file *f, bool by_handler, unsigned int keep_s
 	struct pid *old = NULL;
 	int error = 0;
 
-	mutex_lock(&lms_table_lock);
 	spin_lock(&lms.lock);
+	while (table.in_use) {
+		spin_unlock(&lms.lock);
+		wait_event(lms_unused, !READ_ONCE(table.in_use));
+		spin_lock(&lms.lock);
+	}
 	if (by_handler && lms.handler && lms.handler != f && lms_handler_lives()) {
 		error = -EBUSY;
 	} else {
@@ -429,7 +447,6 @@ static int lms_exchange(struct lms_file *f, bool by_handler, unsigned int keep_s
 		table.keep_s = keep_s;
 	}
 	spin_unlock(&lms.lock);
-	mutex_unlock(&lms_table_lock);
 	put_pid(old);
 	return error;
 }

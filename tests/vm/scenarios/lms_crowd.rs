@@ -77,9 +77,9 @@ impl Crowd {
         Ok((Crowd { work, log }, number))
     }
 
-    /// Waits until the module's thread has nobody left to tell, and all who were told have heard of it.
+    /// Waits until the module's threads have nobody left to tell, and all who were told have heard of it.
     fn is_quiet(&self) -> Outcome {
-        let pids = [facts::kernel_thread("oomwarden_lms")?, self.work.pid()];
+        let pids = [facts::kernel_thread("oomwarden_lms")?, facts::kernel_thread("oomwarden_crowd")?, self.work.pid()];
         let switches = || pids.map(|pid| facts::Effort::of(pid).map(|effort| effort.switches));
         let mut before = switches();
         wait::until("the crowd sleeps", SOON, || {

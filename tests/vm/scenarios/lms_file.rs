@@ -327,7 +327,7 @@ pub fn kept_table_outlives_its_writer_for_a_time() -> Outcome {
 /// Ten quiet seconds with the module loaded and nobody there.
 pub fn ten_idle_seconds_cost_next_to_nothing() -> Outcome {
     lms::load("")?;
-    let pid = facts::kernel_thread("oomwarden_lms")?;
+    let pids = [facts::kernel_thread("oomwarden_lms")?, facts::kernel_thread("oomwarden_crowd")?];
     // It lays its reserve by first, for which the kernel may have to make room.
     let mut laid_by = u64::MAX;
     wait::until("the reserve grows no more", SOON, || {
@@ -335,14 +335,16 @@ pub fn ten_idle_seconds_cost_next_to_nothing() -> Outcome {
         let now = State::now()?.number("reserve_kb")?;
         Ok(std::mem::replace(&mut laid_by, now) == now)
     })?;
-    let before = facts::Effort::of(pid)?;
+    let efforts = || pids.iter().map(|pid| facts::Effort::of(*pid)).collect::<Outcome<Vec<_>>>();
+    let before = efforts()?;
     wait::stays("the level is ok", Duration::from_secs(10), || {
         // Seldom, so as not to disturb.
         std::thread::sleep(Duration::from_secs(1));
         Ok(State::now()?.level() == "ok")
     })?;
-    let spent = facts::Effort::of(pid)?.since(before);
-    println!("{MEASURED}module, 10 s idle: {} wake-ups, {} ms of processor time", spent.switches, spent.ticks * 10);
-    ensure!(spent.switches <= 60, "{} wake-ups in ten quiet seconds", spent.switches);
+    let spent: Vec<_> = efforts()?.into_iter().zip(before).map(|(now, before)| now.since(before)).collect();
+    let (switches, ticks) = spent.iter().fold((0, 0), |(switches, ticks), one| (switches + one.switches, ticks + one.ticks));
+    println!("{MEASURED}module, 10 s idle: {switches} wake-ups, {} ms of processor time", ticks * 10);
+    ensure!(switches <= 60, "{switches} wake-ups in ten quiet seconds");
     Ok(())
 }

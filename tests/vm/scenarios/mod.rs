@@ -33,6 +33,7 @@ mod lms_marked;
 mod lms_policy;
 mod lms_progress;
 mod lms_table;
+mod lms_thread;
 mod lms_victims;
 mod marks;
 mod node;
@@ -364,6 +365,11 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             kept_table_ends_with_its_time: 300,
             victim_that_was_enough_is_the_only_one: 300,
             herd_of_processes_dies_whole_while_groups_come_and_go: 300,
+        }
+        lms_thread::{
+            table_at_work_keeps_no_limit_waiting: 300,
+            throttled_caller_keeps_no_table_waiting: 300,
+            thread_that_is_stuck_leaves_it_to_the_kernel: 300,
         }
         lms_policy::{
             stopped_handlers_policy_finds_a_group_that_came_later: 300,
