@@ -125,13 +125,15 @@ void lms_served(void);
 unsigned int lms_sample(void);
 
 /* lms_caller.c: who could not allocate. */
+bool lms_is_sysrq(void);
 bool lms_kernel_helps(void);
 bool lms_origin_calls(void);
 bool lms_origin_runs(void);
 bool lms_caller_ends(void);
 bool lms_caller_has_reserves(void);
 void lms_help_to_end(void);
-void lms_hasten_ends(void);
+void lms_hasten_end(struct task_struct *p);
+void lms_hasten_group(u64 id);
 
 /* What a table holds, for people. */
 struct lms_table_counts {
@@ -182,8 +184,9 @@ struct lms_policy {
 	 */
 	bool (*is_dying)(u64 victim, u64 begun_before);
 	/*
-	 * Sends SIGKILL to all processes of the victim that may die and don't do so already; how
-	 * many. Asks before the first: if it may no longer, nobody is sent anything.
+	 * Sends SIGKILL to all processes of the victim that may die and don't do so already, and
+	 * hastens the ends of these; how many. Asks before the first: if it may no longer, nobody
+	 * is sent anything.
 	 */
 	unsigned int (*kill)(u64 victim, bool (*may)(void));
 	/* Frees what it holds, when the module goes. */

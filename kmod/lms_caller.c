@@ -2,17 +2,40 @@
 /* Who could not allocate: callers that are the kernel's, and those that are about to end. */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/cgroup.h>
 #include <linux/mm.h>
 #include <linux/oom.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/string.h>
 #include <linux/vmstat.h>
+#include <linux/workqueue.h>
 
 #include "lms.h"
 
 #define LMS_RESERVES_LEFT	128	/* pages */
+
+/*
+ * Whether the caller is sysrq f: an administrator who wants a kill at once, whatever there is of
+ * memory. To begin a hold for that would cost somebody else's life as well, and before 5.18 the
+ * kernel would not even kill if it was told that memory was freed. It is a worker of a workqueue,
+ * like many who really are in want of memory, and only its work says so: a variable of the
+ * kernel's, known to us by its name alone. The pointer is not followed, the work of others may be
+ * freed by now. Where names of variables are not kept any worker may be sysrq f.
+ */
+bool lms_is_sysrq(void)
+{
+	char name[16];
+
+	if (!(current->flags & PF_WQ_WORKER))
+		return false;
+	if (!IS_ENABLED(CONFIG_KALLSYMS_ALL))
+		return true;
+	snprintf(name, sizeof(name), "%ps", current_work());
+	return !strcmp(name, "moom_work");
+}
 
 /*
  * Whether a process will give its memory back soon: it was killed or ends by itself, and is not
@@ -131,10 +154,19 @@ bool lms_caller_has_reserves(void)
 	       global_zone_page_state(NR_FREE_PAGES) > LMS_RESERVES_LEFT;
 }
 
+/* Whether a group is this one, or below it. RCU. */
+static bool lms_is_within(struct cgroup *group, u64 id)
+{
+	for (; group; group = cgroup_parent(group)) {
+		if (cgroup_id(group) == id)
+			return true;
+	}
+	return false;
+}
+
 /*
- * Makes the ends of all that die go ahead of whoever is held. Called when victims were chosen: by
- * the handler, that tells so by its ack, or by the table. Takes no lock that anybody holds while it
- * allocates.
+ * Makes the end of a process that was killed, and does not dump its core, go ahead of whoever is
+ * held. Takes no lock that anybody holds while it allocates. RCU.
  *
  * What holds an end up is not the want of memory alone. Past exit_mm() a victim has no memory left
  * that the kernel could take, so the kernel gives it nothing, and for each page it goes through all
@@ -143,23 +175,55 @@ bool lms_caller_has_reserves(void)
  * others, without any reclaim and about as far as a victim of the kernel's own; and the processor,
  * also where its group's share is small or used up. It stays one to its end and no longer.
  *
+ * So this is for victims alone, of the table or the handler, and not for whoever happens to end in
+ * a shortage: a tenant could have realtime processes at will.
+ *
  * What does not serve: PF_MEMALLOC opens the reserves without a bound, can't be taken back once the
  * allocation is done, and allocations that must not fail, and file systems, complain about it;
  * TIF_MEMDIE opens nothing without signal->oom_mm; and signal->oom_mm without the kernel's reaper
  * behind it keeps the kernel's killer waiting, for ever if this never ends.
  */
-void lms_hasten_ends(void)
+void lms_hasten_end(struct task_struct *p)
 {
-	struct task_struct *p, *t;
+	struct task_struct *t;
+
+	if (!lms_will_free(p))
+		return;
+	for_each_thread(p, t) {
+		if (!READ_ONCE(t->exit_state))
+			lms_hasten(t);
+	}
+}
+
+/* Somebody who still has to end; a process's first thread may have gone before the others. RCU. */
+static struct task_struct *lms_ending_thread(struct task_struct *p)
+{
+	struct task_struct *t;
+
+	for_each_thread(p, t) {
+		if (!READ_ONCE(t->exit_state))
+			return t;
+	}
+	return NULL;
+}
+
+/*
+ * The same for those in a group, or below it, that were sent SIGKILL. The handler says by its ack
+ * which group that is.
+ */
+void lms_hasten_group(u64 id)
+{
+	struct task_struct *p;
 
 	rcu_read_lock();
 	for_each_process(p) {
-		if ((p->flags & PF_KTHREAD) || !lms_will_free(p))
+		struct task_struct *t;
+
+		if ((p->flags & PF_KTHREAD) || !lms_was_killed(p))
 			continue;
-		for_each_thread(p, t) {
-			if (!READ_ONCE(t->exit_state))
-				lms_hasten(t);
-		}
+		t = lms_ending_thread(p);
+		if (t && lms_is_within(task_dfl_cgroup(t), id))
+			lms_hasten_end(p);
 	}
 	rcu_read_unlock();
 }
@@ -172,9 +236,6 @@ void lms_hasten_ends(void)
  */
 void lms_help_to_end(void)
 {
-	/* Where there is no shortage (yet) it has no need to go ahead of anybody. */
-	if (READ_ONCE(lms.state) != LMS_IDLE)
-		lms_hasten(current);
 	if (lms_reserve_blocks() > LMS_RESERVE_KEPT && lms_use_reserve())
 		return;
 	schedule_timeout_uninterruptible(1);

@@ -401,10 +401,12 @@ static int lms_write_release(struct lms_file *f)
 
 static int lms_write_answer(struct lms_file *f, const char *text, bool pass)
 {
+	u64 seq, victim = 0;
 	int error = 0;
-	u64 seq;
 
-	if (!lms_number(&text, &seq) || *text)
+	if (!lms_number(&text, &seq))
+		return -EINVAL;
+	if (*text && (pass || !lms_number(&text, &victim) || !victim || *text))
 		return -EINVAL;
 	spin_lock(&lms.lock);
 	if (lms.handler != f) {
@@ -424,8 +426,8 @@ static int lms_write_answer(struct lms_file *f, const char *text, bool pass)
 		lms.acked = true;
 	}
 	spin_unlock(&lms.lock);
-	if (!error && !pass)
-		lms_hasten_ends();
+	if (!error && victim)
+		lms_hasten_group(victim);
 	if (!error) {
 		wake_up(&lms_answered);
 		/* The crowd's turn. */

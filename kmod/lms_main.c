@@ -39,6 +39,7 @@
  *
  * What happens to a caller; the first line that fits:
  *
+ *	sysrq f					left to the kernel
  *	memory was given back before us		nothing at all
  *	the kernel helps it to die, or would	left to the kernel
  *	choose it first (lms_caller.c)
@@ -48,8 +49,6 @@
  *	kernel would choose first
  *	the kernel would kill nobody for it	sent back at once, in HOLD and TABLE after a pause;
  *						never counts
- *	a worker				left to the kernel, in HOLD and TABLE sent back at
- *						once; never counts
  *	IDLE					as lms_consider() says
  *	FAILED					left to the kernel
  *	HOLD, TABLE				sent back after a pause; who ends without the kernel's
@@ -506,6 +505,9 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 	enum lms_state state;
 	long pause;
 
+	/* It kills whatever is said here, and says nothing about anybody's want of memory. */
+	if (lms_is_sysrq())
+		return lms_pass();
 	/* Somebody before us gave memory back: nobody needs to die. */
 	if (*freed)
 		return NOTIFY_OK;
@@ -521,7 +523,7 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 	lms_read_memory(&memory);
 	bound = memory.available > lms_floor_pages(memory.total) && lms_is_bound();
 	nobody_dies = lms_is_only_sent_back();
-	counts = !bound && !nobody_dies && !(current->flags & PF_WQ_WORKER);
+	counts = !bound && !nobody_dies;
 
 	spin_lock(&lms.lock);
 	open = lms.state == LMS_HOLD || lms.state == LMS_TABLE;
@@ -534,15 +536,6 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 	if (nobody_dies && !open) {
 		spin_unlock(&lms.lock);
 		*freed += 1;
-		return NOTIFY_OK;
-	}
-	/* sysrq-f comes from a worker, and kills whatever is said here. Others come again soon. */
-	if (current->flags & PF_WQ_WORKER) {
-		if (open)
-			*freed += 1;
-		else
-			lms.passes++;
-		spin_unlock(&lms.lock);
 		return NOTIFY_OK;
 	}
 	if (lms.state == LMS_IDLE) {

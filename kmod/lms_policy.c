@@ -39,6 +39,8 @@
 #define LMS_GROUPS_USED		(LMS_GROUPS / 4 * 3)	/* so that a search soon comes to a free one */
 #define LMS_DEPTH		64	/* levels below the root; what is deeper lives */
 #define LMS_NONE		U16_MAX
+#define LMS_SOME_END		1	/* of those below a `kill` line some end already */
+#define LMS_SOME_LIVE		2	/* some do not */
 
 /* A `kill` or `spare` line. */
 struct lms_entry {
@@ -114,6 +116,7 @@ struct lms_book {
 	struct pid *handler;
 	const u64 *but;		/* no candidates */
 	unsigned int but_len;
+	u8 ranks[LMS_TABLE_LINES];	/* by rank, who may die by that line as of this walk: */
 	char path[PATH_MAX];
 };
 
@@ -539,13 +542,34 @@ static bool lms_comes_before(const struct lms_table *table, const struct lms_gro
 	return a->pages > b->pages;
 }
 
+/*
+ * The first `kill` line below which all who may die end already; else the first below which anybody
+ * may die. Those that end are waited for before anybody else dies: that may be enough.
+ */
+static u16 lms_first_rank(const struct lms_table *table, bool *ending)
+{
+	u16 at, first = LMS_NONE;
+
+	*ending = false;
+	for (at = 0; at < table->kills; at++) {
+		if (lms_book->ranks[at] == LMS_SOME_END) {
+			*ending = true;
+			return at;
+		}
+		if (lms_book->ranks[at] && first == LMS_NONE)
+			first = at;
+	}
+	return first;
+}
+
 static u64 lms_rules_choose(const u64 *but, unsigned int len)
 {
 	const struct lms_group *first = NULL;
 	const struct lms_table *table;
 	struct task_struct *p;
-	u16 rank = LMS_NONE;
 	unsigned int at;
+	bool ending;
+	u16 rank;
 
 	/* Without knowing who is marked nobody may die. */
 	if (!lms_book || lms_book->lost)
@@ -553,6 +577,7 @@ static u64 lms_rules_choose(const u64 *but, unsigned int len)
 	table = &lms_book->tables[lms_current];
 	lms_book->but = but;
 	lms_book->but_len = len;
+	memset(lms_book->ranks, 0, table->kills);
 	rcu_read_lock();
 	for_each_process(p) {
 		struct cgroup *group;
@@ -563,7 +588,7 @@ static u64 lms_rules_choose(const u64 *but, unsigned int len)
 			continue;
 		own = lms_rank(table, g, group);
 		if (own != LMS_NONE) {
-			rank = min(rank, own);
+			lms_book->ranks[own] |= lms_ends(p) ? LMS_SOME_END : LMS_SOME_LIVE;
 		} else if (g->rule != LMS_NONE && !lms_is_no_candidate(g->id) && lms_is_leaf(group)) {
 			g->found = true;
 			if (lms_ends(p))
@@ -575,8 +600,7 @@ static u64 lms_rules_choose(const u64 *but, unsigned int len)
 	}
 	rcu_read_unlock();
 	lms_book->but_len = 0;
-	if (rank != LMS_NONE)
-		return table->kill_ids[rank];
+	rank = lms_first_rank(table, &ending);
 	for (at = 0; at < LMS_GROUPS; at++) {
 		const struct lms_group *g = &lms_book->groups[at];
 
@@ -587,6 +611,8 @@ static u64 lms_rules_choose(const u64 *but, unsigned int len)
 		if (!first || lms_comes_before(table, g, first))
 			first = g;
 	}
+	if (rank != LMS_NONE && (ending || !first || !lms_is_ending(first)))
+		return table->kill_ids[rank];
 	return first ? first->id : 0;
 }
 
@@ -649,8 +675,10 @@ static unsigned int lms_rules_kill(u64 victim, bool (*may)(void))
 			break;
 		asked = true;
 		/* To the process: its first thread may have gone without the others. */
-		if (!kill_pid(task_tgid(p), SIGKILL, 1))
-			killed++;
+		if (kill_pid(task_tgid(p), SIGKILL, 1))
+			continue;
+		killed++;
+		lms_hasten_end(p);
 	}
 	rcu_read_unlock();
 	return killed;

@@ -83,6 +83,15 @@ module_param(test_since_ms, ulong, 0444);
 static bool test_stuck;
 module_param(test_stuck, bool, 0644);
 
+/* So many victims are remembered. */
+static unsigned int test_victims = LMS_VICTIMS;
+module_param(test_victims, uint, 0644);
+
+static unsigned int lms_victims_max(void)
+{
+	return clamp(test_victims, 1U, (unsigned int)LMS_VICTIMS);
+}
+
 static void lms_test_delay(void)
 {
 	unsigned long end = jiffies + msecs_to_jiffies(READ_ONCE(test_delay_ms));
@@ -110,6 +119,11 @@ static void lms_test_since(u64 since)
 	test_since_ms = since / NSEC_PER_MSEC;
 }
 #else
+static unsigned int lms_victims_max(void)
+{
+	return LMS_VICTIMS;
+}
+
 static void lms_test_delay(void)
 {
 }
@@ -205,8 +219,9 @@ static bool lms_may_kill(void)
 }
 
 /*
- * The place of a victim among those of this shortage; the longest forgotten one's where there is
- * none. Under lms.lock.
+ * The place of a victim among those of this shortage. Where there is none it is that of the one
+ * that was chosen longest ago, but not of one that is over, which would have its turn again. NULL:
+ * all are. Under lms.lock.
  */
 static struct lms_victim *lms_remember(u64 id)
 {
@@ -217,9 +232,14 @@ static struct lms_victim *lms_remember(u64 id)
 		if (table.victims[at].id == id)
 			return &table.victims[at];
 	}
-	if (table.victims_len == LMS_VICTIMS) {
-		memmove(table.victims, table.victims + 1, sizeof(table.victims) - sizeof(table.victims[0]));
+	if (table.victims_len >= lms_victims_max()) {
+		for (at = 0; at < table.victims_len && table.victims[at].over; at++)
+			;
+		if (at == table.victims_len)
+			return NULL;
 		table.victims_len--;
+		memmove(&table.victims[at], &table.victims[at + 1],
+			(table.victims_len - at) * sizeof(table.victims[0]));
 	}
 	victim = &table.victims[table.victims_len++];
 	memset(victim, 0, sizeof(*victim));
@@ -311,7 +331,6 @@ static void lms_kill_victim(u64 id)
 	spin_unlock(&lms.lock);
 	if (!killed)
 		return;
-	lms_hasten_ends();
 	pr_warn_ratelimited("no answer: killed %u processes of group %llu by the table\n", killed, id);
 }
 
@@ -319,6 +338,7 @@ static void lms_kill_victim(u64 id)
 static void lms_kill_next(struct pid *handler)
 {
 	u64 over[LMS_VICTIMS], begun, id;
+	struct lms_victim *victim;
 	unsigned int at, len = 0;
 	bool may;
 
@@ -343,13 +363,13 @@ static void lms_kill_next(struct pid *handler)
 	 */
 	may = lms_may_kill();
 	spin_lock(&lms.lock);
-	if (!may || !lms_same_shortage(lms_shortage)) {
+	may = may && lms_same_shortage(lms_shortage);
+	victim = may && id ? lms_remember(id) : NULL;
+	if (!victim) {
 		id = 0;
-	} else if (!id) {
-		lms.state = LMS_FAILED;
+		if (may)
+			lms.state = LMS_FAILED;
 	} else {
-		struct lms_victim *victim = lms_remember(id);
-
 		table.since = ktime_get_ns();
 		lms_test_since(table.since);
 		/* It is killed once more, and then no longer a candidate. */

@@ -74,6 +74,12 @@ static inline bool lms_is_dying(struct task_struct *p)
 	return (READ_ONCE(p->flags) & PF_EXITING) && thread_group_empty(p);
 }
 
+/* Whether it was SIGKILL by which it ends, and not its own doing. RCU. */
+static inline bool lms_was_killed(struct task_struct *p)
+{
+	return (READ_ONCE(p->signal->flags) & SIGNAL_GROUP_EXIT) && READ_ONCE(p->signal->group_exit_code) == SIGKILL;
+}
+
 /*
  * Whether a process was sent SIGKILL or ends by itself, and nothing more is needed for that. One
  * that dumps its core also looks as if it ended, but may write for minutes until SIGKILL cuts it
@@ -87,7 +93,7 @@ static inline bool lms_ends(struct task_struct *p)
 }
 
 /*
- * Lets a task that is about to end go ahead of others, to its end: lms_hasten_ends() says why.
+ * Lets a task that is about to end go ahead of others, to its end: lms_hasten_end() says why.
  * Before 6.5, and 6.1.50, a change of policy waited for a lock of cpusets, which may be held by
  * somebody who allocates; since then only for deadline tasks. With CONFIG_RT_GROUP_SCHED a group
  * whose share of realtime is 0 would stop it for good.

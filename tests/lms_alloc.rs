@@ -59,7 +59,7 @@ fn the_way_of_a_hold_allocates_nothing() {
             before.copy_from(&table);
             answered.write_table(&table).expect("written");
         }
-        answered.ack(report.hold_seq.unwrap_or(round)).expect("written");
+        answered.ack(report.hold_seq.unwrap_or(round), Some(GroupId(u64::MAX))).expect("written");
         answered.pass(u64::MAX).expect("written");
         answered.tell_swap_total(1 << 40).expect("written");
         answered.register(Duration::from_millis(500)).expect("written");
@@ -70,6 +70,6 @@ fn the_way_of_a_hold_allocates_nothing() {
 
     let written = std::fs::read_to_string(&writes).expect("read");
     assert_eq!(written.matches("table keep 60\n").count(), 1, "the same table is not written again");
-    assert_eq!(written.matches("ack 7\n").count(), 3);
+    assert_eq!(written.matches("ack 7 18446744073709551615\n").count(), 3);
     assert!(counters.encode().expect("a text").contains("\noomwarden_lms_table_kills_total 5\n"));
 }

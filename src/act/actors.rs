@@ -190,7 +190,8 @@ fn work(shared: &Shared, listeners: Option<Arc<Listeners>>, marks: &Marks) {
         drop(waiting);
         let mut hold = job.hold.take();
         let first_kill = job.first_kill.take();
-        let mut marked = job.targets.first().filter(|_| job.marked);
+        let victim = job.targets.first();
+        let mut marked = victim.filter(|_| job.marked);
         // Of a unit that has ended by itself systemd must not say that it was killed.
         if let (Some(victim), Some(patience)) = (marked, patience(job.deed, hold.is_some()))
             && !workshop.is_empty(victim)
@@ -204,7 +205,7 @@ fn work(shared: &Shared, listeners: Option<Arc<Listeners>>, marks: &Marks) {
             let counted = job.processes.filter(|_| dying == Dying::Somebody);
             if let Some((device, seq)) = hold.take() {
                 // Over by now: nobody waits for the answer any more.
-                let _ = device.ack(seq);
+                let _ = device.ack(seq, victim.map(|victim| victim.id));
             }
             if let Some(processes) = counted
                 && let Some(victim) = marked.take()

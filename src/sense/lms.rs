@@ -25,6 +25,7 @@ pub use report::Report;
 pub(crate) use report::tests::TEXT as REPORT;
 pub use table::{INTERFACE, LONGEST_GLOB, LONGEST_KEEP, Lines, MOST_BYTES, MOST_LINES, Table};
 
+use crate::cgroup::GroupId;
 use crate::cgroup::buffer::ReadBuf;
 use crate::cgroup::parse::ParseError;
 use line::Line;
@@ -109,12 +110,16 @@ impl Lms {
         self.command(format_args!("release"))
     }
 
-    /// Answers the hold `seq` (of [`Report::hold_seq`]): the signals are delivered. Allocates nothing.
+    /// Answers the hold `seq` (of [`Report::hold_seq`]): the signals are delivered. The ends of those that were killed in the group `victim`, or below it, are hastened.
+    /// Allocates nothing.
     ///
     /// # Errors
     /// ESTALE if that hold is over; EPERM if this file is not the handler's.
-    pub fn ack(&self, seq: u64) -> Result<(), Errno> {
-        self.command(format_args!("ack {seq}"))
+    pub fn ack(&self, seq: u64, victim: Option<GroupId>) -> Result<(), Errno> {
+        match victim {
+            Some(GroupId(id)) => self.command(format_args!("ack {seq} {id}")),
+            None => self.command(format_args!("ack {seq}")),
+        }
     }
 
     /// Answers the hold `seq`: nobody will be killed, so the kernel may go ahead. Allocates nothing.

@@ -397,7 +397,7 @@ impl Climbs {
             // Of one that has just left by itself the memory is on its way back, too.
             let gone = climb.is_gone(with.senses);
             if climb.is_killing() || gone {
-                with.senses.signal.ack(hold);
+                with.senses.signal.ack(hold, climb.victim.id);
             }
             // The kernel's word is fresh evidence.
             (climb.hold, climb.looking, climb.stale) = (Some(hold), None, false);
@@ -617,7 +617,7 @@ impl Climbs {
                     let outcome = if climb.ladder.killed_at.is_some() { Outcome::Killed } else { Outcome::Ended };
                     if let (Outcome::Ended, Some(hold)) = (outcome, climb.hold) {
                         // No actor will: what left gives its memory back as well.
-                        with.senses.signal.ack(hold);
+                        with.senses.signal.ack(hold, climb.victim.id);
                     }
                     return self.end(place, climb, outcome, now, with);
                 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::panic_on_oom::{self, PanicOnOom};
+use crate::cgroup::GroupId;
 use crate::cgroup::buffer::ReadBuf;
 use crate::decide::facts::{LmsFacts, NodeFacts};
 use crate::policy::model::{LmsLevel, Mode, Policy, Rule, Trigger, Victim};
@@ -159,11 +160,11 @@ impl Signal {
         self.answered = None;
     }
 
-    /// Tells the module that signals are delivered.
-    pub fn ack(&self, hold: u64) {
+    /// Tells the module that signals are delivered, and to whom.
+    pub fn ack(&self, hold: u64, victim: GroupId) {
         if let Some(device) = &self.device {
             // Over by now: nobody waits for the answer any more.
-            let _ = device.ack(hold);
+            let _ = device.ack(hold, Some(victim));
         }
     }
 

@@ -27,6 +27,15 @@ pub fn map(file: &File, bytes: usize) -> Result<&'static [u8], Errno> {
     Ok(unsafe { std::slice::from_raw_parts(at.cast(), bytes) })
 }
 
+/// Freezes the file system that a directory is on, or thaws it.
+pub fn freeze(directory: &File, frozen: bool) -> Result<(), Errno> {
+    // FIFREEZE and FITHAW.
+    let request = if frozen { 0xc004_5877 } else { 0xc004_5878 };
+    // SAFETY: the kernel ignores the argument.
+    let result = unsafe { libc::ioctl(directory.as_raw_fd(), request, 0) };
+    Errno::result(result).map(drop)
+}
+
 /// A read from the beginning of a file to an address where nothing is.
 pub fn read_to_nowhere(file: &File) -> Result<(), Errno> {
     // SAFETY: the kernel refuses to write to the first page, which nobody can map.

@@ -44,7 +44,8 @@ fn commands_are_the_modules() {
     assert!(lms.can_write());
     lms.register(Duration::from_millis(500)).unwrap();
     lms.tell_swap_total((1 << 30) + 1023).unwrap();
-    lms.ack(u64::MAX).unwrap();
+    lms.ack(u64::MAX, Some(GroupId(u64::MAX))).unwrap();
+    lms.ack(7, None).unwrap();
     lms.pass(12).unwrap();
     let mut table = Table::new();
     lms.write_table(&table).unwrap();
@@ -55,7 +56,7 @@ fn commands_are_the_modules() {
     assert!(lines.among("/t/*") && table.push(&lines));
     lms.write_table(&table).unwrap();
     lms.release().unwrap();
-    let commands = "handler 500\nswap_total 1048576\nack 18446744073709551615\npass 12\nclear\ntable keep 60\nspare 41\nrule at_least=4\namong /t/*\nrelease\n";
+    let commands = "handler 500\nswap_total 1048576\nack 18446744073709551615 18446744073709551615\nack 7\npass 12\nclear\ntable keep 60\nspare 41\nrule at_least=4\namong /t/*\nrelease\n";
     assert_eq!(fs::read_to_string(&path).unwrap(), commands);
 }
 
@@ -69,6 +70,6 @@ fn who_may_only_read_hears_and_can_not_speak() {
     assert_eq!(lms.can_write(), root);
     assert_eq!(lms.read(&mut ReadBuf::new()).unwrap().seq, 7);
     let read_only = Lms { writable: false, ..lms };
-    assert_eq!(read_only.ack(7), Err(Errno::ACCESS));
+    assert_eq!(read_only.ack(7, None), Err(Errno::ACCESS));
     assert_eq!(fs::read_to_string(&path).unwrap(), REPORT);
 }

@@ -72,6 +72,26 @@ pub fn parameter(name: &str) -> Outcome<String> {
     Ok(std::fs::read_to_string(&path).doing(format_args!("read {}", path.display()))?.trim().to_owned())
 }
 
+/// A parameter that is read again and again, also in a shortage: what a read needs of memory it has from the first one on.
+pub struct Parameter(File);
+
+impl Parameter {
+    /// Opens it, and reads it once.
+    pub fn open(name: &str) -> Outcome<Parameter> {
+        let path = Path::new(LOADED).join("parameters").join(name);
+        let parameter = Parameter(File::open(&path).doing(format_args!("open {}", path.display()))?);
+        parameter.number()?;
+        Ok(parameter)
+    }
+
+    /// What it is now.
+    pub fn number(&self) -> Outcome<u64> {
+        let mut buffer = [0; 32];
+        let length = self.0.read_at(&mut buffer, 0).doing("read a parameter")?;
+        String::from_utf8_lossy(&buffer[..length]).trim().parse().doing("understand a parameter")
+    }
+}
+
 /// The file, open.
 pub struct Notifier(pub File);
 

@@ -1,5 +1,6 @@
 //! The guest as a whole: settings that a scenario changes (put back afterwards), mounts, swap.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -78,6 +79,7 @@ pub fn zram_swap(mib: u64) -> Outcome {
 pub struct Freezer {
     /// Where it is mounted.
     pub place: PathBuf,
+    directory: File,
     frozen: bool,
 }
 
@@ -90,19 +92,22 @@ impl Freezer {
         let place = Path::new(places::MOUNT).join("frozen");
         std::fs::create_dir_all(&place).doing(format_args!("create {}", place.display()))?;
         busybox(&["mount", "-t", "ext4", "/dev/zram0", &place.to_string_lossy()])?;
-        Ok(Freezer { place, frozen: false })
+        let directory = File::open(&place).doing("open the file system")?;
+        Ok(Freezer { place, directory, frozen: false })
     }
 
     /// Freezes it.
     pub fn freeze(&mut self) -> Outcome {
         self.frozen = true;
-        busybox(&["fsfreeze", "--freeze", &self.place.to_string_lossy()])
+        crate::sys::freeze(&self.directory, true).doing("freeze the file system")
     }
 
-    /// Thaws it.
+    /// Thaws it, if it is frozen. Without a process of its own, which may take long to start in a shortage.
     pub fn thaw(&mut self) -> Outcome {
-        self.frozen = false;
-        busybox(&["fsfreeze", "--unfreeze", &self.place.to_string_lossy()])
+        if !std::mem::take(&mut self.frozen) {
+            return Ok(());
+        }
+        crate::sys::freeze(&self.directory, false).doing("thaw the file system")
     }
 }
 

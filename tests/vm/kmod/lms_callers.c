@@ -6,10 +6,10 @@
  *
  *   give mib=N		holds N MiB and gives them back, 1 MiB a call, when the kernel is about to kill, as the memory balloon of
  *			a virtual machine does (and with its priority)
- *   eat mib=N [more=M] [calls=K] [by=thread] [flags=nofs|noio]
+ *   eat mib=N [more=M] [calls=K] [by=thread|worker] [flags=nofs|noio]
  *			takes memory page by page and holds it: N MiB at most; where the kernel's OOM killer was called in its
  *			name, M MiB more; at the Kth such call it lets go of all that it holds. In the writer's name, and then the
- *			write returns when it is done; or in that of a kernel thread
+ *			write returns when it is done; or in that of a kernel thread, or of a worker of a workqueue
  *   stop		lets go of everything
  *
  * and tells what is held, and how often the kernel was about to kill: in the eater's name (calls) and in others'.
@@ -31,6 +31,7 @@
 #include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
+#include <linux/workqueue.h>
 
 #define NAME		"lms_callers"
 #define PRIORITY	80		/* VIRTIO_BALLOON_OOM_NOTIFY_PRIORITY */
@@ -48,7 +49,7 @@ static struct heap eaten = { LIST_HEAD_INIT(eaten.pages) };
 static unsigned long calls, others;
 static struct task_struct *eater;		/* whose calls are counted; NULL when it is done */
 static unsigned long limit, more, let_go_at;
-static bool nofs, noio, asked, enough;
+static bool nofs, noio, asked, enough, queued;
 
 static DEFINE_MUTEX(commands);
 static struct task_struct *thread;		/* under commands */
@@ -148,9 +149,20 @@ static int eat(void *unused)
 		memalloc_noio_restore(flags);
 	spin_lock(&lock);
 	eater = NULL;
+	queued = false;
 	spin_unlock(&lock);
 	return error;
 }
+
+static void eat_by_worker(struct work_struct *unused)
+{
+	spin_lock(&lock);
+	eater = current;
+	spin_unlock(&lock);
+	eat(NULL);
+}
+
+static DECLARE_WORK(work, eat_by_worker);
 
 static int eat_by_thread(void *unused)
 {
@@ -179,6 +191,7 @@ static void stop(void)
 		put_task_struct(thread);
 		thread = NULL;
 	}
+	flush_work(&work);
 	let_go(&eaten, ULONG_MAX);
 }
 
@@ -197,7 +210,7 @@ static int give(unsigned long mib)
 }
 
 /* One `key=value`. */
-static int word(char *text, unsigned long *mib, bool *by_thread)
+static int word(char *text, unsigned long *mib, bool *by_thread, bool *by_worker)
 {
 	char *value = strchr(text, '=');
 
@@ -217,12 +230,13 @@ static int word(char *text, unsigned long *mib, bool *by_thread)
 	nofs |= !strcmp(text, "flags") && !strcmp(value, "nofs");
 	noio |= !strcmp(text, "flags") && !strcmp(value, "noio");
 	*by_thread |= !strcmp(text, "by") && !strcmp(value, "thread");
+	*by_worker |= !strcmp(text, "by") && !strcmp(value, "worker");
 	return !strcmp(text, "flags") || !strcmp(text, "by") ? 0 : -EINVAL;
 }
 
 static int command(char *text)
 {
-	bool by_thread = false;
+	bool by_thread = false, by_worker = false;
 	unsigned long mib = 0;
 	char *verb, *pair;
 	int error = 0;
@@ -232,13 +246,13 @@ static int command(char *text)
 		stop();
 		return 0;
 	}
-	if (thread)
+	if (thread || queued)
 		return -EBUSY;
 	nofs = noio = asked = enough = false;
 	more = ULONG_MAX / 2;
 	let_go_at = 0;
 	while (!error && (pair = strsep(&text, " ")))
-		error = word(pair, &mib, &by_thread);
+		error = word(pair, &mib, &by_thread, &by_worker);
 	if (error || mib > ULONG_MAX / 2 / PER_MIB)
 		return -EINVAL;
 	if (!strcmp(verb, "give"))
@@ -249,6 +263,12 @@ static int command(char *text)
 	limit = eaten.len + mib * PER_MIB;
 	calls = 0;
 	spin_unlock(&lock);
+	if (by_worker) {
+		queued = true;
+		/* Not bound to a processor: a worker of those would be told off for taking it so long. */
+		queue_work(system_unbound_wq, &work);
+		return 0;
+	}
 	if (!by_thread) {
 		eater = current;
 		return eat(NULL);
@@ -287,7 +307,7 @@ static int callers_show(struct seq_file *to, void *unused)
 {
 	spin_lock(&lock);
 	seq_printf(to, "given_kb %lu\neaten_kb %lu\neating %d\ncalls %lu\nothers %lu\n", given.len << (PAGE_SHIFT - 10),
-		   eaten.len << (PAGE_SHIFT - 10), !!eater, calls, others);
+		   eaten.len << (PAGE_SHIFT - 10), queued || eater, calls, others);
 	spin_unlock(&lock);
 	return 0;
 }

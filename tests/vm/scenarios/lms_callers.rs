@@ -4,7 +4,7 @@
 use super::lms_common::{Counters, EXCITABLE, ROUNDS, called, fresh, handler, rounds, short_of_memory_beside};
 use crate::guest::callers;
 use crate::guest::group::Group;
-use crate::guest::lms;
+use crate::guest::lms::{self, State};
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
 use crate::outcome::Outcome;
@@ -43,6 +43,15 @@ pub fn while_a_balloon_gives_memory_back_nobody_dies() -> Outcome {
 
 /// A kernel thread runs out first: it waits like anybody, and the policy decides.
 pub fn kernel_thread_that_runs_out_waits_for_the_policys_choice() -> Outcome {
+    who_runs_out_waits("thread")
+}
+
+/// A worker of a workqueue does, which might be sysrq f, and is not.
+pub fn worker_that_runs_out_waits_for_the_policys_choice() -> Outcome {
+    who_runs_out_waits("worker")
+}
+
+fn who_runs_out_waits(who: &str) -> Outcome {
     let mut ran_out = 0;
     callers::load()?;
     rounds("hold_ms=2000", ROUNDS, |round| {
@@ -52,9 +61,9 @@ pub fn kernel_thread_that_runs_out_waits_for_the_policys_choice() -> Outcome {
         let mut fattest = Work::start(&other, "sleep adj=1000")?;
         let _handler = handler(&policy(&victim, round)?)?;
         let before = Counters::now()?;
-        callers::command("eat mib=1000 more=10 by=thread")?;
+        callers::command(&format!("eat mib=1000 more=10 by={who}"))?;
         cheap.must_be_killed()?;
-        wait::until("the kernel thread has what it wants", SOON, || Ok(callers::number("eating")? == 0))?;
+        wait::until("the caller has what it wants", SOON, || Ok(callers::number("eating")? == 0))?;
         // Somebody else may have been the first to run out.
         ran_out += u32::from(callers::number("calls")? > 0);
         decided(&before, round)?;
@@ -92,6 +101,33 @@ pub fn shortage_for_which_the_kernel_kills_nobody_begins_no_hold() -> Outcome {
         handler.must_run("nobody asked it")
     })?;
     ensure!(alone > 0, "somebody else ran out of memory in every round");
+    Ok(())
+}
+
+/// The same while somebody else is held, whom nobody answers: it neither ends the hold nor costs anybody's life, and begins no other.
+pub fn caller_for_whom_the_kernel_kills_nobody_ends_no_hold() -> Outcome {
+    let mut seen = 0;
+    callers::load()?;
+    rounds("hold_ms=2000", ROUNDS, |round| {
+        let (victim, other) = (fresh("victim", round)?, fresh("other", round)?);
+        let mut cheap = Work::holding(&victim, 20)?;
+        let _handler = handler(&format!("answer=never ms=2000 adj=-1000 kill={}", victim.id()?))?;
+        let before = Counters::now()?;
+        let greedy = Work::start(&other, "hog mib=1000 term=ignore adj=-1000")?;
+        let hold = wait::find("a hold begins", SOON, || Ok(Some(State::now()?.number("hold_seq")?).filter(|hold| *hold > 0)))?;
+        callers::command("eat mib=1000 calls=10 flags=nofs")?;
+        ensure!(callers::number("calls")? == 10, "it was not asked that often");
+        let state = State::now()?;
+        if state.number("hold_seq")? == hold {
+            seen += 1;
+            ensure!(before.of("holds")? == 1 && before.of("holds_resolved")? == 0, "not the one hold: {}", before.story());
+            cheap.must_run("the hold has not expired")?;
+        }
+        ensure!(before.kernel_kills()? == 0, "the kernel killed: {}", before.story());
+        drop(greedy);
+        callers::command("stop")
+    })?;
+    ensure!(seen > 0, "every hold was over too soon");
     Ok(())
 }
 

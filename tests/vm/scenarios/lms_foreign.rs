@@ -5,10 +5,10 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::MEASURED;
-use super::lms_common::{Counters, EXCITABLE, ROUNDS, fresh, handler, rounds, spread};
+use super::lms_common::{Counters, EXCITABLE, ROUNDS, fresh, handler, leave_available, rounds, spread};
 use crate::guest::facts;
 use crate::guest::group::{Group, MIB};
-use crate::guest::lms::{self, Notifier};
+use crate::guest::lms::{self, Notifier, State};
 use crate::guest::system;
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
@@ -68,6 +68,45 @@ pub fn sysrq_f_is_left_to_the_kernel() -> Outcome {
     ensure!(before.of("holds")? == 0 && before.of("table_kills")? == 0, "not the module's business: {}", before.story());
     bystander.must_run("it is not the fattest")?;
     handler.must_run("nobody asked it")
+}
+
+/// The same where no more than the floor is available, though nobody is in want of any, and in the middle of a hold: neither is anybody asked for that, nor is the hold's
+/// time over.
+pub fn sysrq_f_in_a_shortage_is_left_to_the_kernel() -> Outcome {
+    lms::load(&format!("{EXCITABLE} hold_ms=2000"))?;
+    let named = Group::new("t/named")?;
+    let mut bystander = Work::holding(&named, 5)?;
+    let mut handler = handler(&format!("answer=never ms=2000 adj=-1000 kill={}", named.id()?))?;
+    let ask = || std::fs::write("/proc/sysrq-trigger", "f").map_err(|error| format!("could not ask for a kill: {error}"));
+    let mut seen = 0;
+    for round in 0..4 {
+        let mut fattest = Work::holding(&fresh("fat", round)?, 40)?;
+        let ballast = leave_available(24)?;
+        let before = Counters::now()?;
+        ask()?;
+        fattest.must_be_killed()?;
+        // Somebody in want has a right to a hold.
+        if before.of("calls")? == 0 {
+            seen += 1;
+            ensure!(before.kernel_kills()? == 1 && before.of("passes")? >= 1, "not the kernel's doing: {}", before.story());
+            ensure!(before.of("holds")? == 0 && before.of("table_kills")? == 0, "not the module's business: {}", before.story());
+        }
+        drop(ballast);
+        wait::until("memory is back", SOON, || Ok(facts::meminfo_mib("MemAvailable")? > 100 && State::now()?.level() != "oom"))?;
+    }
+    ensure!(seen > 0, "somebody ran out in every round");
+    bystander.must_run("it is not the fattest")?;
+    handler.must_run("it does nothing")?;
+
+    let mut fattest = Work::start(&fresh("fat", 5)?, "hog mib=1000 term=ignore")?;
+    let before = Counters::now()?;
+    wait::until("a hold begins", SOON, || Ok(before.of("holds")? > 0 || State::now()?.number("hold_seq")? > 0))?;
+    let began = Instant::now();
+    ask()?;
+    fattest.must_be_killed()?;
+    ensure!(began.elapsed() < Duration::from_millis(1500), "the hold was waited for: {:?}", began.elapsed());
+    ensure!(before.of("holds_expired")? == 0 && before.of("table_kills")? == 0, "the hold's time is not over: {}", before.story());
+    bystander.must_run("it is not the fattest")
 }
 
 /// A group's own limit is enforced within a moment although the machine's shortage is being held: a hold is a state, not a lock.

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::MEASURED;
-use super::lms_common::{Counters, EXCITABLE, called, fresh, handler, rounds, short_of_memory, short_of_memory_beside, spread};
+use super::lms_common::{Counters, EXCITABLE, ROUNDS, called, fresh, handler, rounds, short_of_memory, short_of_memory_beside, spread};
 use super::lms_foreign::{limit_of, lower_and_watch};
 use crate::guest::group::Group;
 use crate::guest::lms::{self, State};
@@ -31,10 +31,11 @@ pub fn table_at_work_keeps_no_limit_waiting() -> Outcome {
         let limit = limit_of(&limited)?;
         let before = Counters::now()?;
         lms::set("test_choose_us", 0)?;
-        lms::set("test_delay_ms", SOON.as_millis())?;
+        lms::set("test_delay_ms", 5000)?;
+        let chosen = lms::Parameter::open("test_choose_us")?;
         // More than the limited one gives back.
         let mut greedy = Work::start(&fresh("greedy", round)?, "lms-want more=30")?;
-        wait::until("a victim is chosen", SOON, || Ok(lms::parameter("test_choose_us")? != "0"))?;
+        wait::until("a victim is chosen", SOON, || Ok(chosen.number()? > 0))?;
         let took = lower_and_watch(&limit, &mut work)?;
         ensure!(took < Duration::from_secs(2), "the table kept a limit waiting for {took:?}");
         cheap.must_run("its death is put off")?;
@@ -105,5 +106,31 @@ pub fn thread_that_is_stuck_leaves_it_to_the_kernel() -> Outcome {
         named.must_run("nobody worked by the table")
     })?;
     println!("{MEASURED}start of a greedy process to the kernel's kill while the thread is stuck: {}", spread(times));
+    Ok(())
+}
+
+/// Tables are written all the time, in a shortage too: the thread comes to its turns, and the kernel has no need to kill.
+pub fn writers_of_tables_keep_no_table_waiting() -> Outcome {
+    let mut times = Vec::new();
+    rounds("hold_ms=2000", ROUNDS, |round| {
+        let victim = fresh("victim", round)?;
+        let mut cheap = Work::holding(&victim, 30)?;
+        let _writers = [(); 2]
+            .map(|()| Work::start(&fresh("writers", round)?, &format!("lms-writer adj=-1000 id={}", victim.id()?)))
+            .into_iter()
+            .collect::<Outcome<Vec<_>>>()?;
+        wait::until("a table is written", SOON, || Ok(State::now()?.number("table_kill_ids")? > 0))?;
+        let before = Counters::now()?;
+        let mut greedy = Work::start(&fresh("greedy", round)?, "lms-want more=5")?;
+        wait::until("the shortage begins", SOON, || Ok(before.of("calls")? > 0))?;
+        let began = Instant::now();
+        cheap.must_be_killed()?;
+        times.push(began.elapsed());
+        called(&greedy, SATISFIED)?;
+        greedy.must_run("it is not in the table")?;
+        ensure!(before.kernel_kills()? == 0 && before.of("table_kills")? == 1, "not the table's doing: {}", before.story());
+        Ok(())
+    })?;
+    println!("{MEASURED}beginning of a shortage to the end of the table's victim while tables are written: {}", spread(times));
     Ok(())
 }

@@ -17,7 +17,8 @@ use crate::workload::lms::SATISFIED;
 
 const GREEDY: &str = "hog mib=1000 term=ignore";
 
-fn status(work: &Work, line: &str) -> bool {
+/// Whether a process's status has this line.
+pub fn status(work: &Work, line: &str) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{}/status", work.pid())).unwrap_or_default();
     status.lines().any(|known| known.split_whitespace().eq(line.split_whitespace()))
 }
@@ -142,7 +143,7 @@ pub fn higher_group_that_refills_waits_for_the_dying_one() -> Outcome {
 }
 
 /// Milliseconds of the monotonic clock.
-fn since_boot() -> Outcome<u64> {
+pub fn since_boot() -> Outcome<u64> {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).doing("read the clock")?;
     u64::try_from(now.tv_sec() * 1000 + now.tv_nsec() / 1_000_000).doing("understand the clock")
 }

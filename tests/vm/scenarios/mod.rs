@@ -27,6 +27,7 @@ mod lms_daemon_table;
 mod lms_exit;
 mod lms_file;
 mod lms_foreign;
+mod lms_haste;
 mod lms_hold;
 mod lms_levels;
 mod lms_marked;
@@ -34,6 +35,7 @@ mod lms_policy;
 mod lms_progress;
 mod lms_table;
 mod lms_thread;
+mod lms_turns;
 mod lms_victims;
 mod marks;
 mod node;
@@ -370,6 +372,17 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             table_at_work_keeps_no_limit_waiting: 300,
             throttled_caller_keeps_no_table_waiting: 300,
             thread_that_is_stuck_leaves_it_to_the_kernel: 300,
+            writers_of_tables_keep_no_table_waiting: 300,
+        }
+        lms_turns::{
+            after_a_victim_that_is_stuck_nobody_dies_unasked: 300,
+            group_that_ends_already_is_waited_for: 300,
+            victim_that_was_given_up_stays_so_however_many_follow: 300,
+            where_no_victim_can_be_forgotten_the_kernel_goes_ahead: 300,
+        }
+        lms_haste::{
+            only_victims_go_ahead: 300,
+            ack_hastens_whom_it_names: 300,
         }
         lms_policy::{
             stopped_handlers_policy_finds_a_group_that_came_later: 300,
@@ -388,17 +401,22 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         lms_progress::{
             names_of_files_are_not_memory_to_be_had: 300,
             protected_cache_is_not_memory_to_be_had: 300,
+            pages_that_are_free_again_end_a_hold: 300,
+            swap_that_is_free_again_ends_a_hold: 300,
         }
         lms_callers::{
             while_a_balloon_gives_memory_back_nobody_dies: 300,
             kernel_thread_that_runs_out_waits_for_the_policys_choice: 300,
+            worker_that_runs_out_waits_for_the_policys_choice: 300,
             shortage_for_which_the_kernel_kills_nobody_begins_no_hold: 300,
+            caller_for_whom_the_kernel_kills_nobody_ends_no_hold: 300,
         }
         lms_foreign::{
             shortage_of_one_node_is_left_to_the_kernel on TWO_NODES,
             shortage_of_one_cpuset_is_left_to_the_kernel on TWO_NODES,
             shortage_of_one_mapping_is_left_to_the_kernel on TWO_NODES,
             sysrq_f_is_left_to_the_kernel,
+            sysrq_f_in_a_shortage_is_left_to_the_kernel,
             limit_reached_elsewhere_is_not_kept_waiting_by_a_hold: 300,
         }
         lms_exit::{

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -42,7 +43,7 @@ pub fn reader(words: &Words) -> Outcome<ExitCode> {
 
 /// Registers (`ms=` for a hold of its own length), tells no swap, may write a table (`kill=ID,ID spare=ID,ID keep=SECONDS`, or
 /// the text of the file `table=`), and then to each hold
-/// (`heir=yes`: a child has the file too, and outlives this process) does what `answer=` says: `never`; `ack`, `pass`; `kill`: the kernel's cgroup.kill for the group `victim=DIRECTORY`, then the ack.
+/// (`heir=yes`: a child has the file too, and outlives this process) does what `answer=` says: `never`; `ack`, `pass`; `kill`: the kernel's cgroup.kill for the group `victim=DIRECTORY`, then the ack that names it.
 /// It waits by epoll, set up before it registers; in `log=FILE` it stamps each notice with the hold that was open, or 0.
 /// `fill=MIB`: instead of waiting for anything it fills memory.
 pub fn handler(words: &Words) -> Outcome<ExitCode> {
@@ -53,10 +54,11 @@ pub fn handler(words: &Words) -> Outcome<ExitCode> {
     let bound = words.text("ms");
     notifier.command(format!("handler {bound}").trim_end())?;
     notifier.command("swap_total 0")?;
-    let victim = match words.raw("victim") {
-        Some(directory) => Some(File::create(Path::new(directory).join("cgroup.kill")).doing("open cgroup.kill")?),
-        None => None,
-    };
+    let (mut victim, mut named) = (None, String::new());
+    if let Some(directory) = words.raw("victim").map(Path::new) {
+        victim = Some(File::create(directory.join("cgroup.kill")).doing("open cgroup.kill")?);
+        named = format!(" {}", directory.metadata().doing("look at the victim")?.ino());
+    }
     if words.raw("fill").is_none() {
         // An answer must not need memory: what it takes is there and stays there.
         mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).doing("lock memory")?;
@@ -95,11 +97,26 @@ pub fn handler(words: &Words) -> Outcome<ExitCode> {
         if let Some(mut group) = victim.as_ref() {
             group.write_all(b"1").doing("kill the group")?;
         }
-        let word = if answer == "pass" { "pass" } else { "ack" };
-        match notifier.write(format!("{word} {hold}")) {
+        let (word, named) = if answer == "pass" { ("pass", "") } else { ("ack", &*named) };
+        match notifier.write(format!("{word} {hold}{named}")) {
             // Memory may be back before we have said that it will be.
             Ok(()) | Err(Errno::ESTALE) => {}
             Err(error) => return Err(format!("could not {word} {hold}: {error}")),
+        }
+    }
+}
+
+/// Writes a table over and over, by a file of its own, that is kept and names the group `id=`; a large one.
+pub fn writer(words: &Words) -> Outcome<ExitCode> {
+    let notifier = Notifier::open()?;
+    let spared: Vec<String> = (0..500).map(|at| format!("spare {}", u64::MAX - at)).collect();
+    let table = format!("table keep 60\nkill {}\n{}", words.text("id"), spared.join("\n"));
+    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).doing("lock memory")?;
+    loop {
+        match notifier.write(&table) {
+            // What is longer than a line takes memory.
+            Ok(()) | Err(Errno::ENOMEM) => {}
+            Err(error) => return Err(format!("could not write a table: {error}")),
         }
     }
 }

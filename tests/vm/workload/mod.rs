@@ -65,6 +65,7 @@ fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
         "lms-handler" => lms::handler(&words),
         "lms-crowd" => lms_crowd::crowd(&words),
         "lms-hoarder" => lms_crowd::hoarder(&words),
+        "lms-writer" => lms::writer(&words),
         "lms-want" => lms::want(&words),
         "lms-without-rights" => lms::without_rights(),
         unknown => Err(format!("there is no workload {unknown:?}")),
