@@ -79,6 +79,10 @@ module_param(test_choose_us, uint, 0644);
 static unsigned long test_since_ms;
 module_param(test_since_ms, ulong, 0444);
 
+/* How many victims were chosen since it was set to 0; one that is chosen again counts again. */
+static unsigned int test_chosen;
+module_param(test_chosen, uint, 0644);
+
 /* While this is 1 the thread gets nowhere with the table. */
 static bool test_stuck;
 module_param(test_stuck, bool, 0644);
@@ -117,6 +121,7 @@ static void lms_test_chosen(u64 begun)
 static void lms_test_since(u64 since)
 {
 	test_since_ms = since / NSEC_PER_MSEC;
+	test_chosen++;
 }
 #else
 static unsigned int lms_victims_max(void)

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// Longer than any command: `swap_total` and a number of 20 digits.
-const ROOM: usize = 40;
+/// Longer than any command: `ack` and two numbers of 20 digits.
+const ROOM: usize = 48;
 
 /// Text of up to [`ROOM`] bytes.
 #[derive(Debug)]
