@@ -43,9 +43,9 @@ mod tests {
     #[test]
     fn it_takes_the_longest_command_and_refuses_what_is_longer() {
         let mut line = Line::default();
-        writeln!(line, "swap_total {}", u64::MAX).unwrap();
-        assert_eq!(line.as_bytes(), b"swap_total 18446744073709551615\n");
-        assert!(write!(line, "123456789").is_err());
-        assert_eq!(line.as_bytes(), b"swap_total 18446744073709551615\n");
+        writeln!(line, "ack {0} {0}", u64::MAX).unwrap();
+        assert_eq!(line.as_bytes(), b"ack 18446744073709551615 18446744073709551615\n");
+        assert!(write!(line, "123").is_err());
+        assert_eq!(line.as_bytes(), b"ack 18446744073709551615 18446744073709551615\n");
     }
 }
