@@ -116,7 +116,8 @@ pub fn caller_for_whom_the_kernel_kills_nobody_ends_no_hold() -> Outcome {
         let greedy = Work::start(&other, "hog mib=1000 term=ignore adj=-1000")?;
         let hold = wait::find("a hold begins", SOON, || Ok(Some(State::now()?.number("hold_seq")?).filter(|hold| *hold > 0)))?;
         callers::command("eat mib=1000 calls=10 flags=nofs")?;
-        ensure!(callers::number("calls")? == 10, "it was not asked that often");
+        // Others may have taken what it let go of, so that it was asked once more for its last page.
+        ensure!(callers::number("calls")? >= 10, "it was not asked that often");
         let state = State::now()?;
         if state.number("hold_seq")? == hold {
             seen += 1;
