@@ -165,8 +165,9 @@ static bool lms_is_within(struct cgroup *group, u64 id)
 }
 
 /*
- * Makes the end of a process that was killed, and does not dump its core, go ahead of whoever is
- * held. Takes no lock that anybody holds while it allocates. RCU.
+ * Makes the end of a process that was killed go ahead of whoever is held, also where that cuts a
+ * dump of its core short: it notices the signal only when it has, or is refused, the page that it
+ * writes next. Takes no lock that anybody holds while it allocates. RCU.
  *
  * What holds an end up is not the want of memory alone. Past exit_mm() a victim has no memory left
  * that the kernel could take, so the kernel gives it nothing, and for each page it goes through all
@@ -187,7 +188,7 @@ void lms_hasten_end(struct task_struct *p)
 {
 	struct task_struct *t;
 
-	if (!lms_will_free(p))
+	if (!lms_ends(p))
 		return;
 	for_each_thread(p, t) {
 		if (!READ_ONCE(t->exit_state))
