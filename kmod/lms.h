@@ -30,6 +30,7 @@
 #define LMS_QUIET_MS		300	/* some memory came back, and nobody asked for so long: over */
 #define LMS_LONG_QUIET_MS	2000	/* the same where next to none did, or the kernel went ahead */
 #define LMS_ALONE_MS		50	/* a hold's bound when the handler alone has run out */
+#define LMS_REAPED_MS		4000	/* by then the kernel has taken the memory of a victim that can't end */
 #define LMS_RESERVE_KEPT	4	/* blocks of the reserve that are for the handler alone */
 #define LMS_ACKS		4	/* further victims of one hold that each have its whole time */
 #define LMS_UNSERVED_MS		2000	/* callers wait so long for the thread to work by the table */
@@ -47,6 +48,13 @@ enum lms_state {
 	LMS_FAILED,	/* the kernel's own killer goes ahead */
 };
 
+/* The kernel's own choice, which goes before ours: lms_kernels_choice(). */
+enum lms_chosen {
+	LMS_CHOSEN_NOBODY,
+	LMS_CHOSEN_RUNS,	/* somebody marked itself to die first, and is killed when anybody calls */
+	LMS_CHOSEN_ENDS,	/* a victim of the kernel still has its memory */
+};
+
 struct lms_file;
 
 /* What is sampled, in pages. */
@@ -62,6 +70,9 @@ struct lms_doubt {
 	unsigned int calls;		/* 0: there was none, or it is forgotten */
 	unsigned long first, last;	/* in jiffies */
 	bool plenty;			/* at the last one much was free */
+	/* Calls while a victim of the kernel still had its memory: */
+	bool awaits;			/* there was one; from the first to the last, in jiffies: */
+	unsigned long awaits_first, awaits_last;
 };
 
 /* The state of all but the table. What is in it is under its lock but where it says otherwise. */
@@ -128,7 +139,7 @@ unsigned int lms_sample(void);
 bool lms_is_sysrq(void);
 bool lms_kernel_helps(void);
 bool lms_origin_calls(void);
-bool lms_origin_runs(void);
+enum lms_chosen lms_kernels_choice(void);
 bool lms_caller_ends(void);
 bool lms_caller_has_reserves(void);
 void lms_help_to_end(void);

@@ -119,22 +119,32 @@ bool lms_origin_calls(void)
 }
 
 /*
- * Whether there is such a process: then the kernel kills it whoever calls, and nobody else needs to
- * die.
+ * Whom the kernel has chosen already, or would choose before all others whoever calls: then nobody
+ * else needs to die.
+ *
+ * A victim of its own that still has its memory keeps the kernel from choosing anybody, also one of
+ * a group at its limit. That ends when the memory is given back (exit_mmap()), or taken by the
+ * kernel's reaper, some two seconds later. Whoever marked itself to die first takes its mark back
+ * before it lets go of what it has, so that it is known as a victim alone by then.
  */
-bool lms_origin_runs(void)
+enum lms_chosen lms_kernels_choice(void)
 {
+	enum lms_chosen chosen = LMS_CHOSEN_NOBODY;
 	struct task_struct *p;
-	bool runs = false;
 
 	rcu_read_lock();
 	for_each_process(p) {
-		runs = lms_dies_first(p);
-		if (runs)
+		struct mm_struct *mm = READ_ONCE(p->signal->oom_mm);
+
+		if (mm && !lms_oom_skips(mm)) {
+			chosen = LMS_CHOSEN_ENDS;
 			break;
+		}
+		if (lms_dies_first(p))
+			chosen = LMS_CHOSEN_RUNS;
 	}
 	rcu_read_unlock();
-	return runs;
+	return chosen;
 }
 
 /* Whether the caller is about to end. Signals don't wake it any more, or wake it at once. */
@@ -165,8 +175,9 @@ static bool lms_is_within(struct cgroup *group, u64 id)
 }
 
 /*
- * Makes the end of a process that was killed, and does not dump its core, go ahead of whoever is
- * held. Takes no lock that anybody holds while it allocates. RCU.
+ * Makes the end of a process that was killed go ahead of whoever is held, also where that cuts a
+ * dump of its core short: it notices the signal only when it has, or is refused, the page that it
+ * writes next. Takes no lock that anybody holds while it allocates. RCU.
  *
  * What holds an end up is not the want of memory alone. Past exit_mm() a victim has no memory left
  * that the kernel could take, so the kernel gives it nothing, and for each page it goes through all
@@ -187,7 +198,7 @@ void lms_hasten_end(struct task_struct *p)
 {
 	struct task_struct *t;
 
-	if (!lms_will_free(p))
+	if (!lms_ends(p))
 		return;
 	for_each_thread(p, t) {
 		if (!READ_ONCE(t->exit_state))

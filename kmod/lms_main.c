@@ -47,6 +47,8 @@
  *	reserves are not used up
  *	IDLE, and somebody runs whom the	left to the kernel
  *	kernel would choose first
+ *	IDLE, and a victim of the kernel	sent back after a pause
+ *	still has its memory
  *	the kernel would kill nobody for it	sent back at once, in HOLD and TABLE after a pause;
  *						never counts
  *	IDLE					as lms_consider() says
@@ -228,6 +230,12 @@ static void lms_say_expired(void)
 	pr_notice_ratelimited("out of memory: the hold has expired\n");
 }
 
+/* Whether much is free that anybody can have. */
+static bool lms_is_plenty(const struct lms_memory *memory)
+{
+	return memory->free > lms_floor_pages(memory->total) / 4;
+}
+
 /* Takes a new sample; how long to wait for the next one, in ms. */
 unsigned int lms_sample(void)
 {
@@ -239,6 +247,9 @@ unsigned int lms_sample(void)
 	spin_lock(&lms.lock);
 	before = lms_level();
 	lms.memory_level = lms_judge(&memory, lms.swap_total, lms.memory_level);
+	/* What the kernel's victims gave back was of use: whoever waits for the next ones begins anew. */
+	if (lms_is_plenty(&memory))
+		lms.doubt.awaits = false;
 	if (lms.state != LMS_IDLE && lms_is_over(&memory)) {
 		if (lms.state == LMS_HOLD)
 			lms.holds_resolved++;
@@ -399,7 +410,22 @@ enum lms_verdict {
 };
 
 /*
- * What to do about a call while there is no shortage.
+ * Whether a victim of the kernel that still has its memory is to be waited for. The kernel does so
+ * without a bound; here there is one, because a tenant can have one of its processes after the other
+ * killed at its own limit. Under lms.lock.
+ */
+static bool lms_may_await(struct lms_doubt *doubt)
+{
+	if (!doubt->awaits || time_after(jiffies, doubt->awaits_last + msecs_to_jiffies(LMS_FORGET_MS)))
+		doubt->awaits_first = jiffies;
+	doubt->awaits = true;
+	doubt->awaits_last = jiffies;
+	return time_before(jiffies, doubt->awaits_first + msecs_to_jiffies(LMS_REAPED_MS));
+}
+
+/*
+ * What to do about a call while there is no shortage. While a victim of the kernel is on its way the
+ * kernel would kill nobody, so the caller is sent back.
  *
  * Next to nothing available: it begins. With more than that it is not clear what the call means,
  * because the kernel's figure is an expectation. So the caller is sent back once or twice, with a
@@ -414,11 +440,13 @@ enum lms_verdict {
  *
  * Where nobody could be asked and there is no table, there is nothing to wait for.
  */
-static enum lms_verdict lms_consider(const struct lms_memory *memory, bool bound)
+static enum lms_verdict lms_consider(const struct lms_memory *memory, bool bound, bool awaits)
 {
 	struct lms_doubt *doubt = &lms.doubt;
-	bool plenty = memory->free > lms_floor_pages(memory->total) / 4;
+	bool plenty = lms_is_plenty(memory);
 
+	if (awaits && lms_may_await(doubt))
+		return LMS_RETRY;
 	if (memory->available <= lms_floor_pages(memory->total))
 		return LMS_BEGIN;
 	if (bound)
@@ -455,6 +483,7 @@ static void lms_begin(const struct lms_memory *memory)
 	}
 	lms.oom_available = memory->available;
 	lms.doubt.calls = 0;
+	lms.doubt.awaits = false;
 }
 
 static int lms_pass(void)
@@ -500,6 +529,7 @@ static bool lms_help_handler(void)
 static int lms_oom_callback(struct notifier_block *block, unsigned long unused, void *data)
 {
 	bool begun = false, expired = false, handler, counts, bound, nobody_dies, open;
+	enum lms_chosen chosen = LMS_CHOSEN_NOBODY;
 	unsigned long *freed = data;
 	struct lms_memory memory;
 	enum lms_state state;
@@ -517,7 +547,9 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 		*freed += 1;
 		return NOTIFY_OK;
 	}
-	if (READ_ONCE(lms.state) == LMS_IDLE && lms_origin_runs())
+	if (READ_ONCE(lms.state) == LMS_IDLE)
+		chosen = lms_kernels_choice();
+	if (chosen == LMS_CHOSEN_RUNS)
 		return lms_pass();
 
 	lms_read_memory(&memory);
@@ -539,7 +571,7 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 		return NOTIFY_OK;
 	}
 	if (lms.state == LMS_IDLE) {
-		enum lms_verdict verdict = lms_consider(&memory, bound);
+		enum lms_verdict verdict = lms_consider(&memory, bound, chosen == LMS_CHOSEN_ENDS);
 
 		if (verdict == LMS_LEAVE) {
 			lms.passes++;

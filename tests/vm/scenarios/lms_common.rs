@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 pub use super::common::called;
+use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::MEASURED;
 use crate::guest::facts;
 use crate::guest::group::{Group, MIB};
-use crate::guest::lms::{self, State};
+use crate::guest::lms::{self, Notifier, State};
 use crate::guest::places::ROUNDS as ROUNDS_WORD;
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
@@ -148,6 +149,15 @@ pub fn handler(how: &str) -> Outcome<Work> {
     let work = Work::start(&group, &format!("lms-handler {how}"))?;
     called(&work, READY)?;
     Ok(work)
+}
+
+/// Looks at the module's file without taking any memory from now on, in a shortage that nobody but
+/// the scenario itself can end.
+pub fn watch_without_memory() -> Outcome<Notifier> {
+    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE).doing("lock memory")?;
+    let notifier = Notifier::open()?;
+    notifier.state()?;
+    Ok(notifier)
 }
 
 /// Sends a process a signal.

@@ -14,6 +14,7 @@ mod kernel_kills;
 mod kill_process;
 mod kills;
 mod ladder;
+mod lms_await;
 mod lms_callers;
 mod lms_common;
 mod lms_crowd;
@@ -421,6 +422,9 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         }
         lms_exit::{
             end_that_takes_memory_costs_no_bystander: 300,
+        }
+        lms_await::{
+            victim_of_the_kernel_is_enough: 300,
         }
         lms_marked::{
             swapoff_that_does_not_fit_is_what_ends: 300,
