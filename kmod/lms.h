@@ -224,6 +224,7 @@ int lms_tell_crowd(void *unused);
 int lms_create_file(void);
 void lms_remove_file(void);
 bool lms_word(const char **text, const char *word);
+bool lms_digits(const char **text, u64 *number);
 bool lms_number(const char **text, u64 *number);
 
 #endif

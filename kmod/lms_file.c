@@ -335,13 +335,13 @@ bool lms_word(const char **text, const char *word)
 	return true;
 }
 
-/* Takes a blank and a decimal number of digits alone. */
-bool lms_number(const char **text, u64 *number)
+/* Takes a decimal number of digits alone. */
+bool lms_digits(const char **text, u64 *number)
 {
 	const char *at = *text;
 	u64 value = 0;
 
-	if (*at++ != ' ' || *at < '0' || *at > '9')
+	if (*at < '0' || *at > '9')
 		return false;
 	for (; *at >= '0' && *at <= '9'; at++) {
 		if (check_mul_overflow(value, (u64)10, &value) || check_add_overflow(value, (u64)(*at - '0'), &value))
@@ -349,6 +349,17 @@ bool lms_number(const char **text, u64 *number)
 	}
 	*text = at;
 	*number = value;
+	return true;
+}
+
+/* Takes a blank and such a number. */
+bool lms_number(const char **text, u64 *number)
+{
+	const char *at = *text;
+
+	if (*at++ != ' ' || !lms_digits(&at, number))
+		return false;
+	*text = at;
 	return true;
 }
 

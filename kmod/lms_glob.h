@@ -61,18 +61,17 @@ static inline bool lms_glob_class(const char *at, char byte, const char **end)
 	return byte && byte != '/' && found != negated;
 }
 
-/*
- * Whether a path, which begins with a slash and ends without one, matches. The root, "/", is
- * matched by "/" alone.
- */
-static inline bool lms_glob_match(const char *glob, const char *path)
+/* lms_glob_match(), or lms_glob_match_above() where `above`. */
+static inline bool lms_glob_matches(const char *glob, const char *path, bool above)
 {
 	const char *star = NULL, *star_path = NULL;	/* behind the last `*` of this segment, and what it has not taken */
 	const char *deep = NULL, *deep_path = NULL;	/* behind the last `**` and its slash, and the segment after its own */
 	bool begins = false;				/* both stand at the beginning of a segment */
 
+	if (glob[0] == '/' && !glob[1])
+		return above || (path[0] == '/' && !path[1]);
 	if (path[0] == '/' && !path[1])
-		return glob[0] == '/' && !glob[1];
+		return false;
 	for (;;) {
 		const char *end = NULL;
 		bool fits;
@@ -92,6 +91,8 @@ static inline bool lms_glob_match(const char *glob, const char *path)
 			star_path = path;
 			continue;
 		}
+		if (!*glob && above && *path == '/')
+			return true;
 		if (!*path)
 			return !*glob;
 		if (*glob == '/' && *path == '/') {
@@ -124,6 +125,24 @@ static inline bool lms_glob_match(const char *glob, const char *path)
 			return false;
 		}
 	}
+}
+
+/*
+ * Whether a path, which begins with a slash and ends without one, matches. The root, "/", is
+ * matched by "/" alone.
+ */
+static inline bool lms_glob_match(const char *glob, const char *path)
+{
+	return lms_glob_matches(glob, path, false);
+}
+
+/*
+ * Whether a path matches, or that of a group above it: the same path up to one of its slashes, or
+ * the root.
+ */
+static inline bool lms_glob_match_above(const char *glob, const char *path)
+{
+	return lms_glob_matches(glob, path, true);
 }
 
 /*

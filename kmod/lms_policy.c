@@ -3,23 +3,32 @@
  * The policy that a table carries: groups by id, and rules over the paths of groups. It names no
  * sizes. Who holds how much is found out when somebody is to die, from the processes themselves.
  *
- * A process belongs to the group of its first live thread: the first thread of all may have ended,
- * and moved elsewhere before that. Where that is a threaded group it is the domain above it, which
- * all threads of the process share and which is charged for their memory; a process of which any
- * thread is in a spared group lives.
+ * A process is in the group of its first live thread: the first thread of all may have ended, and
+ * moved elsewhere before that. Where that is a threaded group it is the domain above it, which all
+ * threads of the process share. This is its home. For rules it belongs to its unit: the nearest
+ * group, the home or one above it, that has a memory controller of its own, and so is charged for
+ * it. A unit dies whole, with all homes that belong to it, or lives whole: if one of them is
+ * spared, all are. A unit's memory controller is not handed down to groups below it, or no process
+ * could belong to it; so no unit contains another, and no group that is made below one makes it
+ * any less a candidate.
  *
- * What a group's path and its ancestors' make of it can't change while the table is in force, so it
- * is judged once and remembered by its id. Only what its processes are is looked at anew for each
- * walk.
+ * What a group's path and those of the groups above it make of it can't change while the table is
+ * in force, so it is judged once and remembered by its id. Only groups that are a home or a unit
+ * are. What their processes are is looked at anew in each walk.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/bitmap.h>
 #include <linux/cgroup.h>
 #include <linux/hash.h>
-#include <linux/kernfs.h>
+#include <linux/jiffies.h>
 #include <linux/limits.h>
+#include <linux/memcontrol.h>
+#include <linux/minmax.h>
 #include <linux/mm.h>
+#include <linux/moduleparam.h>
 #include <linux/oom.h>
+#include <linux/page_counter.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
@@ -37,10 +46,29 @@
 #define LMS_GROUPS_BITS		14
 #define LMS_GROUPS		(1U << LMS_GROUPS_BITS)
 #define LMS_GROUPS_USED		(LMS_GROUPS / 4 * 3)	/* so that a search soon comes to a free one */
-#define LMS_DEPTH		64	/* levels below the root; what is deeper lives */
+#define LMS_PARTS		16	/* in which units are looked at, at most, where they don't all fit */
+#define LMS_WAITS		8	/* victims in a row that end by themselves, before one that does not */
+#define LMS_WAITS_MS		2000	/* between two of them; longer than a victim has time */
+#define LMS_MARKS_BITS		20
+#define LMS_MARKS		(1U << LMS_MARKS_BITS)
 #define LMS_NONE		U16_MAX
 #define LMS_SOME_END		1	/* of those below a `kill` line some end already */
 #define LMS_SOME_LIVE		2	/* some do not */
+
+/*
+ * Levels below the root at which groups are told apart by lines: no path of PATH_MAX bytes has
+ * more. What is deeper is part of the group at this level.
+ */
+#define LMS_DEPTH		(PATH_MAX / 2)
+
+#ifdef LMS_TEST
+/* How many groups are remembered. */
+static unsigned int test_groups = LMS_GROUPS_USED;
+module_param(test_groups, uint, 0444);
+#define LMS_GROUPS_MAX		min(test_groups, LMS_GROUPS_USED)
+#else
+#define LMS_GROUPS_MAX		LMS_GROUPS_USED
+#endif
 
 /* A `kill` or `spare` line. */
 struct lms_entry {
@@ -77,26 +105,34 @@ struct lms_table {
 	char text[LMS_WRITE_MAX];			/* the globs, each with a NUL behind it */
 };
 
+/* What the processes of a group make of it, as of one walk. */
+struct lms_findings {
+	/* Of a home, or a unit: */
+	bool marked;		/* it, or one above it, is marked by the comm of a process */
+
+	/* Of a unit: */
+	bool apart;		/* somebody in it must live, and so all do */
+	bool unkillable;	/* holds somebody who is exempt from the kernel's own killer */
+	bool found;		/* holds somebody who may die by a rule */
+	bool ending, alive;	/* of these some end already; some do not */
+	s32 value;		/* of its class, or the highest one of its homes' */
+	unsigned long pages;	/* of those who may die, added up */
+	unsigned long most;	/* of the one among them who has the most */
+	unsigned long charged;	/* to the unit */
+};
+
 /* What is known about a group. */
 struct lms_group {
 	u64 id;			/* 0: a free place */
 
 	/* While the table is in force: */
 	s32 value;		/* of its class */
-	u16 class;		/* the first `class` line that names it or one above it */
-	u16 rank;		/* the first `kill` line, the same */
+	u16 rank;		/* the first `kill` line that names it or one above it */
 	u16 rule;		/* the first rule that has it among its candidates */
-	bool inside;		/* at the table's root or below it, so that it has a path */
 	bool spared;
 
-	/* As of one walk: */
-	bool marked;		/* by the comm of a process in it; counts for what is below, too */
-	bool apart;		/* holds init or the handler; does not count for what is below */
-	bool unkillable;	/* holds somebody who is exempt from the kernel's own killer */
-	bool found;		/* holds somebody who may die */
-	bool ending, alive;	/* of these some end already; some do not */
 	u32 walk;
-	unsigned long pages;	/* of those who may die */
+	struct lms_findings now;
 };
 
 /*
@@ -107,13 +143,21 @@ struct lms_group {
 struct lms_book {
 	struct lms_table tables[2];
 	struct lms_group groups[LMS_GROUPS];
+	struct lms_group other;	/* a home that found no place */
 	unsigned int used;
-	bool full;		/* a group that came up found no place */
-	bool lost;		/* and would have been marked, so that nothing is known about those below it */
+	bool full;		/* a unit that came up found no place */
 	bool stale;		/* the groups were judged by another table */
-	unsigned int marks;	/* groups that are marked in this walk */
+	unsigned int marks;	/* groups that are marked */
+	/*
+	 * Which ones, by two bits for each. This may say so of a group that is not, which lives then;
+	 * never the other way round.
+	 */
+	DECLARE_BITMAP(marked, LMS_MARKS);
 	u32 walk;
 	struct pid *handler;
+	u64 apart[2];		/* the homes of init and the handler */
+	unsigned int waits;	/* choices in a row of somebody who ended already */
+	unsigned long waited_at;	/* when the last of them was made, in jiffies */
 	const u64 *but;		/* no candidates */
 	unsigned int but_len;
 	u8 ranks[LMS_TABLE_LINES];	/* by rank, who may die by that line as of this walk: */
@@ -166,107 +210,151 @@ static void lms_forget_groups(void)
 	lms_book->stale = false;
 }
 
-/* The path of a group, counted from the table's root; NULL where it is too long. RCU. */
-static const char *lms_path(struct cgroup *group, struct cgroup *root)
+/* The deepest level, of a group and those above it, that lines can be about. */
+static int lms_last_level(struct cgroup *group)
 {
-	int len = kernfs_path_from_node(group->kn, root->kn, lms_book->path, sizeof(lms_book->path));
-
-	return len > 0 && len < (int)sizeof(lms_book->path) ? lms_book->path : NULL;
+	return min_t(int, group->level, LMS_DEPTH);
 }
 
-/* What the table says about a group below one that is judged already. RCU. */
-static void lms_judge_group(const struct lms_table *table, struct lms_group *g, struct cgroup *group,
-			    const struct lms_group *above, struct cgroup *root)
+/*
+ * The path of a group, counted from the table's root; NULL where it is not below that. Of one that
+ * is too long or too deep as many names as fit: the path of the nearest group above it that a line
+ * can name. kernfs_path_from_node() would cut it in the middle of a name, and takes steps by the
+ * square of the depth with interrupts off. RCU.
+ */
+static const char *lms_path(const struct lms_table *table, struct cgroup *group)
 {
-	const struct lms_entry *entry;
+	int level, last = lms_last_level(group);
+	char *path = lms_book->path;
+	bool inside = false;
+	size_t len = 0;
+
+	for (level = 0; level <= last; level++) {
+		struct cgroup *one = cgroup_ancestor(group, level);
+		ssize_t more;
+
+		if (!inside) {
+			inside = cgroup_id(one) == table->root;
+			continue;
+		}
+		more = strscpy(path + len + 1, lms_group_name(one), sizeof(lms_book->path) - len - 1);
+		if (more < 0)
+			break;
+		path[len] = '/';
+		len += more + 1;
+	}
+	if (!inside)
+		return NULL;
+	if (!len)
+		return "/";
+	path[len] = '\0';
+	return path;
+}
+
+/* What the table says about a group. RCU. */
+static void lms_judge_group(const struct lms_table *table, struct lms_group *g, struct cgroup *group)
+{
+	int level, last = lms_last_level(group);
+	bool has_class = false;
 	const char *path;
 	unsigned int at;
 
 	memset(g, 0, sizeof(*g));
 	g->id = cgroup_id(group);
-	g->class = LMS_NONE;
 	g->rank = LMS_NONE;
 	g->rule = LMS_NONE;
-	if (above) {
-		g->value = above->value;
-		g->class = above->class;
-		g->rank = above->rank;
-		g->inside = above->inside;
-		g->spared = above->spared;
+	for (level = 0; level <= last; level++) {
+		const struct lms_entry *entry = lms_find(table, cgroup_id(cgroup_ancestor(group, level)));
+
+		if (!entry)
+			continue;
+		if (entry->spare)
+			g->spared = true;
+		else
+			g->rank = min(g->rank, entry->rank);
 	}
-	entry = lms_find(table, g->id);
-	if (entry && entry->spare)
-		g->spared = true;
-	else if (entry && entry->rank < g->rank)
-		g->rank = entry->rank;
-	if (g->id == table->root)
-		g->inside = true;
-	if (g->spared || !g->inside || !table->lines_len)
+	if (g->spared || !table->lines_len)
 		return;
-	path = lms_path(group, root);
-	if (!path) {
-		/* It may be one that is to be spared. */
-		g->spared = true;
+	path = lms_path(table, group);
+	if (!path)
 		return;
-	}
 	for (at = 0; at < table->lines_len; at++) {
 		const struct lms_line *line = &table->lines[at];
+		const char *glob = table->text + line->glob;
 
-		if ((line->kind == LMS_CLASS && at >= g->class) || (line->kind == LMS_AMONG && g->rule != LMS_NONE) ||
-		    line->kind == LMS_SPARE_COMM || !lms_glob_match(table->text + line->glob, path))
-			continue;
-		if (line->kind == LMS_SPARE_PATH) {
-			g->spared = true;
-			return;
-		}
-		if (line->kind == LMS_CLASS) {
-			g->class = at;
-			g->value = line->value;
-		} else {
-			g->rule = line->rule;
+		switch (line->kind) {
+		case LMS_SPARE_PATH:
+			if (lms_glob_match_above(glob, path)) {
+				g->spared = true;
+				return;
+			}
+			break;
+		case LMS_CLASS:
+			if (!has_class && lms_glob_match_above(glob, path)) {
+				has_class = true;
+				g->value = line->value;
+			}
+			break;
+		case LMS_AMONG:
+			if (g->rule == LMS_NONE && lms_glob_match(glob, path))
+				g->rule = line->rule;
+			break;
+		case LMS_SPARE_COMM:
+			break;
 		}
 	}
 }
 
-/*
- * A group as it is known, judged now if it is not; NULL where there is no place left or it is too
- * deep: nobody in it dies by this table then. RCU.
- */
-static struct lms_group *lms_known(const struct lms_table *table, struct cgroup *group)
+/* The two bits of a group among the marks: different bits of one product. */
+static void lms_mark_bits(u64 id, unsigned int bits[2])
 {
-	struct lms_group *g = lms_slot(cgroup_id(group)), *above = NULL;
-	struct cgroup *root = NULL;
-	int level;
+	u64 hash = id * GOLDEN_RATIO_64;
+
+	bits[0] = hash >> (64 - LMS_MARKS_BITS);
+	bits[1] = (hash >> (64 - 2 * LMS_MARKS_BITS)) % LMS_MARKS;
+}
+
+/* Whether a group is marked, or one above it. RCU. */
+static bool lms_is_marked(struct cgroup *group)
+{
+	int level, last = lms_last_level(group);
+
+	for (level = 0; lms_book->marks && level <= last; level++) {
+		unsigned int bits[2];
+
+		lms_mark_bits(cgroup_id(cgroup_ancestor(group, level)), bits);
+		if (test_bit(bits[0], lms_book->marked) && test_bit(bits[1], lms_book->marked))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A group as it is known, judged now if it is not. A unit that finds no place is NULL; what that
+ * means, lms_rules_choose() says. A home has a place of half of them, so that it is units which
+ * find one, and is else judged each time; what it gives is good until the next call. RCU.
+ */
+static struct lms_group *lms_known(const struct lms_table *table, struct cgroup *group, bool unit)
+{
+	struct lms_group *g = lms_slot(cgroup_id(group));
 
 	if (!g->id) {
-		if (group->level > LMS_DEPTH)
-			return NULL;
-		for (level = 0; level <= group->level; level++) {
-			struct cgroup *one = cgroup_ancestor(group, level);
-
-			if (cgroup_id(one) == table->root)
-				root = one;
-			g = lms_slot(cgroup_id(one));
-			if (!g->id) {
-				if (lms_book->used == LMS_GROUPS_USED) {
-					lms_book->full = true;
-					return NULL;
-				}
-				lms_book->used++;
-				lms_judge_group(table, g, one, above, root);
+		if (lms_book->used >= (unit ? LMS_GROUPS_MAX : LMS_GROUPS_MAX / 2)) {
+			if (unit) {
+				lms_book->full = true;
+				return NULL;
 			}
-			above = g;
+			g = &lms_book->other;
+		} else {
+			lms_book->used++;
 		}
+		lms_judge_group(table, g, group);
 	}
 	if (g->walk != lms_book->walk) {
 		g->walk = lms_book->walk;
-		g->marked = false;
-		g->apart = false;
-		g->unkillable = false;
-		g->found = false;
-		g->ending = false;
-		g->alive = false;
-		g->pages = 0;
+		memset(&g->now, 0, sizeof(g->now));
+		g->now.marked = lms_is_marked(group);
+		g->now.value = g->value;
 	}
 	return g;
 }
@@ -290,14 +378,73 @@ static struct task_struct *lms_live_thread(struct task_struct *p)
 	return ending;
 }
 
-/* The group that is charged for a thread's memory. RCU. */
-static struct cgroup *lms_domain(struct task_struct *t)
+/* The group whose processes a thread's is among. RCU. */
+static struct cgroup *lms_home(struct task_struct *t)
 {
 	return READ_ONCE(task_dfl_cgroup(t)->dom_cgrp);
 }
 
-/* Resident and swapped pages. RCU. */
-static unsigned long lms_pages(struct task_struct *p)
+/* A memory controller that is a group's own, as its memory files show; NULL: it has none. RCU. */
+static struct cgroup_subsys_state *lms_memory_of(struct cgroup *group)
+{
+	struct cgroup_subsys_state *css = rcu_dereference(group->subsys[memory_cgrp_id]);
+
+	return css && (READ_ONCE(css->flags) & CSS_VISIBLE) ? css : NULL;
+}
+
+/*
+ * The unit of a home; the root where nothing else has a memory controller. A group can't have one
+ * that those above it don't have, so that few need be looked at, however deep the home is. RCU.
+ */
+static struct cgroup *lms_unit(struct cgroup *home)
+{
+	int has = 0, has_not = home->level;
+
+	if (lms_memory_of(home))
+		return home;
+	while (has_not - has > 1) {
+		int level = has + (has_not - has) / 2;
+
+		if (lms_memory_of(cgroup_ancestor(home, level)))
+			has = level;
+		else
+			has_not = level;
+	}
+	return cgroup_ancestor(home, has);
+}
+
+/*
+ * Finds the home and the unit of a process. Not those of a kernel thread, of a process without live
+ * threads, or of one that has left its group, which was removed since: a task does that only after
+ * it has let go of its memory. RCU.
+ */
+static bool lms_locate(struct task_struct *p, struct cgroup **home, struct cgroup **unit)
+{
+	struct task_struct *t;
+
+	if (p->flags & PF_KTHREAD)
+		return false;
+	t = lms_live_thread(p);
+	if (!t)
+		return false;
+	*home = lms_home(t);
+	if (!(READ_ONCE((*home)->self.flags) & CSS_ONLINE))
+		return false;
+	*unit = lms_unit(*home);
+	return true;
+}
+
+/* Global init or the handler. RCU. */
+static bool lms_is_apart(struct task_struct *p)
+{
+	return is_global_init(p) || (lms_book->handler && task_tgid(p) == lms_book->handler);
+}
+
+/*
+ * What a process holds in pages that would be free without it, but for what it shares: anonymous,
+ * shared and swapped ones. Not what it maps of files. RCU.
+ */
+static unsigned long lms_pages_of(struct task_struct *p)
 {
 	unsigned long pages = 0;
 	struct task_struct *t;
@@ -311,7 +458,8 @@ static unsigned long lms_pages(struct task_struct *p)
 		task_lock(t);
 		mm = t->mm;
 		if (mm)
-			pages = get_mm_rss(mm) + get_mm_counter(mm, MM_SWAPENTS);
+			pages = get_mm_counter(mm, MM_ANONPAGES) + get_mm_counter(mm, MM_SHMEMPAGES) +
+				get_mm_counter(mm, MM_SWAPENTS);
 		task_unlock(t);
 		if (mm)
 			break;
@@ -319,10 +467,30 @@ static unsigned long lms_pages(struct task_struct *p)
 	return pages;
 }
 
-/* Whether a `spare_comm` line is about a process in this group. RCU. */
-static bool lms_is_marked_by(const struct lms_table *table, struct task_struct *p, struct cgroup *group)
+/* What a unit is charged for, of whatever kind, in memory and swap. RCU. */
+static unsigned long lms_charged(struct cgroup *unit)
 {
-	struct cgroup *root = group;
+	struct mem_cgroup *memcg = mem_cgroup_from_css(lms_memory_of(unit));
+
+	return memcg ? page_counter_read(&memcg->memory) + page_counter_read(&memcg->swap) : 0;
+}
+
+/*
+ * What the death of a unit's processes would free. Which of their pages are the same ones, because
+ * they share memory or were forked, can't be seen. They are no more than all of them have together,
+ * no fewer than one of them has, and between these as many as the unit is charged for: so what the
+ * processes of a server share counts about once, and what each of those of a hog has counts for
+ * each. The charge alone would not do, since it stays where it was when a process moves elsewhere,
+ * and is for cache too.
+ */
+static unsigned long lms_pages(const struct lms_findings *now)
+{
+	return clamp(now->charged, now->most, now->pages);
+}
+
+/* Whether a `spare_comm` line is about a process in this group. RCU. */
+static bool lms_is_marked_by(const struct lms_table *table, struct task_struct *p, struct cgroup *home)
+{
 	const char *path = NULL;
 	unsigned int at;
 
@@ -332,15 +500,10 @@ static bool lms_is_marked_by(const struct lms_table *table, struct task_struct *
 		/* A name that changes meanwhile is one or the other. */
 		if (line->kind != LMS_SPARE_COMM || strncmp(line->comm, p->comm, TASK_COMM_LEN))
 			continue;
-		if (!path) {
-			while (root && cgroup_id(root) != table->root)
-				root = cgroup_parent(root);
-			if (!root)
-				return false;
-			path = lms_path(group, root);
-			if (!path)
-				return true;
-		}
+		if (!path)
+			path = lms_path(table, home);
+		if (!path)
+			return false;
 		if (lms_glob_match(table->text + line->glob, path))
 			return true;
 	}
@@ -352,90 +515,74 @@ static void lms_mark_groups(const struct lms_table *table)
 {
 	struct task_struct *p;
 
+	if (lms_book->marks)
+		bitmap_zero(lms_book->marked, LMS_MARKS);
 	lms_book->marks = 0;
-	lms_book->lost = false;
+	memset(lms_book->apart, 0, sizeof(lms_book->apart));
 	rcu_read_lock();
 	for_each_process(p) {
-		struct task_struct *t;
-		struct cgroup *group;
-		struct lms_group *g;
-		bool apart, marked;
+		struct cgroup *home, *unit;
+		unsigned int bits[2];
 
-		if (p->flags & PF_KTHREAD)
+		if (!table->comms && !lms_is_apart(p))
 			continue;
-		t = lms_live_thread(p);
-		if (!t)
+		if (!lms_locate(p, &home, &unit))
 			continue;
-		apart = is_global_init(p) || (lms_book->handler && task_tgid(p) == lms_book->handler);
-		if (!apart && !table->comms)
+		if (lms_is_apart(p))
+			lms_book->apart[is_global_init(p) ? 0 : 1] = cgroup_id(home);
+		if (!table->comms || !lms_is_marked_by(table, p, home))
 			continue;
-		group = lms_domain(t);
-		marked = table->comms && lms_is_marked_by(table, p, group);
-		if (!apart && !marked)
-			continue;
-		g = lms_known(table, group);
-		if (!g) {
-			lms_book->lost = true;
-			break;
-		}
-		lms_book->marks += marked;
-		g->marked |= marked;
-		g->apart |= apart;
+		lms_mark_bits(cgroup_id(cgroup_ancestor(home, lms_last_level(home))), bits);
+		__set_bit(bits[0], lms_book->marked);
+		__set_bit(bits[1], lms_book->marked);
+		lms_book->marks++;
 	}
 	rcu_read_unlock();
 }
 
 static void lms_rules_begin(struct pid *handler)
 {
-	const struct lms_table *table;
-
 	if (!lms_book)
 		return;
-	table = &lms_book->tables[lms_current];
 	lms_book->handler = handler;
 	lms_book->walk++;
 	/* Most of those who fill it may be gone. */
 	if (lms_book->stale || lms_book->full)
 		lms_forget_groups();
-	lms_mark_groups(table);
-	if (lms_book->lost && lms_book->full) {
-		lms_forget_groups();
-		lms_mark_groups(table);
-	}
-}
-
-/* Whether a group is marked, or one above it. RCU. */
-static bool lms_is_marked(struct cgroup *group)
-{
-	if (!lms_book->marks)
-		return false;
-	for (; group; group = cgroup_parent(group)) {
-		const struct lms_group *g = lms_slot(cgroup_id(group));
-
-		if (g->id && g->walk == lms_book->walk && g->marked)
-			return true;
-	}
-	return false;
+	lms_mark_groups(&lms_book->tables[lms_current]);
 }
 
 /*
  * Whether any thread of a process in a domain with threaded groups is in one that is spared. RCU.
  */
-static bool lms_has_spared_thread(const struct lms_table *table, struct task_struct *p)
+static bool lms_has_spared_thread(const struct lms_table *table, struct task_struct *p, struct cgroup *home)
 {
 	struct task_struct *t;
 
+	if (!READ_ONCE(home->nr_threaded_children))
+		return false;
 	for_each_thread(p, t) {
-		struct cgroup *group = task_dfl_cgroup(t);
 		const struct lms_group *g;
 
 		if (READ_ONCE(t->exit_state))
 			continue;
-		g = lms_known(table, group);
-		if (!g || g->spared)
+		g = lms_known(table, task_dfl_cgroup(t), false);
+		if (g->spared || g->now.marked)
 			return true;
 	}
 	return false;
+}
+
+/* Whether a process must live: init, the handler, and who is spared. RCU. */
+static bool lms_is_spared(const struct lms_table *table, struct task_struct *p, struct cgroup *home,
+			  const struct lms_group *known)
+{
+	return lms_is_apart(p) || known->spared || known->now.marked || lms_has_spared_thread(table, p, home);
+}
+
+static bool lms_is_unkillable(struct task_struct *p)
+{
+	return READ_ONCE(p->signal->oom_score_adj) == OOM_SCORE_ADJ_MIN;
 }
 
 static bool lms_is_no_candidate(u64 id)
@@ -449,18 +596,27 @@ static bool lms_is_no_candidate(u64 id)
 	return false;
 }
 
-/*
- * The first `kill` line that names a group or one above it, but for those that are no candidates.
- * RCU.
- */
-static u16 lms_rank(const struct lms_table *table, const struct lms_group *g, struct cgroup *group)
+/* Whether a group is the home of init or the handler: no `kill` line is about it. */
+static bool lms_is_shared_with_apart(u64 home)
 {
-	u16 rank = LMS_NONE;
+	return home == lms_book->apart[0] || home == lms_book->apart[1];
+}
 
-	if (g->rank == LMS_NONE || !lms_is_no_candidate(table->kill_ids[g->rank]))
-		return g->rank;
-	for (; group; group = cgroup_parent(group)) {
-		const struct lms_entry *entry = lms_find(table, cgroup_id(group));
+/*
+ * The first `kill` line by which the processes of a home may die, but for those that are no
+ * candidates; `rank`: as it was judged. RCU.
+ */
+static u16 lms_rank(const struct lms_table *table, u16 rank, struct cgroup *home)
+{
+	int level, last = lms_last_level(home);
+
+	if (rank == LMS_NONE || lms_is_shared_with_apart(cgroup_id(home)))
+		return LMS_NONE;
+	if (!lms_is_no_candidate(table->kill_ids[rank]))
+		return rank;
+	rank = LMS_NONE;
+	for (level = 0; level <= last; level++) {
+		const struct lms_entry *entry = lms_find(table, cgroup_id(cgroup_ancestor(home, level)));
 
 		if (entry && !entry->spare && entry->rank < rank && !lms_is_no_candidate(entry->id))
 			rank = entry->rank;
@@ -468,91 +624,123 @@ static u16 lms_rank(const struct lms_table *table, const struct lms_group *g, st
 	return rank;
 }
 
-/*
- * The group of a process that may die; NULL: it may not. Never: kernel threads, init and its
- * neighbours, the handler and its own, who is spared, and who is exempt from the kernel's own
- * killer. RCU.
- */
-static struct lms_group *lms_victims_group(const struct lms_table *table, struct task_struct *p, struct cgroup **group)
-{
-	struct task_struct *t;
-	struct lms_group *g;
+/* Which units a walk is about: one, where that is not 0, or those of a part. */
+struct lms_scope {
+	u64 unit;
+	unsigned int parts, part;
+};
 
-	if ((p->flags & PF_KTHREAD) || is_global_init(p) || (lms_book->handler && task_tgid(p) == lms_book->handler))
-		return NULL;
-	t = lms_live_thread(p);
-	if (!t)
-		return NULL;
-	*group = lms_domain(t);
-	g = lms_known(table, *group);
-	if (!g || g->spared || g->apart || lms_is_marked(*group))
-		return NULL;
-	if (READ_ONCE((*group)->nr_threaded_children) && lms_has_spared_thread(table, p))
-		return NULL;
-	if (READ_ONCE(p->signal->oom_score_adj) == OOM_SCORE_ADJ_MIN) {
-		g->unkillable = true;
-		return NULL;
+static bool lms_is_in(const struct lms_scope *scope, u64 unit)
+{
+	if (scope->unit)
+		return unit == scope->unit;
+	/* Not by the bits that choose the place in the table. */
+	return (unit * GOLDEN_RATIO_64 >> 32) % scope->parts == scope->part;
+}
+
+/*
+ * Looks at all processes whose units a walk is about, and finds out what these make of their unit.
+ * The first `kill` line by which somebody may die; LMS_NONE: there is none.
+ */
+static void lms_walk(const struct lms_table *table, const struct lms_scope *scope)
+{
+	struct task_struct *p;
+
+	lms_book->walk++;
+	rcu_read_lock();
+	for_each_process(p) {
+		struct cgroup *home, *unit;
+		const struct lms_group *known;
+		struct lms_group *g;
+		u16 rank;
+
+		if (!lms_locate(p, &home, &unit) || !lms_is_in(scope, cgroup_id(unit)))
+			continue;
+		g = lms_known(table, unit, true);
+		if (!g)
+			continue;
+		known = lms_known(table, home, false);
+		g->now.value = max(g->now.value, known->value);
+		rank = known->rank;
+		if (lms_is_spared(table, p, home, known)) {
+			g->now.apart = true;
+			continue;
+		}
+		if (lms_is_unkillable(p)) {
+			g->now.unkillable = true;
+			continue;
+		}
+		rank = lms_rank(table, rank, home);
+		if (rank != LMS_NONE) {
+			lms_book->ranks[rank] |= lms_ends(p) ? LMS_SOME_END : LMS_SOME_LIVE;
+			continue;
+		}
+		g->now.found = true;
+		if (lms_ends(p))
+			g->now.ending = true;
+		else
+			g->now.alive = true;
+		/* Nobody asks for it otherwise. */
+		if (g->rule != LMS_NONE) {
+			unsigned long pages = lms_pages_of(p);
+
+			g->now.pages += pages;
+			g->now.most = max(g->now.most, pages);
+			g->now.charged = lms_charged(unit);
+		}
 	}
-	return g;
+	rcu_read_unlock();
 }
 
-/* Whether a group has a memory controller that is its own, as its memory files show. RCU. */
-static bool lms_counts_memory(struct cgroup *group)
+/* Whether the last walk has nothing against the death of a unit, if a rule names it. */
+static bool lms_may_die(const struct lms_table *table, const struct lms_group *g)
 {
-	struct cgroup_subsys_state *css = rcu_dereference(group->subsys[memory_cgrp_id]);
-
-	return css && (READ_ONCE(css->flags) & CSS_VISIBLE);
-}
-
-/*
- * Whether a rule may name a group: there are no groups below it but threaded ones, beside which no
- * others can hold anybody, and its memory is counted for it alone. Without a controller it is a part
- * of the group above, of which others may be spared. RCU.
- */
-static bool lms_is_leaf(struct cgroup *group)
-{
-	return cgroup_parent(group) && lms_counts_memory(group) &&
-	       (!READ_ONCE(group->nr_descendants) || READ_ONCE(group->nr_threaded_children));
+	if (g->rule == LMS_NONE || g->spared || g->now.marked || g->now.apart)
+		return false;
+	return !g->now.unkillable || table->rules[g->rule].unkillable;
 }
 
 /* Whether all of a candidate ends already, say because the handler has killed it. */
 static bool lms_is_ending(const struct lms_group *g)
 {
-	return g->ending && !g->alive;
+	return g->now.ending && !g->now.alive;
 }
 
 /*
  * Whether the first of two candidates is to die before the other. One that ends already comes before
- * all others: it is waited for, and may be enough. What it still holds can't be seen any more.
+ * all others: it is waited for, and may be enough. What it still holds can't be seen any more. But
+ * not for ever, where groups come and end all the time.
  */
 static bool lms_comes_before(const struct lms_table *table, const struct lms_group *a, const struct lms_group *b)
 {
-	bool a_is_small = a->pages < table->rules[a->rule].min_pages;
-	bool b_is_small = b->pages < table->rules[b->rule].min_pages;
+	unsigned long a_pages = lms_pages(&a->now), b_pages = lms_pages(&b->now);
+	bool a_is_small = a_pages < table->rules[a->rule].min_pages;
+	bool b_is_small = b_pages < table->rules[b->rule].min_pages;
 
 	if (lms_is_ending(a) != lms_is_ending(b))
-		return lms_is_ending(a);
+		return lms_is_ending(a) == (lms_book->waits < LMS_WAITS);
 	/* Its rule would pass over it, and the next rule be asked. */
 	if (a_is_small != b_is_small)
 		return b_is_small;
 	if (a->rule != b->rule)
 		return a->rule < b->rule;
-	if (a->value != b->value)
-		return a->value < b->value;
-	return a->pages > b->pages;
+	if (a->now.value != b->now.value)
+		return a->now.value < b->now.value;
+	return a_pages > b_pages;
 }
 
 /*
  * The first `kill` line below which all who may die end already; else the first below which anybody
- * may die. Those that end are waited for before anybody else dies: that may be enough.
+ * may die. Those that end are waited for before anybody else dies, if that is asked for: that may be
+ * enough.
  */
-static u16 lms_first_rank(const struct lms_table *table, bool *ending)
+static u16 lms_first_rank(const struct lms_table *table, bool waits, bool *ending)
 {
 	u16 at, first = LMS_NONE;
 
 	*ending = false;
 	for (at = 0; at < table->kills; at++) {
-		if (lms_book->ranks[at] == LMS_SOME_END) {
+		if (waits && lms_book->ranks[at] == LMS_SOME_END) {
 			*ending = true;
 			return at;
 		}
@@ -562,68 +750,93 @@ static u16 lms_first_rank(const struct lms_table *table, bool *ending)
 	return first;
 }
 
+/*
+ * Looks at all units, in so many parts, for the first that may die by a rule (id 0: none), and for
+ * `kill` lines by which somebody may (lms_book->ranks). Whether they all found a place; where they did not that is
+ * said at once, unless there can be no more parts.
+ */
+static bool lms_look(const struct lms_table *table, unsigned int parts, struct lms_group *first)
+{
+	struct lms_scope scope = { .parts = parts };
+	bool all = true;
+	unsigned int at;
+
+	first->id = 0;
+	memset(lms_book->ranks, 0, table->kills);
+	for (; scope.part < parts; scope.part++) {
+		if (parts > 1)
+			lms_forget_groups();
+		lms_walk(table, &scope);
+		all &= !lms_book->full;
+		if (!all && parts < LMS_PARTS)
+			break;
+		for (at = 0; at < LMS_GROUPS; at++) {
+			const struct lms_group *g = &lms_book->groups[at];
+
+			if (!g->id || g->walk != lms_book->walk || !g->now.found)
+				continue;
+			if (!lms_may_die(table, g) || lms_is_no_candidate(g->id))
+				continue;
+			if (!first->id || lms_comes_before(table, g, first))
+				*first = *g;
+		}
+	}
+	return all;
+}
+
+/*
+ * Where units find no place those who fill the table may be gone, so that is emptied first. If there
+ * are too many even so they are looked at in parts, one after the other: whoever makes many groups
+ * hides nothing by that. With more than LMS_PARTS times as many as there are places some of each
+ * part live.
+ */
 static u64 lms_rules_choose(const u64 *but, unsigned int len)
 {
-	const struct lms_group *first = NULL;
 	const struct lms_table *table;
-	struct task_struct *p;
-	unsigned int at;
-	bool ending;
+	unsigned int parts = 1;
+	struct lms_group first;
+	bool empty, waits, ending;
 	u16 rank;
 
-	/* Without knowing who is marked nobody may die. */
-	if (!lms_book || lms_book->lost)
+	if (!lms_book)
 		return 0;
 	table = &lms_book->tables[lms_current];
 	lms_book->but = but;
 	lms_book->but_len = len;
-	memset(lms_book->ranks, 0, table->kills);
-	rcu_read_lock();
-	for_each_process(p) {
-		struct cgroup *group;
-		struct lms_group *g = lms_victims_group(table, p, &group);
-		u16 own;
-
-		if (!g)
-			continue;
-		own = lms_rank(table, g, group);
-		if (own != LMS_NONE) {
-			lms_book->ranks[own] |= lms_ends(p) ? LMS_SOME_END : LMS_SOME_LIVE;
-		} else if (g->rule != LMS_NONE && !lms_is_no_candidate(g->id) && lms_is_leaf(group)) {
-			g->found = true;
-			if (lms_ends(p))
-				g->ending = true;
-			else
-				g->alive = true;
-			g->pages += lms_pages(p);
-		}
+	empty = !lms_book->used;
+	/* That was another shortage. */
+	if (time_after(jiffies, lms_book->waited_at + msecs_to_jiffies(LMS_WAITS_MS)))
+		lms_book->waits = 0;
+	waits = lms_book->waits < LMS_WAITS;
+	while (!lms_look(table, parts, &first) && parts < LMS_PARTS) {
+		if (empty)
+			parts *= 2;
+		lms_forget_groups();
+		empty = true;
 	}
-	rcu_read_unlock();
 	lms_book->but_len = 0;
-	rank = lms_first_rank(table, &ending);
-	for (at = 0; at < LMS_GROUPS; at++) {
-		const struct lms_group *g = &lms_book->groups[at];
-
-		if (!g->id || g->walk != lms_book->walk || !g->found)
-			continue;
-		if (g->unkillable && !table->rules[g->rule].unkillable)
-			continue;
-		if (!first || lms_comes_before(table, g, first))
-			first = g;
-	}
-	if (rank != LMS_NONE && (ending || !first || !lms_is_ending(first)))
-		return table->kill_ids[rank];
-	return first ? first->id : 0;
+	rank = lms_first_rank(table, waits, &ending);
+	if (rank != LMS_NONE && !ending && waits && first.id && lms_is_ending(&first))
+		rank = LMS_NONE;
+	if (rank == LMS_NONE)
+		ending = first.id && lms_is_ending(&first);
+	lms_book->waits = ending ? lms_book->waits + 1 : 0;
+	lms_book->waited_at = jiffies;
+	return rank != LMS_NONE ? table->kill_ids[rank] : first.id;
 }
 
-/* Whether a group is a victim, or below one. RCU. */
+/*
+ * Whether a group is a victim, below one, or belongs to one that is too deep for lines. RCU.
+ */
 static bool lms_is_of(struct cgroup *group, u64 victim)
 {
-	for (; group; group = cgroup_parent(group)) {
-		if (cgroup_id(group) == victim)
+	int level, last = lms_last_level(group);
+
+	for (level = 0; level <= last; level++) {
+		if (cgroup_id(cgroup_ancestor(group, level)) == victim)
 			return true;
 	}
-	return false;
+	return group->level > LMS_DEPTH && cgroup_id(lms_unit(group)) == victim;
 }
 
 static bool lms_rules_is_dying(u64 victim, u64 begun_before)
@@ -638,7 +851,7 @@ static bool lms_rules_is_dying(u64 victim, u64 begun_before)
 		if ((p->flags & PF_KTHREAD) || p->start_time > begun_before || !lms_ends(p))
 			continue;
 		t = lms_live_thread(p);
-		if (t && lms_is_of(task_dfl_cgroup(t), victim)) {
+		if (t && lms_is_of(lms_home(t), victim)) {
 			dying = true;
 			break;
 		}
@@ -647,29 +860,45 @@ static bool lms_rules_is_dying(u64 victim, u64 begun_before)
 	return dying;
 }
 
+/* Whether a unit may die whole, as of now. */
+static bool lms_unit_may_die(const struct lms_table *table, u64 unit)
+{
+	const struct lms_scope scope = { .unit = unit };
+	const struct lms_group *g;
+
+	lms_walk(table, &scope);
+	if (lms_book->full) {
+		lms_forget_groups();
+		lms_walk(table, &scope);
+	}
+	g = lms_slot(unit);
+	return g->id && g->walk == lms_book->walk && lms_may_die(table, g);
+}
+
 static unsigned int lms_rules_kill(u64 victim, bool (*may)(void))
 {
 	const struct lms_table *table;
-	const struct lms_entry *entry;
 	unsigned int killed = 0;
-	bool asked = false;
+	bool listed, asked = false;
 	struct task_struct *p;
 
-	if (!lms_book || lms_book->lost)
+	if (!lms_book)
 		return 0;
 	table = &lms_book->tables[lms_current];
-	entry = lms_find(table, victim);
+	/* One that a `kill` line names dies with all that is below it, but for who is spared there. */
+	listed = lms_find(table, victim);
+	if (!listed && !lms_unit_may_die(table, victim))
+		return 0;
 	rcu_read_lock();
 	for_each_process(p) {
-		struct cgroup *group;
-		struct lms_group *g = lms_victims_group(table, p, &group);
+		struct cgroup *home, *unit;
 
-		if (!g || lms_ends(p))
+		if (!lms_locate(p, &home, &unit) || lms_ends(p))
 			continue;
-		/*
-		 * One that a `kill` line names dies with all that is below it, one of a rule alone.
-		 */
-		if (entry ? !lms_is_of(group, victim) : g->id != victim || g->rule == LMS_NONE)
+		if (listed ? !lms_is_of(home, victim) : cgroup_id(unit) != victim)
+			continue;
+		if (lms_is_shared_with_apart(cgroup_id(home)) || lms_is_unkillable(p) ||
+		    lms_is_spared(table, p, home, lms_known(table, home, false)))
 			continue;
 		if (!asked && !may())
 			break;
@@ -751,46 +980,33 @@ static int lms_parse_comm(const char **text, char *comm)
 /* Takes a blank and a signed number. */
 static int lms_parse_value(const char **text, s32 *value)
 {
-	char digits[16] = " ";
-	const char *rest = digits;
 	const char *at = *text;
 	bool negative;
-	size_t len;
 	u64 number;
 
 	if (*at++ != ' ')
 		return -EINVAL;
 	negative = *at == '-';
 	at += negative;
-	len = strspn(at, "0123456789");
-	if (!len || len > 10)
-		return -EINVAL;
-	memcpy(digits + 1, at, len);
-	if (!lms_number(&rest, &number) || number > (u64)S32_MAX + negative)
+	if (!lms_digits(&at, &number) || number > (u64)S32_MAX + negative)
 		return -EINVAL;
 	*value = negative ? -(s64)number : number;
-	*text = at + len;
+	*text = at;
 	return 0;
 }
 
 static int lms_parse_rule(const char **text, struct lms_rule *rule)
 {
+	static const char key[] = " at_least=";
 	u64 kb = 0;
 
 	rule->min_pages = 0;
 	rule->unkillable = false;
-	if (!strncmp(*text, " at_least=", 10)) {
-		char digits[24] = " ";
-		const char *rest = digits;
-		size_t len = strspn(*text + 10, "0123456789");
-
-		if (!len || len > 20)
-			return -EINVAL;
-		memcpy(digits + 1, *text + 10, len);
-		if (!lms_number(&rest, &kb) || kb > (u64)LONG_MAX >> 10)
+	if (!strncmp(*text, key, strlen(key))) {
+		*text += strlen(key);
+		if (!lms_digits(text, &kb) || kb > (u64)LONG_MAX >> 10)
 			return -EINVAL;
 		rule->min_pages = DIV_ROUND_UP(kb, PAGE_SIZE / 1024);
-		*text += 10 + len;
 	}
 	if (**text == ' ') {
 		(*text)++;

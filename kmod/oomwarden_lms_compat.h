@@ -8,6 +8,7 @@
 #define OOMWARDEN_LMS_COMPAT_H
 
 #include <linux/cgroup.h>
+#include <linux/kernfs.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/sched/coredump.h>
@@ -42,6 +43,19 @@
 #define lms_for_each_vma(mm, vma)						\
 	for ((vma) = (mm)->mmap; (vma); (vma) = (vma)->vm_next)
 #endif
+
+/*
+ * The name of a group's directory, which in cgroup v2 is the same for as long as the group is there.
+ * RCU.
+ */
+static inline const char *lms_group_name(struct cgroup *group)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 15, 0)
+	return rcu_dereference(group->kn->name);
+#else
+	return group->kn->name;
+#endif
+}
 
 /*
  * Whether the kernel's OOM killer passes over a process with this memory: it was taken already, or

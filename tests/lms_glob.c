@@ -113,6 +113,37 @@ static void root(void)
 	no("/**/*", "/");
 }
 
+static void above(void)
+{
+	static const struct {
+		const char *glob, *path;
+		bool matches;
+	} cases[] = {
+		{ "/a", "/a", true },
+		{ "/a", "/a/b/c", true },
+		{ "/a", "/ab", false },
+		{ "/a*", "/ab/c", true },
+		{ "/a/b", "/a", false },
+		{ "/a/*", "/a/b/c", true },
+		{ "/a/*", "/a", false },
+		{ "/**/b", "/a/b/c", true },
+		{ "/**/b", "/a/bb/b/c", true },
+		{ "/**/b/**", "/a/b", false },
+		{ "/*/*/*", "/a/b", false },
+		{ "/", "/a/b", true },
+		{ "/", "/", true },
+		{ "/**", "/", false },
+	};
+	size_t at;
+
+	for (at = 0; at < sizeof(cases) / sizeof(cases[0]); at++) {
+		if (lms_glob_match_above(cases[at].glob, cases[at].path) != cases[at].matches) {
+			printf("%s on %s and what is above is wrong\n", cases[at].glob, cases[at].path);
+			failed = 1;
+		}
+	}
+}
+
 static void what_is_none(void)
 {
 	char longest[LMS_GLOB_MAX + 2];
@@ -170,6 +201,7 @@ int main(void)
 	deep();
 	single_bytes();
 	root();
+	above();
 	what_is_none();
 	worst();
 	return failed;

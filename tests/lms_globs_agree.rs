@@ -12,7 +12,8 @@ use oomwarden::policy::unbraced::unbraced;
 use oomwarden::sense::lms::{Lines, Table};
 use proptest::prelude::*;
 
-/// Takes a glob and a path, each with a NUL behind it, and says `y`, `n`, or `x` where the module would refuse the glob.
+/// Takes a glob and a path, each with a NUL behind it, and says `y`, `n`, `a` where the path of a group above matches and its own does not, `c` if it is the
+/// other way round, or `x` where the module would refuse the glob.
 const PROGRAM: &str = r#"
 #include <stdio.h>
 #include "lms_glob.h"
@@ -32,7 +33,9 @@ int main(void)
 	static char glob[8192], path[8192];
 
 	while (word(glob, sizeof(glob)) && word(path, sizeof(path))) {
-		putchar(!lms_glob_valid(glob) ? 'x' : lms_glob_match(glob, path) ? 'y' : 'n');
+		bool match = lms_glob_match(glob, path), above = lms_glob_match_above(glob, path);
+
+		putchar(!lms_glob_valid(glob) ? 'x' : match ? (above ? 'y' : 'c') : above ? 'a' : 'n');
 		fflush(stdout);
 	}
 	return 0;
@@ -75,6 +78,15 @@ impl Matcher {
 
     /// Whether a path matches; `None` if the module refuses the glob.
     fn matches(&mut self, glob: &[u8], path: &[u8]) -> Option<bool> {
+        self.ask(glob, path).map(|answer| matches!(answer, b'y' | b'c'))
+    }
+
+    /// Whether a path matches, or that of a group above it.
+    fn matches_above(&mut self, glob: &[u8], path: &[u8]) -> Option<bool> {
+        self.ask(glob, path).map(|answer| matches!(answer, b'y' | b'a'))
+    }
+
+    fn ask(&mut self, glob: &[u8], path: &[u8]) -> Option<u8> {
         for word in [glob, path] {
             self.asked.write_all(word).unwrap();
             self.asked.write_all(&[0]).unwrap();
@@ -82,11 +94,7 @@ impl Matcher {
         self.asked.flush().unwrap();
         let mut answer = [0];
         self.said.read_exact(&mut answer).unwrap();
-        match answer[0] {
-            b'y' => Some(true),
-            b'n' => Some(false),
-            _ => None,
-        }
+        (answer[0] != b'x').then_some(answer[0])
     }
 }
 
@@ -164,6 +172,34 @@ fn the_module_reads_a_glob_as_the_policy_does() {
     });
     println!("{} sound globs, {} matched", sound.get(), matched.get());
     assert!(sound.get() == 0 || matched.get() > sound.get() / 10, "hardly anything was tried that matches");
+}
+
+/// All paths of groups: of the root, of those above a group, and its own.
+fn line(path: &str) -> Vec<&str> {
+    let slashes = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0);
+    ["/"].into_iter().chain(slashes.map(|at| &path[..at])).chain([path]).collect()
+}
+
+#[test]
+fn what_a_group_matches_the_module_finds_in_those_below_it() {
+    let matched = std::cell::Cell::new((0, 0));
+    let below = "(/[ab]{1,2}){0,2}";
+    let deeper = (glob_and_path(), below).prop_map(|((glob, path), below)| (glob, if path == "/" { path } else { path + &below }));
+    ask(deeper, 20_000, |matcher, pattern, path| {
+        if Globs::new(&[pattern]).is_err() || path.ends_with('/') || path.contains("//") {
+            return Ok(());
+        }
+        for glob in unbraced(pattern, 4096).unwrap() {
+            let any = line(path).iter().any(|one| matcher.matches(glob.as_bytes(), one.as_bytes()) == Some(true));
+            prop_assert_eq!(matcher.matches_above(glob.as_bytes(), path.as_bytes()), Some(any), "{} on {}", glob, path);
+            let (yes, all) = matched.get();
+            matched.set((yes + u32::from(any), all + 1));
+        }
+        Ok(())
+    });
+    let (yes, all) = matched.get();
+    println!("{all} globs, {yes} matched");
+    assert!(all == 0 || yes > all / 10 && yes < all, "hardly anything was tried that matches, or that does not");
 }
 
 /// A path that is spared as such: every byte of it is itself, and a group of another name is not meant.

@@ -4,8 +4,8 @@
 //! must be one whom the judge ([`crate::decide`]) would let die by the same rule. Where the module's lines can't say exactly what the
 //! policy says they say less: more groups live, or the rules from there on are left out.
 //!
-//! - A candidate of the judge is a group that the rule names, with all below it, unless the rule names some below it. The module takes single
-//!   leaves. So what stands below a named group is named too (`G/**`), but only where no glob of the rule can match there.
+//! - A candidate of the judge is a group that the rule names, with all below it, unless the rule names some below it. The module takes
+//!   groups of which none contains another. So what stands below a named group is named too (`G/**`), but only where no glob of the rule can match there.
 //! - A rule by which a single process dies can't be said. What it names belongs to it all the same: that is spared from the rules that
 //!   follow, which is possible while no rule stands before it; else the table ends there.
 //! - Lines are text, made when the policy comes. Putting a table together copies them.

@@ -9,7 +9,7 @@ use super::*;
 use crate::cgroup::path::GroupPath;
 use crate::decide::facts::{GroupFacts, LmsFacts, MemoryFacts, ProcessFacts};
 use crate::decide::process::{NEVER, SHIELDED};
-use crate::decide::verdict::{Notice, Standing, Strike, Verdict};
+use crate::decide::verdict::{Candidate, Notice, Standing, Strike, Verdict};
 use crate::decide::{Judge, Step};
 use crate::policy::model::LmsLevel;
 use crate::policy::{Source, load};
@@ -219,9 +219,12 @@ fn values_beyond_the_modules_keep_their_order() {
 /// A group of a random tree.
 #[derive(Clone, Debug)]
 struct Group {
+    id: u64,
     path: String,
     parent: Option<usize>,
     processes: Vec<Process>,
+    /// Gives memory controllers to the groups below it, if it has one itself and holds no processes.
+    hands_down: bool,
     unit: bool,
     own: bool,
 }
@@ -241,6 +244,7 @@ struct Machine(Vec<Group>);
 #[derive(Clone, Debug)]
 struct Node {
     processes: Vec<Process>,
+    hands_down: bool,
     unit: bool,
     own: bool,
     children: Vec<(&'static str, Node)>,
@@ -258,7 +262,7 @@ fn process() -> impl Strategy<Value = Process> {
 
 fn node() -> impl Strategy<Value = Node> {
     let alone = (prop::collection::vec(process(), 0..3), prop::bool::weighted(0.1), prop::bool::weighted(0.05));
-    let leaf = alone.prop_map(|(processes, unit, own)| Node { processes, unit, own, children: Vec::new() });
+    let leaf = alone.prop_map(|(processes, unit, own)| Node { processes, hands_down: true, unit, own, children: Vec::new() });
     leaf.prop_recursive(4, 30, 3, |inner| {
         // Some have processes beside their children, as only groups without controllers below them can.
         let few = prop_oneof![4 => Just(Vec::new()), 1 => prop::collection::vec(process(), 0..2)];
@@ -266,7 +270,13 @@ fn node() -> impl Strategy<Value = Node> {
             let number = names.len();
             prop::collection::vec(inner.clone(), number).prop_map(move |nodes| names.iter().copied().zip(nodes).collect())
         });
-        (few, prop::bool::weighted(0.1), children).prop_map(|(processes, unit, children)| Node { processes, unit, own: false, children })
+        (few, prop::bool::weighted(0.8), prop::bool::weighted(0.1), children).prop_map(|(processes, hands_down, unit, children)| Node {
+            processes,
+            hands_down,
+            unit,
+            own: false,
+            children,
+        })
     })
 }
 
@@ -280,34 +290,66 @@ fn machine() -> impl Strategy<Value = Machine> {
 
 fn add(groups: &mut Vec<Group>, node: Node, path: String, parent: Option<usize>) {
     let at = groups.len();
-    let shown = if path.is_empty() { "/".to_owned() } else { path.clone() };
-    groups.push(Group { path: shown, parent, processes: node.processes, unit: node.unit, own: node.own && parent.is_some() });
+    groups.push(Group {
+        id: at as u64 + 1,
+        path: if path.is_empty() { "/".to_owned() } else { path.clone() },
+        parent,
+        processes: node.processes,
+        hands_down: node.hands_down,
+        unit: node.unit,
+        own: node.own && parent.is_some(),
+    });
     for (name, child) in node.children {
         add(groups, child, format!("{path}/{name}"), Some(at));
     }
 }
 
 impl Machine {
-    fn id(at: usize) -> GroupId {
-        GroupId(at as u64 + 1)
+    fn id(&self, at: usize) -> GroupId {
+        GroupId(self.0[at].id)
     }
 
     fn line(&self, at: usize) -> impl Iterator<Item = usize> + '_ {
         std::iter::successors(Some(at), |at| self.0[*at].parent)
     }
 
-    fn is_leaf(&self, at: usize) -> bool {
-        self.0.iter().all(|group| group.parent != Some(at))
-    }
-
     fn end(&self, at: usize) -> usize {
         (at + 1..self.0.len()).find(|other| !self.line(*other).any(|above| above == at)).unwrap_or(self.0.len())
     }
 
-    /// Whether it has a memory controller of its own: it has none below one that holds processes, since the kernel gives controllers either to
-    /// a group's processes or to its children. The root may have both.
+    fn is_populated(&self, at: usize) -> bool {
+        (at..self.end(at)).any(|at| !self.0[at].processes.is_empty())
+    }
+
+    /// Whether it has a memory controller of its own: the kernel gives controllers either to a group's processes or to its children. The root
+    /// may have both.
     fn has_memory(&self, at: usize) -> bool {
-        self.line(at).skip(1).all(|above| above == 0 || self.0[above].processes.is_empty())
+        self.line(at).skip(1).all(|above| self.0[above].hands_down && (above == 0 || self.0[above].processes.is_empty()))
+    }
+
+    /// The group whose memory controller counts what processes in a group take.
+    fn charged(&self, at: usize) -> usize {
+        self.line(at).find(|at| self.has_memory(*at)).unwrap_or(0)
+    }
+
+    /// Groups with processes that a memory controller counts for.
+    fn homes(&self, at: usize) -> impl Iterator<Item = usize> + '_ {
+        (at..self.end(at)).filter(move |home| !self.0[*home].processes.is_empty() && self.charged(*home) == at)
+    }
+
+    fn processes(&self, at: usize) -> impl Iterator<Item = &Process> + '_ {
+        self.homes(at).flat_map(|home| &self.0[home].processes)
+    }
+
+    /// Without the groups in which nobody is, nor below them.
+    fn populated(&self) -> Machine {
+        let mut places = vec![0; self.0.len()];
+        let mut groups: Vec<Group> = Vec::new();
+        for (at, group) in self.0.iter().enumerate().filter(|(at, _)| *at == 0 || self.is_populated(*at)) {
+            places[at] = groups.len();
+            groups.push(Group { parent: group.parent.map(|parent| places[parent]), ..group.clone() });
+        }
+        Machine(groups)
     }
 
     fn kb(&self, at: usize) -> u64 {
@@ -334,7 +376,7 @@ impl Machine {
                 }
             }
             facts.push(GroupFacts {
-                id: Machine::id(at),
+                id: self.id(at),
                 path: GroupPath::from_bytes(group.path.as_bytes()),
                 parent: group.parent.map(number),
                 subtree_end: number(below.end),
@@ -414,7 +456,7 @@ fn choices(machine: &Machine, table: &str) -> Vec<Choice> {
     let glob = |glob: &str, at: usize| matches(glob.as_bytes(), machine.0[at].path.as_bytes());
     let spares = |at: usize| {
         lines.iter().any(|(word, rest)| match *word {
-            "spare" => rest.parse() == Ok(Machine::id(at).0),
+            "spare" => rest.parse() == Ok(machine.id(at).0),
             "spare_path" => glob(rest, at),
             "spare_comm" => {
                 let (comm, rest) = rest.split_once(' ').unwrap();
@@ -429,9 +471,9 @@ fn choices(machine: &Machine, table: &str) -> Vec<Choice> {
         classes.next().map_or(0, |(value, _)| value.parse().unwrap())
     };
     let mut all = Vec::new();
-    for (at, group) in machine.0.iter().enumerate() {
-        let may = machine.is_leaf(at) && machine.has_memory(at) && at > 0 && !group.processes.is_empty() && !group.own;
-        if !may || machine.line(at).any(spares) || group.processes.iter().any(|process| process.init) {
+    for at in (1..machine.0.len()).filter(|at| machine.homes(*at).next().is_some()) {
+        let spared = |home: usize| machine.0[home].own || machine.line(home).any(spares);
+        if machine.homes(at).any(spared) || machine.processes(at).any(|process| process.init) {
             continue;
         }
         let (mut rules, mut unkillable, mut at_least) = (0, false, 0);
@@ -443,10 +485,11 @@ fn choices(machine: &Machine, table: &str) -> Vec<Choice> {
             } else if *word == "among" && glob(rest, at) {
                 // The first rule that names it has it.
                 let never = |process: &Process| process.adjust <= NEVER;
-                let dies = if unkillable { !group.processes.iter().all(never) } else { !group.processes.iter().any(never) };
-                let kb = machine.kb(at);
+                let dies = if unkillable { !machine.processes(at).all(never) } else { !machine.processes(at).any(never) };
+                let kb = machine.homes(at).map(|home| machine.kb(home)).sum();
                 if dies {
-                    all.push(Choice { group: at, rule: rules - 1, small: kb < at_least, value: class(at), kb });
+                    let value = machine.homes(at).chain([at]).map(class).max().unwrap();
+                    all.push(Choice { group: at, rule: rules - 1, small: kb < at_least, value, kb });
                 }
                 break;
             }
@@ -498,42 +541,47 @@ fn policy_text() -> impl Strategy<Value = String> {
 }
 
 /// The candidates of a rule on a machine that has nothing left: who could die, or only is too small for that.
-fn candidates(policy: &Policy, rule: usize, facts: &[GroupFacts]) -> Vec<(usize, Standing)> {
+fn candidates(policy: &Policy, rule: usize, facts: &[GroupFacts]) -> Vec<Candidate> {
     let (mut judge, mut verdict) = (Judge::with_capacity(facts.len()), Verdict::with_capacity(facts.len()));
     let step = judge.judge(policy, rule, 0, &Notice::Lms(LmsLevel::Oom), &OUT, facts, &[], &mut verdict);
     assert_eq!(step, Step::Decided, "all has been seen");
     let may = |standing| matches!(standing, Standing::Chosen | Standing::Ranked | Standing::Struck(Strike::TooSmall));
-    verdict.candidates.iter().filter(|one| may(one.standing)).map(|one| (one.group as usize, one.standing)).collect()
+    verdict.candidates.iter().filter(|one| may(one.standing)).copied().collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
-    /// No bystander: whoever the module could take is (a part of) a candidate of that rule, for the judge as well. And no gap: a leaf that
-    /// a rule could take is in the table, where its lines could be said.
+    /// No bystander: whoever the module could take is (a part of) a candidate of that rule, for the judge as well, were it not for groups in which
+    /// nobody is. And no gap: a group that a rule could take, and none below it, is in the table, where its lines could be said.
     #[test]
     fn whom_the_module_could_choose_the_rule_could_have_chosen(text in policy_text(), machine in machine()) {
         let Ok(loaded) = load(&[Source::new("test", text.as_str())]) else { return Ok(()) };
         let policy = loaded.policy;
-        let own: Vec<(GroupId, &[u8])> = machine.0.iter().enumerate().filter(|(_, group)| group.own)
-            .map(|(at, group)| (Machine::id(at), group.path.as_bytes())).collect();
+        let own: Vec<(GroupId, &[u8])> = (0..machine.0.len()).filter(|at| machine.0[*at].own)
+            .map(|at| (machine.id(at), machine.0[at].path.as_bytes())).collect();
         let (told, said) = table(&policy, &own, |_| true);
-        let facts = machine.facts(&policy);
         let choices = choices(&machine, &told);
+        let populated = machine.populated();
+        let facts = populated.facts(&policy);
+        let place = |choice: &Choice| (0..populated.0.len()).find(|at| populated.id(*at) == machine.id(choice.group)).unwrap();
         // Which rules of the policy those of the table are: those that kill one process are none.
         let kills_one = |rule: &Rule| rule.ladder.last() == Some(&Rung::Kill(KillWhat::Process));
         let of_groups: Vec<usize> = (0..policy.rules.len())
             .filter(|at| !kills_one(&policy.rules[*at]) && !matches!(rule_lines(&policy.rules[*at]), Some(Says::Dies(lines)) if lines == Lines::default()))
             .collect();
         for choice in &choices {
-            let rule = of_groups[choice.rule];
+            let (rule, at) = (of_groups[choice.rule], place(choice));
             let candidates = candidates(&policy, rule, &facts);
-            let covered = candidates.iter().any(|(at, _)| (*at..machine.end(*at)).contains(&choice.group));
-            prop_assert!(covered, "{:?} of rule r{rule} is no candidate: {candidates:?}\n{text}\n{told}\n{machine:#?}", machine.0[choice.group]);
-            prop_assert!(!facts[choice.group].class.kill_one, "{:?} does not die whole\n{text}\n{told}", machine.0[choice.group]);
+            let covered = candidates.iter().any(|one| (one.group as usize..populated.end(one.group as usize)).contains(&at));
+            prop_assert!(covered, "{:?} of rule r{rule} is no candidate: {candidates:?}\n{text}\n{told}\n{machine:#?}", populated.0[at]);
+            prop_assert!(!populated.homes(at).any(|home| facts[home].class.kill_one), "{:?} does not die whole\n{text}\n{told}", populated.0[at]);
         }
         for pair in choices.windows(2).filter(|pair| (pair[0].rule, pair[0].small) == (pair[1].rule, pair[1].small)) {
-            let importance = |choice: &Choice| facts[choice.group].class.importance;
+            let importance = |choice: &Choice| {
+                let at = place(choice);
+                populated.homes(at).chain([at]).map(|home| facts[home].class.importance).max()
+            };
             let order = importance(&pair[0]).cmp(&importance(&pair[1]));
             prop_assert!(order != Ordering::Greater, "{pair:?}\n{text}\n{told}");
         }
@@ -541,13 +589,14 @@ proptest! {
             let leaves = |rule: usize| matches!(&policy.rules[rule].victim, Victim::Among(among) if matches!(among.groups, AmongGroups::Leaves));
             let names = |rule: usize, at: usize| leaves(rule) || facts[at].class.among.contains(rule);
             for rule in 0..policy.rules.len() {
-                let whole = |at: usize| machine.is_leaf(at) && names(rule, at) && !facts[at].class.kill_one;
-                for (at, _) in candidates(&policy, rule, &facts).into_iter().filter(|(at, _)| whole(*at)) {
+                let whole = |at: usize| at > 0 && names(rule, at) && populated.homes(at).next().is_some()
+                    && !populated.homes(at).any(|home| facts[home].class.kill_one);
+                for at in candidates(&policy, rule, &facts).iter().map(|one| one.group as usize).filter(|at| whole(*at)) {
                     // Nobody in it dies by a rule before this one, to which it belongs; or nobody by any, whatever the rule says.
-                    let earlier = (0..rule).any(|rule| machine.line(at).any(|at| names(rule, at)));
-                    let others = machine.0[at].processes.iter().any(|process| process.adjust > NEVER);
-                    let found = choices.iter().any(|choice| choice.group == at);
-                    prop_assert!(found || earlier || !others, "{:?} of rule r{rule} is missing\n{text}\n{told}\n{machine:#?}", machine.0[at]);
+                    let earlier = (0..rule).any(|rule| populated.line(at).any(|at| names(rule, at)));
+                    let others = populated.processes(at).any(|process| process.adjust > NEVER);
+                    let found = choices.iter().any(|choice| place(choice) == at);
+                    prop_assert!(found || earlier || !others, "{:?} of rule r{rule} is missing\n{text}\n{told}\n{machine:#?}", populated.0[at]);
                 }
             }
         }

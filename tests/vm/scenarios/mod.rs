@@ -29,6 +29,7 @@ mod lms_exit;
 mod lms_file;
 mod lms_foreign;
 mod lms_haste;
+mod lms_hiding;
 mod lms_hold;
 mod lms_levels;
 mod lms_marked;
@@ -390,6 +391,12 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             class_comes_before_size_and_at_least_before_class: 300,
             spared_by_path_or_comm_live: 300,
             time_to_choose_among_many: 300,
+        }
+        lms_hiding::{
+            groups_that_a_tenant_makes_hide_nobody: 300,
+            more_groups_than_are_remembered_hide_nobody: 300,
+            group_lives_for_the_sake_of_one_below_it: 300,
+            shared_memory_counts_once: 300,
         }
         lms_victims::{
             victim_that_dumps_its_core_is_cut_short: 300,

@@ -116,17 +116,58 @@ pub fn spread(words: &Words) -> Outcome<ExitCode> {
     for number in 0..groups {
         std::fs::create_dir(group(number)).doing("make a group")?;
     }
-    for number in 0..words.number("of", groups)? {
+    let of = words.number("of", groups)?;
+    let (mut joined, mut tell) = std::io::pipe().doing("make a pipe")?;
+    for number in 0..of {
         if child()? {
             std::fs::write(group(number % groups).join("cgroup.procs"), "0").doing("join a group")?;
+            tell.write_all(b"!").doing("tell")?;
             return Ok(super::bystanders::sleep());
         }
     }
-    let there = || (0..groups).all(|number| std::fs::read_to_string(group(number).join("cgroup.procs")).is_ok_and(|pids| !pids.is_empty()));
-    while !there() {
-        std::thread::sleep(std::time::Duration::from_millis(10));
+    for _ in 0..of {
+        joined.read_exact(&mut [0]).doing("wait for the children")?;
     }
     std::fs::write("/proc/self/comm", "spread").doing("take another name")?;
+    Ok(super::bystanders::sleep())
+}
+
+/// What a process is called whose children all have touched what they share.
+pub const SHARED: &str = "shared";
+
+/// `of=` children that all read the same `mib=` of shared memory, and sleep; `how=own`: each has its own; `how=forked`: what they share they have by the fork. It is
+/// called [`SHARED`] once all have.
+pub fn share(words: &Words) -> Outcome<ExitCode> {
+    let (of, bytes) = (words.number("of", 2)?, (words.number("mib", 16)? as usize) << 20);
+    let how = words.text("how");
+    let kind = if how == "forked" { libc::MAP_PRIVATE } else { libc::MAP_SHARED };
+    let map = || {
+        // SAFETY: the kernel chooses a place that nothing else uses.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, kind | libc::MAP_ANONYMOUS, -1, 0) };
+        ensure!(at != libc::MAP_FAILED, "could not map memory");
+        for page in (0..bytes).step_by(4096) {
+            // SAFETY: within the mapping, which is never taken away.
+            unsafe { at.cast::<u8>().add(page).write_volatile(1) };
+        }
+        Ok(at.cast::<u8>())
+    };
+    let common = if how == "own" { None } else { Some(map()?) };
+    let (mut touched, mut tell) = std::io::pipe().doing("make a pipe")?;
+    for _ in 0..of {
+        if child()? {
+            let memory = common.map_or_else(map, Ok)?;
+            for page in (0..bytes).step_by(4096) {
+                // SAFETY: within the mapping, to which nobody writes any more.
+                std::hint::black_box(unsafe { memory.add(page).read_volatile() });
+            }
+            tell.write_all(b"!").doing("tell")?;
+            return Ok(super::bystanders::sleep());
+        }
+    }
+    for _ in 0..of {
+        touched.read_exact(&mut [0]).doing("wait for the children")?;
+    }
+    std::fs::write("/proc/self/comm", SHARED).doing("take another name")?;
     Ok(super::bystanders::sleep())
 }
 

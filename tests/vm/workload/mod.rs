@@ -2,7 +2,7 @@
 
 mod bystanders;
 mod files;
-mod fork;
+pub mod fork;
 mod hog;
 mod listen;
 pub mod lms;
@@ -51,6 +51,7 @@ fn work(arguments: Vec<OsString>) -> Outcome<ExitCode> {
         "headless" => fork::headless(&words),
         "restart" => fork::restart(&words),
         "spread" => fork::spread(&words),
+        "share" => fork::share(&words),
         "sleep" => Ok(bystanders::sleep()),
         "churn" => bystanders::churn(&words),
         "spin" => Ok(bystanders::spin()),
