@@ -83,6 +83,67 @@ fn from_notice_to_verified_end_nothing_is_allocated() {
     assert_eq!(after - before, 0, "allocations of the warden between notice and verified end");
 }
 
+/// What the kernel module says, with room before it for what is written to it, as in tests/warden.rs.
+fn module_says(level: &str, hold: u64) -> String {
+    let room = "x ".repeat(300);
+    format!(
+        "room {room}\nlevel {level}\nseq {}\nmem_total_kb 1000000\nmem_available_kb 9000\nswap_total_kb 0\nswap_free_kb 0\npage_size 4096\n\
+         warn_percent 20\nkill_percent 10\nhandler_pid 0\nholds 0\nholds_resolved 0\nholds_expired 0\nholds_passed 0\ntable_kills 0\n\
+         hold_seq {hold}\nhold_ms 500\nwarn_kb 200000\nkill_kb 100000\nfloor_kb 50000\ntable_kill_ids 0\ntable_spare_ids 0\npasses 0\n\
+         calls 0\ninterface 2\ntable_rules 0\ntable_spares 0\n",
+        hold.max(7)
+    )
+}
+
+/// How often the warden's thread had allocated in the test below.
+static SEEN_IN_HOLD: AtomicU64 = AtomicU64::new(0);
+
+/// Neither does the answer to a hold, for which vm.panic_on_oom is read from a descriptor that is held: who opened the file now would find
+/// another one.
+#[test]
+fn the_answer_to_a_hold_allocates_and_opens_nothing() {
+    const HOLDS: &str = "
+version: 1
+defaults: {cooldown: 100ms}
+rules:
+  - {name: look, watch: /t/thin, when: [event: oom_kill], mode: observe}
+  - {name: node, watch: /, when: [lms: oom], victim: {among: /t/*, at_least: 2MiB}}
+";
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    group(root, "t", 3000);
+    group(root, "t/fat", 2_000_000_000);
+    group(root, "t/thin", 10_000_000);
+    let (module, settings) = (root.join("oom_notifier"), root.join("sys/vm"));
+    std::fs::write(&module, module_says("ok", 0)).unwrap();
+    std::fs::create_dir_all(&settings).unwrap();
+    std::fs::write(settings.join("panic_on_oom"), "0\n").unwrap();
+    let machine = Machine::start(root, HOLDS, || SEEN_IN_HOLD.store(counting::so_far(), Ordering::SeqCst));
+    let said = || String::from_utf8_lossy(&std::fs::read(&module).unwrap()).into_owned();
+    wait("the table", || said().contains("\namong /t/*/**\n"));
+    std::thread::sleep(Duration::from_millis(600));
+    machine.turn();
+    std::fs::write(settings.join("other"), "1\n").unwrap();
+    std::fs::rename(settings.join("other"), settings.join("panic_on_oom")).unwrap();
+    std::fs::write(&module, module_says("oom", 9)).unwrap();
+    let before = SEEN_IN_HOLD.load(Ordering::SeqCst);
+
+    // An event has the module's file read.
+    change(&root.join("t/thin/memory.events.local"), "low 0\nhigh 0\nmax 0\noom 0\noom_kill 1\n");
+    wait("the fat one's kill", || machine.killed("t/fat"));
+    wait("the answer", || said().contains("ack 9\n"));
+    change(&root.join("t/fat/cgroup.events"), "populated 0\n");
+    wait("the journal's lines", || machine.lines().len() == 2);
+    machine.turn();
+    let after = SEEN_IN_HOLD.load(Ordering::SeqCst);
+    let lines = machine.lines();
+    machine.stop();
+
+    assert!(lines.iter().any(|line| line.contains(r#""outcome":"killed""#)), "{lines:?}");
+    assert!(before > 0, "the counter counts");
+    assert_eq!(after - before, 0, "allocations of the warden between a hold and the victim's verified end");
+}
+
 #[test]
 fn an_actor_allocates_nothing_for_what_systemd_reads_of_a_kill() {
     let dir = tempfile::tempdir().unwrap();

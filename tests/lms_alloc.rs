@@ -53,7 +53,7 @@ fn the_way_of_a_hold_allocates_nothing() {
         counters.set_lms(Some(&report));
         table.clear(Some(Duration::from_secs(60)));
         let own = [(GroupId(u64::MAX), b"/system.slice/own [1]".as_slice())];
-        let said = last_resort.put_together(&mut table, &policy, GroupId(1), &node, own.into_iter(), |_| true);
+        let said = last_resort.put_together(&mut table, GroupId(1), &node, own.into_iter(), |_| true);
         assert_eq!(said, Said::All);
         if table != before {
             before.copy_from(&table);

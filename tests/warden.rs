@@ -394,6 +394,30 @@ rules:
     machine.stop();
 }
 
+/// Whoever dies by the old table may have to live by the new policy, and the new table may take its time: the old one is taken back at once. A
+/// policy that says the same of the module leaves it.
+#[test]
+fn a_reload_that_changes_the_modules_table_takes_it_back_first() {
+    let dir = one_subject();
+    let root = dir.path();
+    fs::write(root.join("oom_notifier"), module_says_ok()).unwrap();
+    let policy = format!("{FINISH}  - {{name: node, watch: /, when: [lms: oom], victim: {{among: /t/*, at_least: 8MiB}}}}\n");
+    let said = || String::from_utf8_lossy(&fs::read(root.join("oom_notifier")).unwrap()).into_owned();
+    let machine = Machine::start(root, &policy, || {});
+    wait("the table", || written(root).contains("among /t/*/**\n"));
+    machine.reload(&policy.replace("300ms", "200ms"));
+    machine.turn();
+    assert!(!said().contains("clear\n"), "{}", said());
+    let narrower = format!("{policy}exclude: [/t/a]\n");
+    machine.reload(&narrower);
+    wait("the old table is taken back", || said().contains("clear\n"));
+    // As the module would say it, where what is written does not stand in what is read.
+    fs::write(root.join("oom_notifier"), module_says_ok()).unwrap();
+    change(&root.join("t/a/memory.events.local"), &oom_kills(1));
+    wait("the new table", || written(root).contains("spare_path /t/a\n"));
+    machine.stop();
+}
+
 /// Where vm.panic_on_oom is set the kernel is to panic: nobody registers with the module, and a hold that came all the same is passed.
 #[test]
 fn kernel_that_is_to_panic_is_not_held_back() {

@@ -1,13 +1,16 @@
 //! The clerk: a thread for the writes of sensing that can block, so that the warden need not do them.
 //!
 //! Arming a privileged PSI trigger starts a kernel thread, and taking one down waits for it; the
-//! kernel module needs memory for a new table. Errands come and go in order, save that closing
-//! waits until nothing else is to be done: a trigger takes the kernel tens of milliseconds to
-//! close, and there may be hundreds. Nothing on the kill path waits for an errand.
+//! kernel module needs memory for a new table. A table goes before all else: the one before it may be
+//! gone already. Then triggers are armed, in order. Closing waits until nothing else is to be done: a trigger
+//! takes the kernel tens of milliseconds to close, and there may be hundreds. Nothing on the kill path waits
+//! for an errand.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 use nix::sys::eventfd::EventFd;
@@ -31,8 +34,29 @@ pub enum Errand {
     Arm(Key, Arc<Group>, Psi),
     /// Close descriptors of triggers that are no longer wanted.
     Close(OwnedFd),
-    /// Write the kernel module's table, for which the module needs memory.
-    Table(Arc<Lms>, Box<Table>),
+    /// Write the kernel module's table, for which the module needs memory, if it is still wanted.
+    Table(Arc<Lms>, Box<Table>, Wanted),
+}
+
+/// Whether something is still wanted: the warden counts its changes of mind.
+#[derive(Debug)]
+pub struct Wanted {
+    changes: Arc<AtomicU64>,
+    at: u64,
+}
+
+impl Wanted {
+    /// Wanted until `changes` rises.
+    #[must_use]
+    pub fn now(changes: &Arc<AtomicU64>) -> Wanted {
+        Wanted { changes: Arc::clone(changes), at: changes.load(Ordering::SeqCst) }
+    }
+
+    /// Whether it still is.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.changes.load(Ordering::SeqCst) == self.at
+    }
 }
 
 /// What became of an errand.
@@ -44,8 +68,19 @@ pub enum Reply {
     Refused(Key, Refused),
     /// It was not, since its group has no processes, or is gone.
     Empty(Key),
-    /// The table was written, or not.
-    Table(Box<Table>, Result<(), Errno>),
+    /// What became of the table.
+    Table(Box<Table>, Tabled),
+}
+
+/// What became of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tabled {
+    /// It was written, or refused, and was wanted until then.
+    Written(Result<(), Errno>),
+    /// It was wanted no longer, and was not written.
+    Unwanted,
+    /// The same became of it while it was written, so it was taken back; or not.
+    TakenBack(Result<(), Errno>),
 }
 
 /// The warden's end.
@@ -83,11 +118,11 @@ impl Clerk {
 fn work(inbox: &Receiver<Errand>, outbox: &Sender<Reply>, mail: &EventFd) {
     let mut told = Told::default();
     let mut buffer = ReadBuf::new();
-    let mut to_close = Vec::new();
+    let mut waiting = Waiting::default();
     // The kernel asks for it where a file of pressure was opened. Before it knew unprivileged triggers every trigger was privileged: then a
     // doubt more is no harm.
     let privileged = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE));
-    while let Some(errand) = next(inbox, &mut to_close) {
+    while let Some(errand) = waiting.next(inbox) {
         let reply = match errand {
             Errand::Arm(key, group, psi) => match arm(&group, psi, &mut buffer) {
                 Ok(None) => Reply::Empty(key),
@@ -107,12 +142,12 @@ fn work(inbox: &Receiver<Errand>, outbox: &Sender<Reply>, mail: &EventFd) {
                     Reply::Refused(key, refused)
                 }
             },
-            Errand::Table(device, table) => {
-                let result = device.write_table(&table);
-                Reply::Table(table, result)
+            Errand::Table(device, table, wanted) => {
+                let tabled = write_table(&device, &table, &wanted);
+                Reply::Table(table, tabled)
             }
             Errand::Close(fd) => {
-                to_close.push(fd);
+                drop(fd);
                 continue;
             }
         };
@@ -124,18 +159,47 @@ fn work(inbox: &Receiver<Errand>, outbox: &Sender<Reply>, mail: &EventFd) {
     }
 }
 
-/// The next errand; while there is none, descriptors are closed.
-fn next(inbox: &Receiver<Errand>, to_close: &mut Vec<OwnedFd>) -> Option<Errand> {
-    loop {
-        match inbox.try_recv() {
-            Ok(errand) => return Some(errand),
-            Err(TryRecvError::Disconnected) => return None,
-            Err(TryRecvError::Empty) => {}
-        }
-        if to_close.pop().is_none() {
-            return inbox.recv().ok();
+/// Errands that wait for others to be done.
+#[derive(Default)]
+struct Waiting {
+    to_arm: VecDeque<Errand>,
+    to_close: Vec<OwnedFd>,
+}
+
+impl Waiting {
+    /// The next errand. `None`: nobody is there any more to send one.
+    fn next(&mut self, inbox: &Receiver<Errand>) -> Option<Errand> {
+        loop {
+            let errand = match inbox.try_recv() {
+                Ok(errand) => errand,
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => {
+                    if let Some(errand) = self.to_arm.pop_front() {
+                        return Some(errand);
+                    }
+                    if let Some(fd) = self.to_close.pop() {
+                        return Some(Errand::Close(fd));
+                    }
+                    inbox.recv().ok()?
+                }
+            };
+            match errand {
+                Errand::Table(..) => return Some(errand),
+                Errand::Arm(..) => self.to_arm.push_back(errand),
+                Errand::Close(fd) => self.to_close.push(fd),
+            }
         }
     }
+}
+
+/// Writes a table that is wanted, and takes it back if it is not any more when that is done. The warden counts its change of mind before it
+/// empties the module's table, so one that was written and is still wanted thereafter was written before that.
+fn write_table(device: &Lms, table: &Table, wanted: &Wanted) -> Tabled {
+    if !wanted.holds() {
+        return Tabled::Unwanted;
+    }
+    let result = device.write_table(table);
+    if wanted.holds() { Tabled::Written(result) } else { Tabled::TakenBack(device.clear_table()) }
 }
 
 /// Arms a trigger, unless there are no processes in the group: its descriptor, and the trigger as the kernel took it.
@@ -201,3 +265,6 @@ impl Told {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,6 +52,9 @@ pub struct Lms {
     /// What a stand-in refuses: commands that begin so, with the errno.
     #[cfg(test)]
     pub(crate) refuses: std::sync::Mutex<Vec<(&'static str, Errno)>>,
+    /// What the warden does while a stand-in takes a table: it changes its mind.
+    #[cfg(test)]
+    pub(crate) overtakes: std::sync::Mutex<Option<std::sync::Arc<std::sync::atomic::AtomicU64>>>,
 }
 
 impl Lms {
@@ -75,6 +78,8 @@ impl Lms {
             writable,
             #[cfg(test)]
             refuses: std::sync::Mutex::default(),
+            #[cfg(test)]
+            overtakes: std::sync::Mutex::default(),
         }))
     }
 
@@ -147,6 +152,14 @@ impl Lms {
         self.write(table.as_bytes())
     }
 
+    /// Empties the module's table. Allocates nothing, here and in the module.
+    ///
+    /// # Errors
+    /// As [`Lms::write_table`].
+    pub fn clear_table(&self) -> Result<(), Errno> {
+        self.command(format_args!("clear"))
+    }
+
     fn command(&self, words: fmt::Arguments<'_>) -> Result<(), Errno> {
         let mut line = Line::default();
         writeln!(line, "{words}").map_err(|fmt::Error| Errno::INVAL)?;
@@ -157,6 +170,12 @@ impl Lms {
     fn write(&self, bytes: &[u8]) -> Result<(), Errno> {
         if !self.writable {
             return Err(Errno::ACCESS);
+        }
+        #[cfg(test)]
+        if bytes.starts_with(b"table")
+            && let Some(changes) = self.overtakes.lock().unwrap().take()
+        {
+            changes.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         }
         #[cfg(test)]
         if let Some((_, errno)) = self.refuses.lock().unwrap().iter().find(|(begin, _)| bytes.starts_with(begin.as_bytes())) {

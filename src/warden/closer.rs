@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::climbs::Means;
 use super::court::Ruling;
-use super::{Pending, Warden, is_event};
+use super::{Pending, Warden, is_event, senses};
 use crate::cgroup::GroupId;
 use crate::decide::verdict::Notice;
 use crate::policy::model::{AmongGroups, Policy, Victim};
@@ -84,23 +84,27 @@ pub(super) struct Closer {
 
 impl Closer {
     /// Whether a judgement for this rule and subject waits for the look at its victim already: then
-    /// it is made with this notice, its last, when that is done. To judge meanwhile would come to
+    /// it is made with this notice, its last, when that is done; or with the one that waits, if that will not come again and this one
+    /// does. To judge meanwhile would come to
     /// the same, and where thousands of groups have to be read for it, it would take the time and
     /// the processor that the look needs.
     pub(super) fn keeps(&mut self, pending: Pending) -> bool {
         let same = |one: &&mut Waiting| one.victim && (one.pending.rule, one.pending.subject) == (pending.rule, pending.subject);
-        self.waiting.iter_mut().find(same).map(|one| one.pending = pending).is_some()
+        self.waiting.iter_mut().find(same).map(|one| one.pending = weightier(pending, one.pending)).is_some()
     }
 
     /// Keeps a judgement that was postponed.
     pub(super) fn postpone(&mut self, pending: Pending, now: Duration) {
         let Some(Asked { on, victim }) = self.asked.take() else { return };
-        let mut since = now;
+        let (mut pending, mut since) = (pending, now);
         self.waiting.retain(|other| {
             let same = (other.pending.rule, other.pending.subject) == (pending.rule, pending.subject);
             if same && other.on == on {
                 // A later notice: the look goes on.
                 since = other.since;
+            }
+            if same {
+                pending = weightier(pending, other.pending);
             }
             !same
         });
@@ -164,6 +168,11 @@ impl Closer {
         });
         self.hold.take_if(|on| *on == group).is_some()
     }
+}
+
+/// Which of two notices for the same rule and subject is judged: the new one, unless the other will not come again.
+fn weightier(new: Pending, known: Pending) -> Pending {
+    if senses::lasts(&known.notice) > senses::lasts(&new.notice) { known } else { new }
 }
 
 impl Warden {
@@ -289,7 +298,7 @@ fn stage(policy: &Policy, rule: u16, subject: Slot) -> Option<Slot> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::model::EventKind;
+    use crate::policy::model::{EventKind, Psi, PsiKind};
 
     fn pending(subject: u64, to: u64) -> Pending {
         let notice = Notice::Event(EventKind::OomKill, 0, to);
@@ -343,6 +352,34 @@ mod tests {
         });
         assert_eq!(resumed, [Notice::Event(EventKind::OomKill, 0, 2)]);
         assert!(!closer.keeps(pending(1, 3)), "the look is done");
+    }
+
+    /// What comes again is judged by its last notice; what does not must not be replaced by it, and a kill by the kernel by nothing else.
+    #[test]
+    fn a_notice_that_comes_again_takes_the_place_of_no_event() {
+        let psi = Notice::Psi(Psi { kind: PsiKind::Full, stall: Duration::from_millis(100), window: Duration::from_secs(1) });
+        let event = |kind| Notice::Event(kind, 0, 1);
+        let (max, kill) = (event(EventKind::Max), event(EventKind::OomKill));
+        for (known, new, judged) in
+            [(kill, psi, kill), (max, psi, max), (psi, max, max), (psi, psi, psi), (kill, max, kill), (max, kill, kill), (max, max, max)]
+        {
+            let with = |notice: Notice| Pending { notice, ..pending(1, 1) };
+            for keeps in [true, false] {
+                let mut closer = Closer { asked: Some(Asked { on: GroupId(9), victim: keeps }), ..Closer::default() };
+                closer.postpone(with(known), Duration::ZERO);
+                assert_eq!(closer.keeps(with(new)), keeps);
+                if !keeps {
+                    closer.asked = Some(Asked { on: GroupId(9), victim: false });
+                    closer.postpone(with(new), Duration::ZERO);
+                }
+                let mut resumed = Vec::new();
+                closer.done(GroupId(9), |one| {
+                    resumed.push(one.notice);
+                    true
+                });
+                assert_eq!(resumed, [judged], "{new:?} after {known:?}");
+            }
+        }
     }
 
     #[test]

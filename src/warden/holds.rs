@@ -35,14 +35,16 @@ impl Warden {
             return;
         }
         let now = self.clock.now();
-        self.senses.signal.look_at_panic(now);
         // No deeds means none, also by the module.
-        if !self.senses.signal.kernel_panics() && answering(&self.policy).any(|rule| self.switches.may_answer(now, rule)) {
+        let answers = answering(&self.policy).any(|rule| self.switches.may_answer(now, rule));
+        self.senses.signal.mind_panic(answers);
+        self.senses.signal.look_at_panic(now);
+        if answers && !self.senses.signal.kernel_panics() {
             self.senses.signal.enlist(&self.policy, &node, now);
             self.switches.changed();
         } else {
             self.leave_module();
-            self.senses.signal.clear_left_over();
+            self.senses.signal.clear_left_over(now);
         }
         let mut warm = EntrySet::EMPTY;
         if self.senses.signal.is_enlisted() {
@@ -81,9 +83,11 @@ impl Warden {
             self.senses.signal.relook(now);
         }
         let news = self.senses.signal.take_news();
-        // A hold is news: where the kernel is to panic it is passed, and not answered below.
-        if (news || self.senses.signal.panic_due().is_some_and(|due| due <= now)) && self.senses.signal.look_at_panic(now) {
-            self.enlist();
+        // Before a hold is answered it is looked at anyway.
+        if let Some(due) = self.senses.signal.panic_due()
+            && (due <= now || news && self.senses.signal.hold().is_none())
+        {
+            self.mind_panic(now);
         }
         if news {
             self.counters.set_lms(self.senses.signal.report());
@@ -95,9 +99,19 @@ impl Warden {
         self.answer_hold();
     }
 
-    /// Answers the hold under way, if it has no answer yet.
+    /// Leaves the module alone while vm.panic_on_oom is set.
+    fn mind_panic(&mut self, now: Duration) {
+        if self.senses.signal.look_at_panic(now) {
+            self.enlist();
+        }
+    }
+
+    /// Answers the hold under way, if it has no answer yet: the only way to an answer.
     pub(super) fn answer_hold(&mut self) {
-        if let Some(hold) = self.senses.signal.take_unanswered() {
+        let Some(hold) = self.senses.signal.take_unanswered() else { return };
+        // A hold for a kernel that is to panic is passed by this, and is ours no longer.
+        self.mind_panic(self.clock.now());
+        if self.senses.signal.hold() == Some(hold) {
             self.answer(hold);
         }
     }
@@ -208,7 +222,8 @@ impl Warden {
     /// Brings the module's table up to date, if it is time: what must live, and whom the rules may kill, by paths.
     pub(super) fn keep_table(&mut self) {
         let now = self.clock.now();
-        let Warden { senses, court, policy, switches, last_resort, .. } = self;
+        let Warden { senses, court, switches, last_resort, .. } = self;
+        senses.signal.empty_again(now);
         let Some(root) = senses.tree.get(Tree::ROOT).map(|node| node.group.id) else { return };
         let mut said = None;
         senses.renew_table(now, |table, senses| {
@@ -221,7 +236,7 @@ impl Warden {
             let tree = &senses.tree;
             let kept = kept.into_iter().flatten().filter_map(|slot| tree.get(slot));
             let kept = kept.map(|node| (node.group.id, node.group.path.as_bytes()));
-            let has_said = last_resort.put_together(table, policy, root, &node, kept, |rule| switches.may_answer(now, rule));
+            let has_said = last_resort.put_together(table, root, &node, kept, |rule| switches.may_answer(now, rule));
             if has_said == Said::Nothing {
                 table.clear(None);
             }

@@ -15,12 +15,12 @@ use crate::cgroup::GroupId;
 use crate::decide::conditions::{SubjectFacts, holds};
 use crate::decide::facts::NodeFacts;
 use crate::policy::globs::Globs;
-use crate::policy::model::{AmongGroups, KillWhat, Policy, Rule, Rung, Victim};
+use crate::policy::model::{AmongGroups, Condition, KillWhat, Policy, Rule, Rung, Victim};
 use crate::policy::unbraced::{may_stand_below, unbraced};
 use crate::sense::lms::{Lines, MOST_BYTES, MOST_LINES, Table};
 
-/// The lines of a policy.
-#[derive(Debug, Default)]
+/// The lines of a policy. Two that are equal make the same tables, whatever else differs between their policies.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct LastResort {
     /// `None`: not everybody who must live can be named, so nobody may die.
     spares: Option<Lines>,
@@ -30,13 +30,14 @@ pub struct LastResort {
 }
 
 /// What is said of a rule.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Part {
     rule: usize,
+    only_if: Vec<Condition>,
     says: Says,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 enum Says {
     /// Whole groups die by it.
     Dies(Lines),
@@ -72,7 +73,7 @@ impl LastResort {
                 Says::Dies(lines) | Says::Lives(lines) => lines.bytes(),
                 Says::TooMuch => MOST_BYTES,
             };
-            Some(Part { rule: index, says })
+            Some(Part { rule: index, only_if: rule.only_if.clone(), says })
         });
         LastResort { rules: rules.collect(), spares: spares(policy), classes: classes(policy) }
     }
@@ -82,7 +83,6 @@ impl LastResort {
     pub fn put_together<'g>(
         &self,
         table: &mut Table,
-        policy: &Policy,
         root: GroupId,
         node: &NodeFacts,
         mut kept: impl Iterator<Item = (GroupId, &'g [u8])>,
@@ -99,8 +99,7 @@ impl LastResort {
         // As it is when the module has to decide.
         let node = NodeFacts { available_bytes: Some(0), swap_free_bytes: Some(0), ..*node };
         for part in &self.rules {
-            let Some(rule) = policy.rules.get(part.rule).filter(|_| may_answer(part.rule)) else { continue };
-            if !rule.only_if.iter().all(|condition| holds(condition, &THE_NODE, &node) == Some(true)) {
+            if !may_answer(part.rule) || !part.only_if.iter().all(|condition| holds(condition, &THE_NODE, &node) == Some(true)) {
                 continue;
             }
             match &part.says {

@@ -186,7 +186,7 @@ pub struct Warden {
     history: History,
     switches: Switches,
     /// What the kernel module's table says of the policy, and how much of it was said last.
-    last_resort: LastResort,
+    last_resort: Arc<LastResort>,
     told_table: Option<Said>,
     /// Whether the kernel module is of another version is still to be shown.
     untold_lack: bool,
@@ -273,7 +273,7 @@ impl Warden {
             climbs,
             history: History::with_capacity(REMEMBERED),
             switches: Switches::new(board, &policy),
-            last_resort: LastResort::of(&policy),
+            last_resort: Arc::new(LastResort::of(&policy)),
             told_table: None,
             untold_lack: false,
             vain: Vain::default(),
@@ -450,12 +450,16 @@ impl Warden {
 
     /// Takes another policy over: groups are classed anew, cool-downs stay with rules of the same name, ladders under way
     /// end by the policy that began them.
-    fn adopt(&mut self, Prepared { policy, rules }: Prepared) {
+    fn adopt(&mut self, Prepared { policy, rules, last_resort }: Prepared) {
         let now = self.clock.now();
+        // Before all else, which may take seconds: whoever dies by the old table may have to live by now.
+        if last_resort != self.last_resort {
+            self.senses.signal.withdraw_table(now);
+        }
         let old = std::mem::replace(&mut self.policy, policy);
         self.rules = rules;
         self.counters.in_force().set(&self.policy);
-        (self.last_resort, self.told_table) = (LastResort::of(&self.policy), None);
+        (self.last_resort, self.told_table) = (last_resort, None);
         let policy = &self.policy;
         let renumbered = |rule: u16| {
             let name = &old.rules.get(usize::from(rule))?.name;
@@ -771,7 +775,7 @@ impl Warden {
         let now = self.clock.now();
         let late = now.saturating_sub(since) >= STOP_GRACE;
         self.climbs.interrupt(late, &self.clock, &mut self.senses.buffer, &self.records);
-        self.senses.signal.retire();
+        self.senses.signal.retire(now);
         self.climbs.is_idle() && (late || self.senses.signal.is_settled())
     }
 

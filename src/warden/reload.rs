@@ -24,6 +24,7 @@ use crate::record::counters::Counters;
 use crate::record::reloads::{Decided, Reloads};
 use crate::record::rules::RuleCounters;
 use crate::threads;
+use crate::warden::last_resort::LastResort;
 use settle::{LONGEST, Part, Settling};
 use watch::Change;
 pub use watch::Watcher;
@@ -45,6 +46,8 @@ pub struct Prepared {
     pub policy: Arc<Policy>,
     /// The counters of its rules: making them may wait for a scrape.
     pub rules: Arc<[RuleCounters]>,
+    /// What the kernel module's table says of it.
+    pub last_resort: Arc<LastResort>,
 }
 
 /// Where the warden asks for a reload, and finds a new policy.
@@ -206,7 +209,8 @@ impl Reloader {
                 }
                 self.current = Arc::new(policy);
                 let rules = self.counters.for_policy(&self.current);
-                self.mailbox.put(Prepared { policy: Arc::clone(&self.current), rules });
+                let last_resort = Arc::new(LastResort::of(&self.current));
+                self.mailbox.put(Prepared { policy: Arc::clone(&self.current), rules, last_resort });
                 Ok(self.current.hash.clone())
             }
             Err(message) => {

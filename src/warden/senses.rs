@@ -130,11 +130,15 @@ pub fn push(pending: &mut Vec<Pending>, one: Pending) -> bool {
 /// Whether of two notices for the same rule and subject the new one is to be judged: kills by the kernel before other
 /// events, which don't come again, and these before what does; of the kernel module's levels the worse.
 fn is_weightier(new: &Notice, known: &Notice) -> bool {
-    let weight = |notice: &Notice| (super::breaks_group(notice), super::is_event(notice));
     match (new, known) {
         (Notice::Lms(new), Notice::Lms(known)) => new > known,
-        _ => super::breaks_group(new) || weight(new) > weight(known),
+        _ => super::breaks_group(new) || lasts(new) > lasts(known),
     }
+}
+
+/// For how long a notice holds, to be compared: a kill by the kernel before other events, which don't come again, and these before what does.
+pub(super) fn lasts(notice: &Notice) -> (bool, bool) {
+    (super::breaks_group(notice), super::is_event(notice))
 }
 
 /// Whether a group is `top` or stands below it. A group that has left the tree is below nothing but itself.

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::panic_on_oom::{self, PanicOnOom};
@@ -12,8 +13,7 @@ use crate::cgroup::GroupId;
 use crate::cgroup::buffer::ReadBuf;
 use crate::decide::facts::{LmsFacts, NodeFacts};
 use crate::policy::model::{LmsLevel, Mode, Policy, Rule, Trigger, Victim};
-use crate::sense::clerk::Clerk;
-use crate::sense::clerk::Errand;
+use crate::sense::clerk::{Clerk, Errand, Tabled, Wanted};
 use crate::sense::lms::{INTERFACE, Lms, Report, Table};
 
 /// How often the table is looked at at the most.
@@ -38,13 +38,19 @@ pub struct Signal {
     /// The table that the module has, and one to be filled; `None` while the clerk has it.
     table: Table,
     spare: Option<Box<Table>>,
-    /// The clerk holds a table that must not stay in force.
-    void: bool,
+    /// Rises whenever what the clerk may be about to write must not come into force; and where it stood when that was sent.
+    changes: Arc<AtomicU64>,
+    sent: u64,
+    /// The module may have another table than `table`: it refused to empty it. When that is tried again.
+    unsure: bool,
+    empty_due: Option<Duration>,
+    told_unsure: bool,
     table_due: Option<Duration>,
     table_made: Option<Duration>,
     refused: bool,
-    /// The kernel is to panic where it would kill.
+    /// The kernel is to panic where it would kill; and whether that makes a difference to the policy.
     panic_on_oom: PanicOnOom,
+    minds_panic: bool,
     /// That the module speaks another language was said.
     told_interface: bool,
 }
@@ -66,11 +72,16 @@ impl Signal {
             enlisted: false,
             table: Table::new(),
             spare: Some(Box::default()),
-            void: false,
+            changes: Arc::default(),
+            sent: 0,
+            unsure: false,
+            empty_due: None,
+            told_unsure: false,
             table_due: None,
             table_made: None,
             refused: false,
             panic_on_oom: PanicOnOom::beside(path),
+            minds_panic: false,
             told_interface: false,
         }
     }
@@ -176,10 +187,17 @@ impl Signal {
         }
     }
 
+    /// Whether there is anybody who would answer a hold, were it not for vm.panic_on_oom.
+    pub fn mind_panic(&mut self, minds: bool) {
+        self.minds_panic = minds && self.device.is_some();
+    }
+
     /// Looks whether the kernel is to panic where it would kill: then nobody answers a hold, and there is to be none. Whether that
     /// has changed.
+    ///
+    /// That comes before a kill, which can't be taken back. It is one pread(2) of a file that is held open, into the stack.
     pub fn look_at_panic(&mut self, now: Duration) -> bool {
-        let changed = self.device.is_some() && self.panic_on_oom.look(now);
+        let changed = self.minds_panic && self.panic_on_oom.look(now);
         if changed && self.kernel_panics() {
             tracing::warn!("{}", panic_on_oom::LACK);
         } else if changed {
@@ -194,32 +212,36 @@ impl Signal {
         self.panic_on_oom.is_set()
     }
 
-    /// When to look again.
+    /// When to look again, where it makes a difference.
     #[must_use]
     pub fn panic_due(&self) -> Option<Duration> {
-        self.device.as_ref().map(|_| self.panic_on_oom.due())
+        let differs = self.minds_panic && (self.enlisted || self.kernel_panics());
+        differs.then(|| self.panic_on_oom.due())
     }
 
     /// Becomes the handler where the policy has rules that can answer, or stops being it. To be called at the start and for
     /// each policy.
     pub fn enlist(&mut self, policy: &Policy, node: &NodeFacts, now: Duration) {
         if answering(policy).next().is_none() {
-            return self.retire();
+            return self.retire(now);
+        }
+        // First, so that no hold of ours ends by it. Without a word of the module there may be one.
+        if !self.enlisted && self.has_table() != Some(false) {
+            self.empty_table(now);
         }
         let Some(device) = self.device.clone() else { return };
         // Without `kernel: hold` the module's own parameter is the bound.
         let registered = device.register(policy.hold.unwrap_or(crate::policy::model::LONGEST_HOLD));
         match registered.and_then(|()| device.tell_swap_total(node.swap_total_bytes)) {
             Ok(()) => {
-                // What the clerk still has to write stays void, if it was: it belongs to a policy before this one.
                 self.enlisted = true;
                 self.table_due = Some(now);
-                self.look_at_interface();
+                self.look_at_interface(now);
             }
             Err(errno) => {
                 if self.enlisted {
                     // The table of the policy before would stay in force without us.
-                    self.retire();
+                    self.retire(now);
                 } else {
                     // Registered but for the rest of it: a hold that nobody answers would only delay the kernel. ENOENT if not.
                     let _ = device.release();
@@ -246,59 +268,88 @@ impl Signal {
     }
 
     /// Leaves the table of a module that would read it otherwise, or not at all, empty.
-    fn look_at_interface(&mut self) {
+    fn look_at_interface(&mut self, now: Duration) {
         let Some(lack) = self.lacks() else { return };
         self.table_due = None;
-        if let Some(device) = &self.device {
-            // What an oomwarden before this one may have left. Whether it is understood can't be told.
-            self.table.clear(None);
-            let _ = device.write_table(&self.table);
-        }
+        // What an oomwarden before this one may have left. Whether it is understood can't be told.
+        self.empty_table(now);
         if !std::mem::replace(&mut self.told_interface, true) {
             tracing::error!("{lack}");
         }
     }
 
     /// Stops being the handler and takes the table back: no deeds means none.
-    pub fn retire(&mut self) {
-        let Some(device) = self.device.as_ref().filter(|_| self.enlisted) else { return };
-        self.enlisted = false;
-        self.table_due = None;
-        self.table.clear(None);
-        // What the clerk is about to write is taken back when it returns.
-        self.void = self.spare.is_none();
-        // Both, whatever comes of the first: each alone could still have somebody killed.
-        let (emptied, released) = (device.write_table(&self.table), device.release());
-        if let Err(errno) = emptied {
-            tracing::error!("the kernel module's table could not be emptied: {errno}");
+    pub fn retire(&mut self, now: Duration) {
+        if !std::mem::take(&mut self.enlisted) {
+            return;
         }
-        if let Err(errno) = released {
+        self.table_due = None;
+        // Both, whatever comes of the first: each alone could still have somebody killed.
+        self.empty_table(now);
+        if let Some(Err(errno)) = self.device.as_ref().map(|device| device.release()) {
             tracing::error!("oomwarden could not stop being the kernel module's handler: {errno}");
         }
     }
 
     /// Takes back what a daemon before this one, that died without a word, may have left: its table stays in force for a while.
-    pub fn clear_left_over(&mut self) {
-        let left = !self.enlisted && self.report.is_some_and(|report| report.table_rules > 0 || report.table_kill_ids > 0);
-        let Some(device) = self.device.as_ref().filter(|_| left) else { return };
-        self.table.clear(None);
-        match device.write_table(&self.table) {
-            // Somebody's who is alive.
-            Ok(()) | Err(rustix::io::Errno::BUSY) => {}
-            Err(errno) => tracing::error!("the table that an earlier oomwarden left with the kernel module could not be emptied: {errno}"),
+    pub fn clear_left_over(&mut self, now: Duration) {
+        if !self.enlisted && self.has_table() == Some(true) {
+            self.empty_table(now);
         }
+    }
+
+    /// Whether there is a table by which somebody could die, if the module says so.
+    fn has_table(&self) -> Option<bool> {
+        self.report.map(|report| report.table_rules > 0 || report.table_kill_ids > 0)
     }
 
     /// Takes the table back at once while another one is made: somebody in it must not be killed by it any more.
     pub fn withdraw_table(&mut self, now: Duration) {
-        let Some(device) = self.device.as_ref().filter(|_| self.enlisted) else { return };
-        self.table.clear(Some(TABLE_KEEP));
-        // What the clerk is about to write is taken back when it returns.
-        self.void = self.spare.is_none();
-        if let Err(errno) = device.write_table(&self.table) {
-            tracing::error!("the kernel module's table could not be emptied: {errno}");
+        if self.enlisted {
+            self.empty_table(now);
+            self.table_due = Some(now);
         }
-        self.table_due = Some(now);
+    }
+
+    /// Empties the module's table, and has what the clerk may be about to write come to nothing. If that is refused it is tried again.
+    fn empty_table(&mut self, now: Duration) {
+        let Some(device) = &self.device else { return };
+        // Before the module's table is emptied: see the clerk.
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.table.clear(None);
+        let emptied = device.clear_table();
+        self.emptied(emptied, now);
+    }
+
+    /// The module's table was emptied, or not.
+    fn emptied(&mut self, result: Result<(), rustix::io::Errno>, now: Duration) {
+        match result {
+            Ok(()) => self.is_sure(),
+            // Another process is the handler, and the table is its own affair.
+            Err(rustix::io::Errno::BUSY) if !self.enlisted => self.is_sure(),
+            Err(errno) => {
+                // What we may not do now we may not do later.
+                let forbidden = matches!(errno, rustix::io::Errno::ACCESS | rustix::io::Errno::PERM);
+                (self.unsure, self.empty_due) = (true, (!forbidden).then_some(now + TABLE_PAUSE));
+                if !std::mem::replace(&mut self.told_unsure, true) {
+                    let again = if forbidden { "" } else { "; it is tried again each second" };
+                    tracing::error!("the kernel module's table could not be emptied: {errno}{again}");
+                }
+            }
+        }
+    }
+
+    /// The module has `table`.
+    fn is_sure(&mut self) {
+        (self.unsure, self.empty_due, self.told_unsure) = (false, None, false);
+    }
+
+    /// Tries again, if it is time, to empty a table that the module did not let go of.
+    pub fn empty_again(&mut self, now: Duration) {
+        // The clerk may be writing the one that takes its place.
+        if self.spare.is_some() && self.empty_due.is_some_and(|due| due <= now) {
+            self.empty_table(now);
+        }
     }
 
     /// Whether we are the handler.
@@ -307,10 +358,10 @@ impl Signal {
         self.enlisted
     }
 
-    /// Whether nothing that was asked of the clerk is under way.
+    /// Whether nothing that was asked of the clerk is under way, nor anything to be tried again.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.spare.is_some()
+        self.spare.is_some() && self.empty_due.is_none()
     }
 
     /// What the table says may have to change: which rules answer, or which groups must live whatever the policy says.
@@ -324,16 +375,17 @@ impl Signal {
     /// When the table is to be made anew. `None` while nothing of the kind has changed: it says nothing of what groups hold.
     #[must_use]
     pub fn table_due(&self) -> Option<Duration> {
-        self.table_due.filter(|_| self.spare.is_some())
+        let due = [self.table_due, self.empty_due].into_iter().flatten().min();
+        due.filter(|_| self.spare.is_some())
     }
 
     /// A table to be filled, if it is time; to be given back by [`Signal::write_table`].
     pub fn begin_table(&mut self, now: Duration) -> Option<Box<Table>> {
-        self.table_due().filter(|due| *due <= now && self.enlisted)?;
+        self.table_due.filter(|due| *due <= now && self.enlisted && self.spare.is_some())?;
         self.table_due = None;
         // As long as it is not understood what the module says, it need not understand us; then this is asked again.
         if self.report?.interface != INTERFACE {
-            self.look_at_interface();
+            self.look_at_interface(now);
             return None;
         }
         let mut table = self.spare.take()?;
@@ -345,34 +397,35 @@ impl Signal {
     /// Has the table written where it differs from the module's.
     pub fn write_table(&mut self, table: Box<Table>, clerk: &Clerk) {
         match &self.device {
-            Some(device) if *table != self.table => clerk.send(Errand::Table(Arc::clone(device), table)),
+            Some(device) if self.unsure || *table != self.table => {
+                self.sent = self.changes.load(Ordering::SeqCst);
+                clerk.send(Errand::Table(Arc::clone(device), table, Wanted::now(&self.changes)));
+            }
             _ => self.spare = Some(table),
         }
     }
 
-    /// The clerk has written a table, or could not.
-    pub fn table_written(&mut self, table: Box<Table>, result: Result<(), rustix::io::Errno>, now: Duration) {
-        if std::mem::take(&mut self.void) {
-            self.table.clear(None);
-            if let Some(Err(errno)) = self.device.as_ref().map(|device| device.write_table(&self.table)) {
-                tracing::error!("the kernel module's table could not be emptied: {errno}");
+    /// The clerk is done with a table.
+    pub fn table_written(&mut self, table: Box<Table>, tabled: Tabled, now: Duration) {
+        let void = self.sent != self.changes.load(Ordering::SeqCst);
+        match tabled {
+            // It was emptied after that.
+            Tabled::Written(_) if void => {}
+            Tabled::Unwanted => {}
+            Tabled::TakenBack(result) => self.emptied(result, now),
+            Tabled::Written(Ok(())) => {
+                self.table.copy_from(&table);
+                self.is_sure();
             }
-        } else {
-            match result {
-                Ok(()) => self.table.copy_from(&table),
-                Err(rustix::io::Errno::INVAL) => {
-                    tracing::error!(
-                        "the kernel module does not understand the table: where oomwarden can't answer, the kernel's killer acts"
-                    );
-                    // The one before may let somebody die who must live by now. The same text is not tried again.
-                    self.table.clear(None);
-                    let _ = self.device.as_ref().map(|device| device.write_table(&self.table));
-                    self.table.copy_from(&table);
-                }
-                Err(errno) => {
-                    tracing::warn!("the kernel module did not take the table: {errno}");
-                    self.table_due = self.enlisted.then_some(now + TABLE_PAUSE);
-                }
+            Tabled::Written(Err(rustix::io::Errno::INVAL)) => {
+                tracing::error!("the kernel module does not understand the table: where oomwarden can't answer, the kernel's killer acts");
+                // The one before may let somebody die who must live by now. The same text is not tried again.
+                self.empty_table(now);
+                self.table.copy_from(&table);
+            }
+            Tabled::Written(Err(errno)) => {
+                tracing::warn!("the kernel module did not take the table: {errno}");
+                self.table_due = self.enlisted.then_some(now + TABLE_PAUSE);
             }
         }
         self.spare = Some(table);

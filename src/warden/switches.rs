@@ -188,7 +188,7 @@ impl Warden {
         if let Some(hold) = self.senses.signal.hold() {
             self.senses.signal.pass(hold);
         }
-        self.senses.signal.retire();
+        self.senses.signal.retire(self.clock.now());
         self.switches.changed();
     }
 

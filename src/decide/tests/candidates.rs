@@ -52,6 +52,25 @@ fn a_named_group_stays_whole_if_what_is_named_below_is_empty_or_no_memory_group(
     assert_eq!(verdict(text, among_rule()), "kill /a | then /b | then /c");
 }
 
+/// Who owns a group may make groups in it: empty ones, or such without a memory controller, take nothing away from the group.
+#[test]
+fn groups_that_hold_nothing_hide_nobody() {
+    for below in ["x empty", "x nomem", "x threaded", "x empty\n            y empty", "x empty\n          y empty"] {
+        let text = format!(
+            "
+        a among 50
+          {below}
+        b among 40"
+        );
+        for rule in [among_rule(), leaves_rule()] {
+            let told = verdict(&text.replace("x ", "x among ").replace("y ", "y among "), rule.clone());
+            assert!(told.starts_with("kill /a | then /b"), "{below}: {told}");
+            let told = verdict(&text, rule);
+            assert!(told.starts_with("kill /a | then /b"), "{below}: {told}");
+        }
+    }
+}
+
 #[test]
 fn a_unit_is_not_split() {
     let text = "

@@ -33,7 +33,7 @@ fn policy(text: &str) -> Policy {
 
 fn table(policy: &Policy, kept: &[(GroupId, &[u8])], may_answer: impl Fn(usize) -> bool) -> (String, Said) {
     let mut table = Table::new();
-    let said = LastResort::of(policy).put_together(&mut table, policy, GroupId(1), &NODE, kept.iter().copied(), may_answer);
+    let said = LastResort::of(policy).put_together(&mut table, GroupId(1), &NODE, kept.iter().copied(), may_answer);
     if said == Said::Nothing {
         table.clear(None);
     }
@@ -46,6 +46,29 @@ fn text(policy_text: &str) -> String {
 
 fn with_rules(rules: &str) -> String {
     text(&format!("version: 1\nrules:\n{rules}"))
+}
+
+/// By this a reload takes the table back, before anything else, or leaves it.
+#[test]
+fn policies_are_equal_if_their_tables_always_are() {
+    const ONE: &str = "version: 1\nexclude: [/db]\nrules:\n  - {name: out, watch: /, when: [lms: oom], victim: {among: [/a/*, /b/*]}}\n";
+    let of = |text: &str| LastResort::of(&policy(text));
+    let one = of(ONE);
+    assert_eq!(of(&format!("{ONE}  - {{name: other, watch: /x, when: [event: oom]}}\nkernel: {{hold: 300ms}}\n")), one);
+    for (from, to) in [
+        ("/db", "/db, /a/x"),
+        (", /b/*", ""),
+        ("out, watch: /", "out, watch: /, mode: observe"),
+        ("victim:", "only_if: [swap_free: {below: 5%}], victim:"),
+        ("/b/*]", "/b/*], at_least: 2MiB"),
+        ("victim:", "spare_unkillable: false, victim:"),
+        ("rules:", "importance: [{group: /a/x, value: 1}]\nrules:"),
+        ("rules:", "kill_one_in: [/a/x]\nrules:"),
+    ] {
+        let other = ONE.replacen(from, to, 1);
+        assert_ne!(other, ONE, "{from}");
+        assert_ne!(of(&other), one, "{other}");
+    }
 }
 
 #[test]

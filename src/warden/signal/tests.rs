@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use super::*;
 use crate::policy::{Source, load};
-use crate::sense::clerk::Reply;
+use crate::sense::clerk::{Reply, Tabled};
 use crate::sense::lms::{Lines, REPORT};
 
 const ANSWERS: &str = "
@@ -84,20 +84,29 @@ impl Module {
 
     /// Makes a table with a candidate and hands it to the clerk, until the module has it or has refused it.
     fn makes_table(&mut self, glob: &str, now: Duration) {
+        let rule = one_rule(glob);
+        self.makes(&rule, now);
+    }
+
+    fn makes(&mut self, lines: &Lines, now: Duration) {
         let mail = std::sync::Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC).unwrap());
         let clerk = Clerk::start(Arc::clone(&mail)).unwrap();
         let mut table = self.signal.begin_table(now).unwrap();
-        assert!(table.push(&one_rule(glob)));
+        assert!(table.push(lines));
         self.signal.write_table(table, &clerk);
-        if !self.signal.is_settled() {
+        if self.signal.spare.is_none() {
             mail.read().unwrap();
-            let Some(Reply::Table(table, result)) = clerk.reply() else { panic!("no table") };
-            self.signal.table_written(table, result, now);
+            let Some(Reply::Table(table, tabled)) = clerk.reply() else { panic!("no table") };
+            self.signal.table_written(table, tabled, now);
         }
     }
 
     fn refuses(&self, command: &'static str, errno: Errno) {
         self.signal.device().unwrap().refuses.lock().unwrap().push((command, errno));
+    }
+
+    fn refuses_nothing(&self) {
+        self.signal.device().unwrap().refuses.lock().unwrap().clear();
     }
 
     fn enlist(&mut self, text: &str) {
@@ -117,7 +126,7 @@ fn one_rule(glob: &str) -> Lines {
 fn handler_says_how_long_and_how_much_swap_and_makes_a_table_at_once() {
     let mut module = Module::new();
     module.enlist(ANSWERS);
-    assert_eq!(module.commands(), ["handler 700", "swap_total 4"]);
+    assert_eq!(module.commands(), ["clear", "handler 700", "swap_total 4"]);
     assert!(module.signal.is_enlisted());
     assert_eq!(module.signal.table_due(), Some(Duration::ZERO));
 }
@@ -150,7 +159,7 @@ fn half_a_registration_is_taken_back() {
     let mut module = Module::new();
     module.refuses("swap_total", Errno::INVAL);
     module.enlist(ANSWERS);
-    assert_eq!(module.commands(), ["handler 700", "release"]);
+    assert_eq!(module.commands(), ["clear", "handler 700", "release"]);
     assert!(!module.signal.is_enlisted());
 }
 
@@ -163,9 +172,9 @@ fn leaving_empties_the_table_and_releases_whatever_comes_of_either() {
         if let Some(command) = refused {
             module.refuses(command, Errno::IO);
         }
-        module.signal.retire();
+        module.signal.retire(Duration::ZERO);
         let expected: Vec<&str> = steps.into_iter().filter(|step| Some(*step) != refused).collect();
-        assert_eq!(module.commands().get(2..).unwrap(), expected);
+        assert_eq!(module.commands().get(3..).unwrap(), expected);
         assert!(!module.signal.is_enlisted());
         module.holds(9, 1);
         assert_eq!(module.signal.take_unanswered(), None);
@@ -179,7 +188,140 @@ fn handler_that_is_refused_later_leaves_no_table() {
     module.refuses("handler", Errno::PERM);
     module.enlist(ANSWERS);
     assert!(!module.signal.is_enlisted());
-    assert_eq!(module.commands().get(2..).unwrap(), ["clear", "release"]);
+    assert_eq!(module.commands().get(3..).unwrap(), ["clear", "release"]);
+}
+
+/// What a daemon left that died stays in force for minutes: none of our holds is to end by it.
+#[test]
+fn left_over_is_taken_back_before_we_are_the_handler_and_by_who_is_none() {
+    let (left, none) =
+        (REPORT.to_owned(), REPORT.replace("table_rules 3", "table_rules 0").replace("table_kill_ids 4", "table_kill_ids 0"));
+    for (says, clears) in [(&left, true), (&none, false)] {
+        let mut module = Module::new();
+        assert!(module.says(says).is_some());
+        module.enlist(ANSWERS);
+        let expected = ["clear", "handler 700", "swap_total 4"].into_iter().skip(usize::from(!clears));
+        assert_eq!(module.commands(), expected.collect::<Vec<_>>());
+        // Our own is replaced, and not before it has to be.
+        module.enlist(ANSWERS);
+        assert_eq!(module.commands().iter().filter(|command| *command == "clear").count(), usize::from(clears));
+
+        let mut module = Module::new();
+        assert!(module.says(says).is_some());
+        module.signal.clear_left_over(Duration::ZERO);
+        assert_eq!(module.commands().len(), usize::from(clears));
+    }
+    // Somebody's who is alive.
+    let mut module = Module::new();
+    module.is_quiet();
+    module.refuses("clear", Errno::BUSY);
+    module.signal.clear_left_over(Duration::ZERO);
+    assert_eq!(module.signal.table_due(), None);
+}
+
+/// The module may have any table then: the next one is written whatever it says, and until then it is tried again to empty it.
+#[test]
+fn refused_clear_is_not_taken_for_done() {
+    let second = Duration::from_secs(1);
+    let mut module = Module::new();
+    module.is_quiet();
+    module.enlist(ANSWERS);
+    module.makes_table("/t/*", Duration::ZERO);
+    module.refuses("clear", Errno::NOMEM);
+    module.signal.withdraw_table(second);
+    assert!(!module.signal.is_settled());
+    module.refuses_nothing();
+    module.is_quiet();
+    // As the policy has it by now nobody may die, which is what we have taken it for.
+    module.makes(&Lines::default(), second);
+    assert_eq!(module.commands(), ["clear"]);
+    assert!(module.signal.is_settled());
+    assert_eq!(module.signal.table_due(), None);
+
+    // Without a table to come.
+    module.signal.table_outdated(3 * second);
+    module.makes_table("/t/*", 3 * second);
+    module.refuses("clear", Errno::NOMEM);
+    module.signal.retire(4 * second);
+    module.is_quiet();
+    assert!(!module.signal.is_settled());
+    assert_eq!(module.signal.table_due(), Some(5 * second));
+    module.signal.empty_again(5 * second);
+    assert_eq!((module.commands().len(), module.signal.table_due()), (0, Some(6 * second)));
+    module.refuses_nothing();
+    module.signal.empty_again(5 * second);
+    assert!(module.commands().is_empty(), "it is not time");
+    module.signal.empty_again(6 * second);
+    assert_eq!(module.commands(), ["clear"]);
+    assert!(module.signal.is_settled() && module.signal.table_due().is_none());
+}
+
+#[test]
+fn clear_that_is_forbidden_is_not_tried_again_and_the_next_table_is_written() {
+    let mut module = Module::new();
+    module.is_quiet();
+    module.enlist(ANSWERS);
+    module.makes_table("/t/*", Duration::ZERO);
+    module.refuses("clear", Errno::PERM);
+    module.signal.retire(Duration::ZERO);
+    assert!(module.signal.is_settled());
+    assert_eq!(module.signal.table_due(), None);
+    module.refuses_nothing();
+    module.enlist(ANSWERS);
+    module.is_quiet();
+    module.makes(&Lines::default(), Duration::ZERO);
+    assert!(module.commands().is_empty(), "emptied when we became the handler: {:?}", module.commands());
+}
+
+/// The warden changes its mind about a table while the clerk has it: that is in force no more, whichever comes first, and the next one is
+/// written though it says the same.
+#[test]
+fn table_that_was_overtaken_is_not_taken_for_the_modules() {
+    for (tabled, sure) in [
+        (Tabled::Unwanted, true),
+        (Tabled::Written(Ok(())), true),
+        (Tabled::Written(Err(Errno::NOMEM)), true),
+        (Tabled::TakenBack(Ok(())), true),
+        (Tabled::TakenBack(Err(Errno::NOMEM)), false),
+    ] {
+        let mut module = Module::new();
+        module.is_quiet();
+        module.enlist(ANSWERS);
+        // The clerk does nothing by itself here.
+        let mut table = module.signal.begin_table(Duration::ZERO).unwrap();
+        assert!(table.push(&one_rule("/t/*")));
+        module.signal.sent = module.signal.changes.load(Ordering::SeqCst);
+        module.signal.withdraw_table(Duration::ZERO);
+        module.signal.table_written(table, tabled, Duration::ZERO);
+        assert_eq!(module.signal.is_settled(), sure, "{tabled:?}");
+        module.is_quiet();
+        module.makes_table("/t/*", Duration::ZERO);
+        assert_eq!(module.commands(), ["table keep 600", "rule", "among /t/*"], "{tabled:?}");
+        assert!(module.signal.is_settled());
+    }
+}
+
+/// vm.panic_on_oom is looked at where it makes a difference: where we are the handler, or would be.
+#[test]
+fn panic_on_oom_wakes_nobody_who_answers_no_hold() {
+    let mut module = Module::new();
+    let setting = module.path.with_file_name("sys/vm/panic_on_oom");
+    fs::create_dir_all(setting.parent().unwrap()).unwrap();
+    fs::write(&setting, "1\n").unwrap();
+    module.signal = Signal::open(&module.path);
+    module.signal.mind_panic(false);
+    assert!(!module.signal.look_at_panic(Duration::ZERO) && !module.signal.kernel_panics());
+    assert_eq!(module.signal.panic_due(), None, "nobody would answer");
+    module.signal.mind_panic(true);
+    assert!(module.signal.look_at_panic(Duration::ZERO) && module.signal.kernel_panics());
+    assert!(module.signal.panic_due().is_some(), "we would be the handler without it");
+    fs::write(&setting, "0\n").unwrap();
+    assert!(module.signal.look_at_panic(Duration::ZERO));
+    assert_eq!(module.signal.panic_due(), None, "another process is the handler");
+    module.enlist(ANSWERS);
+    assert!(module.signal.panic_due().is_some());
+    module.signal.retire(Duration::ZERO);
+    assert_eq!(module.signal.panic_due(), None);
 }
 
 /// What the clerk was about to write when we left must not stay in force, also if we are the handler again before it is written.
@@ -195,15 +337,17 @@ fn table_that_was_under_way_is_taken_back() {
         assert!(table.push(&one_rule("/t/*")));
         module.signal.write_table(table, &clerk);
         assert!(!module.signal.is_settled());
-        module.signal.retire();
+        module.signal.retire(Duration::ZERO);
         if again {
             module.enlist(ANSWERS);
         }
         mail.read().unwrap();
-        let Some(Reply::Table(table, result)) = clerk.reply() else { panic!("no table") };
-        module.signal.table_written(table, result, Duration::ZERO);
+        let Some(Reply::Table(table, tabled)) = clerk.reply() else { panic!("no table") };
+        module.signal.table_written(table, tabled, Duration::ZERO);
         assert!(module.signal.is_settled());
-        assert_eq!(module.commands().last().map(String::as_str), Some("clear"));
+        let commands = module.commands();
+        let last = |word: &str| commands.iter().rposition(|command| command.starts_with(word));
+        assert!(last("table") < last("clear"), "{commands:?}");
         assert_eq!(module.signal.table_due().is_some(), again);
     }
 }
@@ -257,7 +401,7 @@ fn table_is_made_once_and_again_only_when_something_tells_of_a_change() {
     module.enlist(ANSWERS);
     module.makes_table("/t/*", Duration::ZERO);
     let table = ["table keep 600", "rule", "among /t/*"];
-    assert_eq!(module.commands(), [["handler 700", "swap_total 4"].as_slice(), &table].concat());
+    assert_eq!(module.commands(), [["clear", "handler 700", "swap_total 4"].as_slice(), &table].concat());
     assert_eq!(module.signal.table_due(), None);
     module.holds(9, 5);
     assert_eq!(module.signal.table_due(), None, "a shortage changes no policy");
@@ -286,7 +430,7 @@ fn refused_table_is_tried_again_but_for_one_that_is_not_understood() {
         module.refuses("table", errno);
         module.makes_table("/t/*", Duration::ZERO);
         assert_eq!(module.signal.table_due(), again);
-        let cleared = module.commands().iter().any(|command| command == "clear");
+        let cleared = module.commands().iter().skip(1).any(|command| command == "clear");
         assert_eq!(cleared, errno == Errno::INVAL, "an older table could let somebody die who must live by now");
     }
 }
@@ -298,7 +442,7 @@ fn module_of_another_interface_has_a_handler_and_no_table() {
         let mut module = Module::new();
         assert!(module.says(&REPORT.replace("interface 2\n", interface)).is_some());
         module.enlist(ANSWERS);
-        assert_eq!(module.commands(), ["handler 700", "swap_total 4", "clear"], "what an older oomwarden left is taken back");
+        assert_eq!(module.commands(), ["clear", "handler 700", "swap_total 4", "clear"], "what an older oomwarden left is taken back");
         assert!(module.signal.is_enlisted() && module.signal.lacks().is_some());
         assert_eq!(module.signal.table_due(), None);
         module.signal.table_outdated(Duration::from_secs(2));

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use super::MEASURED;
 use super::lms_common::{Counters, EXCITABLE, ROUNDS, called, fresh, leave_available, spread};
 use super::lms_daemon_common::{NODE_OOM, answered, handling, leaves_a_table, rounds_with};
+use crate::guest::daemon::{Daemon, Setup};
 use crate::guest::facts::{self, Effort};
 use crate::guest::group::Group;
 use crate::guest::lms::{self, State};
@@ -76,6 +77,51 @@ pub fn table_kills_by_importance_then_rank() -> Outcome {
     modest.must_run("its death would free too little")?;
     ensure!(before.kernel_kills()? == 0 && before.of("table_kills")? == 4, "not the table's doing: {}", before.story());
     daemon.signal(Signal::SIGCONT)?;
+    daemon.stop()
+}
+
+/// Sixty groups with four triggers each, which take the kernel a while to arm, and more who must live each time.
+fn with_many_triggers(excluded: &str) -> String {
+    format!(
+        "
+version: 1
+exclude: [{excluded}]
+rules:
+  - name: crowded
+    watch: /t/crowd/*
+    when: [psi: some 400ms/1s, psi: full 400ms/1s, psi: some 900ms/2s, psi: full 900ms/2s]
+  - {{name: node-oom, watch: /, when: [lms: oom], victim: {{among: [\"/t/*\"], at_least: 8MiB}}}}
+"
+    )
+}
+
+/// A policy excludes a group more than the one before. From the moment at which that is in force, or oomwarden is the handler, the module has
+/// no table by which that group could die: neither the table of the old policy, nor that of an oomwarden that was killed.
+pub fn narrower_policy_takes_the_wider_table_back_at_once() -> Outcome {
+    lms::load(EXCITABLE)?;
+    let crowd = Group::new("t/crowd")?;
+    let many = Work::start(&Group::new("t/spreader")?, &format!("spread of=60 groups=60 at={}", crowd.directory().display()))?;
+    called(&many, "spread")?;
+    let daemon = handling(&with_many_triggers("/t/a"))?;
+    // Itself by its path, and who is excluded.
+    let table = |spares: u64| -> Outcome<bool> {
+        let state = State::now()?;
+        let (rules, said) = (state.number("table_rules")?, state.number("table_spares")?);
+        ensure!(rules == 0 || said >= spares, "a table of another policy is in force: {state}");
+        Ok(rules == 1 && said == spares)
+    };
+    wait::until("the first table", SOON, || table(2))?;
+    wait::until("all is armed", SOON, || Ok(daemon.count("oomwarden_psi_triggers", &[])? >= 240.0))?;
+    // Said once the policy is in force, and before the clerk has armed much.
+    let in_force = |daemon: &Daemon, excluded: u32| daemon.said().contains(&format!("for {excluded} of {excluded} globs under `exclude`"));
+    std::fs::write(daemon.policy_file(), with_many_triggers("/t/a, /t/b")).doing("write the policy")?;
+    wait::until("the second policy's table", SOON, || Ok(in_force(&daemon, 2) && table(3)?))?;
+    drop(daemon);
+    ensure!(table(3)?, "oomwarden was killed, and left no table: {}", State::now()?);
+    let daemon = Setup::default().spawn(&with_many_triggers("/t/a, /t/b, /t/c"))?;
+    let pid = u64::from(daemon.pid());
+    wait::until("the third policy's table", SOON, || Ok(State::now()?.number("handler_pid")? == pid && table(4)?))?;
+    wait::until("the third policy is in force", SOON, || Ok(in_force(&daemon, 3)))?;
     daemon.stop()
 }
 

@@ -356,6 +356,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
         lms_daemon_table::{
             table_kills_by_importance_then_rank,
             table_is_the_policy_and_oomwarden_rests,
+            narrower_policy_takes_the_wider_table_back_at_once,
             stopped_oomwardens_table_knows_who_came_since: 300,
         }
         lms_daemon_speed::{
