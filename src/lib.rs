@@ -1,6 +1,6 @@
 //! oomwarden: a cgroup v2 aware out-of-memory manager.
 //!
-//! Data flows one way: kernel -> [`sense`] -> [`decide`] -> [`act`] -> [`record`] -> [`serve`]. [`policy`] is what the
+//! Data flows one way: kernel -> [`sense`] -> [`gather`] -> [`decide`] -> [`act`] -> [`record`] -> [`serve`]. [`policy`] is what the
 //! administrator wants, [`cgroup`] what a group is, [`state`] what outlives the daemon; [`warden`] is the thread that turns the wheel, [`cli`] what users type.
 //! ARCHITECTURE.md has the whole picture.
 
@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod decide;
 pub mod doctor;
+pub mod gather;
 pub mod journal_stream;
 pub mod owners;
 pub mod policy;

@@ -21,11 +21,11 @@ use crate::cgroup::Limit;
 use crate::decide::conditions::{NODE_IS_LOW, SubjectFacts, confirmed, holds, is_beyond_swap, notice_holds};
 use crate::decide::facts::NodeFacts;
 use crate::decide::verdict::{Notice, Standing};
+use crate::gather::court::Ruling;
 use crate::policy::model::{Condition, EventKind, Level, LmsLevel, Mode, Policy, RankKey, Rule, Trigger, UsageOf, UsageTest, Victim};
 use crate::record::model::{Blank, JudgementRecord};
 use crate::record::words;
 use crate::sense::tree::Slot;
-use crate::warden::court::Ruling;
 
 /// The answer for one machine and policy.
 #[derive(Clone, Debug, Serialize)]
@@ -356,7 +356,7 @@ fn toll(onlooker: &mut Onlooker, rule: &Rule, victim: Slot) -> Option<Toll> {
     let bytes = facts.memory.usage();
     let before = rule.ladder.iter().filter_map(words::rung_before_the_kill).collect();
     if rule.kills_one(&facts.class) {
-        let pid = court.pick_process_from(victim, &mut sight);
+        let pid = court.pick_process(victim, &mut sight);
         return Some(Toll { group, kill: "process", groups: 0, processes: pid.map(|_| 1), bytes: None, pid, before });
     }
     let groups = facts.subtree_end.saturating_sub(court.index_of(victim)?) as usize;

@@ -25,11 +25,9 @@ use way::Hurried;
 pub use way::{Wanted, Way};
 
 use super::Clock;
-use super::court::{Court, Ruling};
 use super::hooks::{Ask, Hooks};
-use super::order::{is_above, is_root};
 use super::reach::Reach;
-use super::senses::{Senses, below};
+use super::senses::Senses;
 use super::switches::Switches;
 use crate::act::actors::{Actors, Job};
 use crate::act::deed::Deed;
@@ -43,6 +41,8 @@ use crate::cgroup::path::GroupPath;
 use crate::decide::history::{DeedEnd, History, Subject, freed_little};
 use crate::decide::recovery::{ScopeFacts, recovered};
 use crate::decide::verdict::Notice;
+use crate::gather::below::{below, is_above, is_root};
+use crate::gather::court::{Court, Ruling};
 use crate::policy::model::{Policy, Rule, Rung, Trigger};
 use crate::record::counters::Dropped;
 use crate::record::model::{JudgementRecord, MAX_RUNGS, Outcome, RungRecord};
@@ -506,7 +506,7 @@ impl Climbs {
         // What was gathered for the verdict, in this turn.
         climb.fresh = true;
         (climb.pidfd, climb.hurried, climb.begun) = (None, None, false);
-        let pid = if climb.one { with.court.pick_process(victim, with.senses) } else { None };
+        let pid = if climb.one { with.court.pick_process(victim, &mut with.senses.sight()) } else { None };
         if climb.one && pid.is_none() {
             return Next::End(End::Failed(None));
         }
@@ -765,7 +765,7 @@ impl Climbs {
         with: &mut Means<'_>,
     ) -> Option<ScopeFacts> {
         let subject = with.senses.tree.slot_of(subject)?;
-        with.court.gather(policy, usize::from(rule), subject, now, with.senses, self);
+        with.court.gather(policy, usize::from(rule), subject, now, with.senses, |tree, slot| self.is_dying(tree, slot));
         let scope = with.senses.tree.slot_of(scope).and_then(|slot| with.court.index_of(slot));
         let (subject, scope) = with.court.index_of(subject).zip(scope)?;
         ScopeFacts::of(&with.court.facts, &with.court.node, subject, scope)
@@ -790,7 +790,9 @@ impl Climbs {
         }
         let Some(subject) = with.senses.tree.slot_of(climb.subject) else { return Successor::None };
         let rule = usize::from(climb.rule);
-        let ruling = with.court.judge(&climb.policy, rule, subject, &climb.notice, &failed[..tried], now, with.senses, self);
+        let ruling = with
+            .court
+            .judge(&climb.policy, rule, subject, &climb.notice, &failed[..tried], now, with.senses, |tree, slot| self.is_dying(tree, slot));
         if let (Some(record), Some(Ruling::Kill { .. } | Ruling::NoVictim)) = (&mut climb.record, ruling) {
             record.set_candidates(&with.court.verdict, &with.court.facts);
         }

@@ -17,10 +17,10 @@
 use std::time::Duration;
 
 use super::climbs::Means;
-use super::court::Ruling;
 use super::{Pending, Warden, is_event};
 use crate::cgroup::GroupId;
 use crate::decide::verdict::Notice;
+use crate::gather::court::Ruling;
 use crate::policy::model::{AmongGroups, Policy, Victim};
 use crate::record::counters::Dropped;
 use crate::sense::glance::LOOK_LIMIT;
@@ -172,7 +172,8 @@ impl Warden {
     pub(super) fn rule_on(&mut self, rule: u16, slot: Slot, subject: GroupId, notice: &Notice, begun: Duration) -> Option<Word> {
         let Warden { clock, court, senses, climbs, closer, policy, .. } = self;
         loop {
-            let ruling = court.judge(policy, usize::from(rule), slot, notice, &[], begun, senses, climbs)?;
+            let ruling =
+                court.judge(policy, usize::from(rule), slot, notice, &[], begun, senses, |tree, slot| climbs.is_dying(tree, slot))?;
             let (top, victim) = match ruling {
                 Ruling::Kill { victim, .. } => (Some(victim), true),
                 Ruling::NoVictim => (stage(policy, rule, slot), false),

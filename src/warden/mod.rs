@@ -7,14 +7,13 @@
 //! - [`senses`]: everything held open, and what a notice means: which rule, which subject.
 //! - [`stall`]: PSI triggers, and what it means when one fires.
 //! - [`levels`]: what is sampled because the kernel has no notice for it.
-//! - [`court`]: facts gathered for a judgement, and the judgement.
+//! - `facts`: facts for a judgement from what is held open.
 //! - [`closer`]: a closer look before a kill, where the tree may lack something.
 //! - [`climbs`]: ladders under way.
 //! - [`hooks`]: the way to the administrator's programs; [`reach`]: who else is told.
 //! - [`signal`]: the kernel module's low memory signal; [`holds`]: what it asks for; [`last_resort`]: the table left with it.
 //! - `kernels_turn`: kills that the kernel makes itself by memory.oom.group.
 //! - [`oom_group`]: where memory.oom.group is set for `kernel: oom_group`.
-//! - [`own`]: which group oomwarden itself runs in.
 //! - [`reload`]: the thread that watches the policy's files.
 //! - [`order`]: which of several notices is judged first.
 //! - [`attention`]: gaps in which the warden did not run.
@@ -28,8 +27,8 @@
 pub mod attention;
 pub mod climbs;
 mod closer;
-pub mod court;
 mod deaf;
+mod facts;
 pub mod holds;
 pub mod hooks;
 mod kernels_turn;
@@ -38,7 +37,6 @@ mod let_go;
 pub mod levels;
 pub mod oom_group;
 mod order;
-pub mod own;
 mod panic_on_oom;
 pub mod published;
 pub mod reach;
@@ -79,10 +77,11 @@ use crate::sense::poller::{Poller, Ready, Token};
 use crate::sense::tree::Tree;
 use crate::state::StateDir;
 
+use crate::gather::below::{below, is_above};
+use crate::gather::court::{Court, Ruling};
 use attention::{Attention, Sign};
 use climbs::{Climbs, Means, Relieved, Wanted, Way};
 use closer::{Closer, Word};
-use court::{Court, Ruling};
 use last_resort::{LastResort, Said};
 use let_go::LetGo;
 use oom_group::OomGroups;
@@ -301,7 +300,7 @@ impl Warden {
             told_rank: false,
             policy,
         };
-        warden.court.find_own(&warden.senses)?;
+        warden.court.find_own(&warden.senses.tree)?;
         // Before anything is asked of the kernel on behalf of deeds.
         if let Some((time, by)) = paused {
             warden.pause(time, by);
@@ -552,20 +551,19 @@ impl Warden {
                 // Whatever was counted in the victim concerns the dead, not who starts there next.
                 self.senses.recount_below(gone);
                 let tree = &self.senses.tree;
-                self.history.drop_pending(|subject, _| senses::below(tree, subject, gone));
-                self.pending.retain(|pending| !senses::below(tree, pending.subject, gone));
-                self.closer.retain(|pending| !senses::below(tree, pending.subject, gone));
+                self.history.drop_pending(|subject, _| below(tree, subject, gone));
+                self.pending.retain(|pending| !below(tree, pending.subject, gone));
+                self.closer.retain(|pending| !below(tree, pending.subject, gone));
             }
             let tree = &self.senses.tree;
             // Stall of the victim is in the windows of all above it as well.
             let echoes = |pending: &Pending| {
-                senses::below(tree, pending.subject, scope)
-                    || (matches!(pending.notice, Notice::Psi(_)) && senses::below(tree, scope, pending.subject))
+                below(tree, pending.subject, scope) || (matches!(pending.notice, Notice::Psi(_)) && below(tree, scope, pending.subject))
             };
             let is_fresh = |pending: &Pending| breaks_group(&pending.notice) || !echoes(pending);
             self.pending.retain(is_fresh);
             self.closer.retain(|pending| is_fresh(pending));
-            self.history.drop_pending(|subject, kind| !is_kill(kind) && senses::below(tree, subject, scope));
+            self.history.drop_pending(|subject, kind| !is_kill(kind) && below(tree, subject, scope));
             self.senses.renew_triggers(scope, self.clock.now(), &self.poller);
             self.senses.doubt_above(scope, self.clock.now());
             self.note_relief(scope);
@@ -627,7 +625,7 @@ impl Warden {
             return;
         }
         let tree = &self.senses.tree;
-        if !order::is_about_the_node(tree, &pending) && self.explained.iter().any(|deeper| order::is_above(tree, subject, *deeper)) {
+        if !order::is_about_the_node(tree, &pending) && self.explained.iter().any(|deeper| is_above(tree, subject, *deeper)) {
             // What was noticed here may all be the trouble of a group below, which is being dealt with.
             self.history.put_off(begun, rule, &whose, &notice, RETRY);
             self.senses.ask_again(rule, subject, &notice, self.history.resting_until(begun, rule, &whose));
@@ -754,7 +752,9 @@ impl Warden {
                 self.senses.tree.slots().find(|slot| self.senses.tree.get(*slot).is_some_and(|node| node.class.subject_of.contains(rule)));
             let Some(subject) = subject else { continue };
             let notice = Notice::Event(EventKind::OomKill, 0, 1);
-            let _ = self.court.judge(&self.policy, rule, subject, &notice, &[], now, &mut self.senses, &self.climbs);
+            let _ = self
+                .court
+                .judge(&self.policy, rule, subject, &notice, &[], now, &mut self.senses, |tree, slot| self.climbs.is_dying(tree, slot));
         }
     }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 use nix::sys::eventfd::EventFd;
 
 use super::Pending;
-use super::court::Sight;
 use super::deaf::Deaf;
 use super::kernels_turn::KernelsTurn;
 use super::let_go::LetGo;
@@ -23,6 +22,7 @@ use crate::cgroup::parse;
 use crate::cgroup::root::Root;
 use crate::decide::facts::NodeFacts;
 use crate::decide::verdict::Notice;
+use crate::gather::sight::Sight;
 use crate::policy::model::{EventKind, LmsLevel, Policy, Psi, PsiKind, Trigger};
 use crate::record::counters::{Counters, Dropped, Sensing as Gauge};
 use crate::record::groups::GroupReader;
@@ -135,19 +135,6 @@ fn is_weightier(new: &Notice, known: &Notice) -> bool {
         (Notice::Lms(new), Notice::Lms(known)) => new > known,
         _ => super::breaks_group(new) || weight(new) > weight(known),
     }
-}
-
-/// Whether a group is `top` or stands below it. A group that has left the tree is below nothing but itself.
-#[must_use]
-pub fn below(tree: &Tree, group: GroupId, top: GroupId) -> bool {
-    let mut at = tree.slot_of(group);
-    while let Some(node) = at.and_then(|slot| tree.get(slot)) {
-        if node.group.id == top {
-            return true;
-        }
-        at = node.parent;
-    }
-    group == top
 }
 
 impl Senses {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Pending;
-use super::senses::{Senses, below, rule_index};
+use super::senses::{Senses, rule_index};
 use crate::cgroup::GroupId;
 use crate::cgroup::group::File;
 use crate::cgroup::parse;
 use crate::decide::verdict::Notice;
+use crate::gather::below::below;
 use crate::policy::model::{EntrySet, Policy, Psi, Trigger};
 use crate::record::rules::RuleCounters;
 use crate::sense::clerk::Errand;

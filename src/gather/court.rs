@@ -10,20 +10,20 @@
 use std::io;
 use std::time::Duration;
 
-use super::climbs::Climbs;
+use super::below::is_below;
+use super::group::{Reads, age, look, value};
 use super::own::{Finder, Own};
-use super::senses::Senses;
-use crate::cgroup::group::{File, Group, ReadBuf};
+use super::sight::Sight;
+use crate::cgroup::GroupId;
+use crate::cgroup::group::{File, ReadBuf};
 use crate::cgroup::parse;
-use crate::cgroup::{GroupId, Limit};
-use crate::decide::facts::{GroupFacts, MemoryFacts, NodeFacts, ProcessFacts, UNSEEN_BIRTH};
+use crate::decide::facts::{GroupFacts, NodeFacts, ProcessFacts};
 use crate::decide::process::{NEVER, ProcessFact, pick};
 use crate::decide::verdict::{Decision, Notice, Strike, Verdict};
 use crate::decide::{Examined, Judge, Step};
 use crate::policy::model::{Among, AmongGroups, Policy, RankKey, Rule, Victim};
-use crate::sense::process::{MAX_PROCESSES, Processes};
-use crate::sense::tree::{Node, Slot, Tree};
-use crate::sense::trend::Trends;
+use crate::sense::process::MAX_PROCESSES;
+use crate::sense::tree::{Slot, Tree};
 
 /// How many groups are looked at to say which of them hold memory without a process.
 const MOST_LOOKS: usize = 512;
@@ -45,19 +45,6 @@ pub enum Ruling {
     NotConfirmed,
     /// Nobody may be killed.
     NoVictim,
-}
-
-/// What a judgement looks at.
-#[derive(Debug)]
-pub struct Sight<'a> {
-    /// The groups.
-    pub tree: &'a Tree,
-    /// Processes of groups that might die.
-    pub processes: &'a mut Processes,
-    /// Growth and pressure over the last seconds.
-    pub trends: &'a Trends,
-    /// For reading files of groups.
-    pub buffer: &'a mut ReadBuf,
 }
 
 /// The judge with his files.
@@ -132,8 +119,8 @@ impl Court {
     ///
     /// # Errors
     /// When it can't be told: then nothing may be killed, and starting makes no sense.
-    pub fn find_own(&mut self, senses: &Senses) -> io::Result<()> {
-        match own_group(&mut self.own, &senses.tree, &mut ReadBuf::new()) {
+    pub fn find_own(&mut self, tree: &Tree) -> io::Result<()> {
+        match own_group(&mut self.own, tree, &mut ReadBuf::new()) {
             Own::Unknown => Err(io::Error::other(
                 "cannot tell which control group oomwarden itself runs in, so nothing would be safe to kill: give it the host's pid namespace",
             )),
@@ -144,23 +131,6 @@ impl Court {
     /// The group of the oomwarden that has to live.
     pub fn own(&mut self, sight: &mut Sight<'_>) -> Own {
         own_group(&mut self.own, sight.tree, sight.buffer)
-    }
-
-    /// Judges. `None`: the subject is gone. `failed` are groups that could not be killed.
-    #[expect(clippy::too_many_arguments, reason = "what one judgement concerns; a struct of borrows would only rename them")]
-    pub fn judge(
-        &mut self,
-        policy: &Policy,
-        rule: usize,
-        subject: Slot,
-        notice: &Notice,
-        failed: &[GroupId],
-        now: Duration,
-        senses: &mut Senses,
-        climbs: &Climbs,
-    ) -> Option<Ruling> {
-        self.gather(policy, rule, subject, now, senses, climbs);
-        self.decide(policy, rule, subject, notice, failed, &mut senses.sight())
     }
 
     /// Judges on the facts as they were gathered. `None`: the subject is not among them.
@@ -207,19 +177,26 @@ impl Court {
     }
 
     /// Looks at a victim once more before the next rung of its ladder: why it must live after all, by the policy in force.
-    pub fn examine(&mut self, rule: &Rule, one: bool, victim: Slot, now: Duration, senses: &mut Senses, climbs: &Climbs) -> Option<Strike> {
+    pub fn examine(
+        &mut self,
+        rule: &Rule,
+        one: bool,
+        victim: Slot,
+        now: Duration,
+        sight: &mut Sight<'_>,
+        is_dying: impl Fn(&Tree, Slot) -> bool,
+    ) -> Option<Strike> {
         // Of no rule: the victim and what is below it are read, and the limits above.
         let no_rule = usize::MAX;
-        let policy = senses.tree.policy();
-        let dying = |tree: &Tree, slot: Slot| climbs.is_dying(tree, slot);
-        self.gather_from(&policy, no_rule, victim, now, NodeFacts::default(), &mut senses.sight(), dying);
+        let policy = sight.tree.policy();
+        self.gather_from(&policy, no_rule, victim, now, NodeFacts::default(), sight, is_dying);
         let at = self.index_of(victim)?;
         loop {
             match self.judge.examine(rule, one, at, &self.facts) {
                 Examined::MayDie => return None,
                 Examined::MustLive(strike) => return Some(strike),
                 Examined::NeedProcesses(group) => {
-                    if self.see_processes_of(&policy, false, group, &mut senses.sight()).is_none() {
+                    if self.see_processes_of(&policy, false, group, sight).is_none() {
                         return Some(Strike::Unknown);
                     }
                 }
@@ -326,19 +303,7 @@ impl Court {
         Some(counts.fold(0, u32::saturating_add))
     }
 
-    /// Gathers the facts of the whole tree.
-    pub fn gather(&mut self, policy: &Policy, rule: usize, subject: Slot, now: Duration, senses: &mut Senses, climbs: &Climbs) {
-        let node = senses.read_node();
-        self.gather_from(policy, rule, subject, now, node, &mut senses.sight(), |tree, slot| climbs.is_dying(tree, slot));
-        if senses.glances.doubts_any(now) {
-            // Who is in such a group can't be told: unknown, like all that can't be read.
-            for facts in self.facts.iter_mut().filter(|facts| senses.glances.doubts(now, facts.id)) {
-                facts.populated = None;
-            }
-        }
-    }
-
-    /// The same from what is in sight; `is_dying` tells of which groups a deed is under way.
+    /// Gathers the facts of the whole tree from what is in sight; `is_dying` tells of which groups a deed is under way.
     #[expect(clippy::too_many_arguments, reason = "as for a judgement")]
     pub fn gather_from(
         &mut self,
@@ -428,14 +393,8 @@ impl Court {
         }
     }
 
-    /// Which single process of a group is to die.
-    pub fn pick_process(&mut self, top: Slot, senses: &mut Senses) -> Option<i32> {
-        self.pick_process_from(top, &mut senses.sight())
-    }
-
     /// Whether a process of a group, or of one below it, is known to have oom_score_adj -1000 by now.
-    pub fn is_unkillable(&mut self, top: Slot, pid: i32, senses: &mut Senses) -> bool {
-        let sight = senses.sight();
+    pub fn is_unkillable(&mut self, top: Slot, pid: i32, sight: &mut Sight<'_>) -> bool {
         let mut unkillable = false;
         let mut next = Some(top);
         while let Some(slot) = next {
@@ -448,8 +407,8 @@ impl Court {
         unkillable
     }
 
-    /// The same from what is in sight.
-    pub fn pick_process_from(&mut self, top: Slot, sight: &mut Sight<'_>) -> Option<i32> {
+    /// Which single process of a group is to die.
+    pub fn pick_process(&mut self, top: Slot, sight: &mut Sight<'_>) -> Option<i32> {
         self.members.clear();
         let mut next = Some(top);
         while let Some(slot) = next {
@@ -474,122 +433,4 @@ impl Court {
 /// Our own group, if there is an oomwarden that has to live.
 fn own_group(finder: &mut Option<Finder>, tree: &Tree, buffer: &mut ReadBuf) -> Own {
     finder.as_mut().map_or(Own::Outside, |finder| finder.find(tree, buffer))
-}
-
-/// Which files of a group a judgement turns on.
-#[derive(Clone, Copy)]
-struct Reads {
-    /// What it holds: candidates and the subject.
-    holdings: bool,
-    /// Its limits: the subject and what is above it as well.
-    limits: bool,
-    /// memory.low.
-    low: bool,
-    /// The same where it has no processes: the subject and what is above it. Any other empty group is nobody's victim and holds nothing
-    /// that a kill could free, and somebody may make thousands of them.
-    though_empty: bool,
-}
-
-/// Reads one group; `None` if it is gone. What could not be read stays `None`.
-fn look(node: &Node, is_root: bool, reads: Reads, buffer: &mut ReadBuf) -> Option<GroupFacts> {
-    let group = &node.group;
-    let mut facts = GroupFacts {
-        id: group.id,
-        path: group.path.clone(),
-        parent: None,
-        subtree_end: 0,
-        class: node.class,
-        own: false,
-        has_memory: node.has_memory,
-        threaded: node.threaded,
-        oom_group: false,
-        populated: None,
-        dying: false,
-        memory: MemoryFacts::default(),
-        growth: None,
-        pressure: None,
-        age: None,
-        processes: None,
-    };
-    if is_root {
-        facts.populated = Some(true);
-    } else if reads.limits {
-        match group.read(File::GroupEvents, buffer, parse::populated) {
-            Ok(populated) => facts.populated = populated.flatten(),
-            Err(error) if error.is_gone() => return None,
-            Err(_) => {}
-        }
-        if facts.populated == Some(false) && !reads.though_empty {
-            return Some(facts);
-        }
-        match group.read(File::OomGroup, buffer, parse::flag) {
-            Ok(oom_group) => facts.oom_group = oom_group.unwrap_or(false),
-            // Whether it is a unit can't be told, so it can't be judged. It is there all the same: a memory file that fails
-            // may be one of a controller that was switched off, and what the policy says of the group still holds.
-            Err(_) => facts.populated = None,
-        }
-    }
-    let memory = &mut facts.memory;
-    if reads.limits && node.has_memory {
-        memory.current = value(group, File::Current, buffer);
-        memory.max = group.read(File::Max, buffer, parse::limit).ok().flatten();
-        memory.high = group.read(File::High, buffer, parse::limit).ok().flatten();
-    }
-    // What an empty group holds frees nothing by a kill.
-    if reads.holdings && node.has_memory && facts.populated != Some(false) {
-        if let Ok(Some(stat)) = group.read(File::Stat, buffer, parse::stat) {
-            (memory.anon, memory.shmem, memory.slab) = (stat.anon, stat.shmem, stat.slab_unreclaimable);
-            (memory.reclaimable, memory.outlives, memory.tmpfs) = (stat.reclaimable(), stat.outlives(), stat.tmpfs());
-        }
-        // A kernel without swap accounting has no such file.
-        memory.swap = group.read(File::SwapCurrent, buffer, parse::value).ok().map(|swap| swap.unwrap_or(0));
-    }
-    if reads.low {
-        memory.low = match group.read(File::Low, buffer, parse::limit) {
-            Ok(Some(Limit::Bytes(bytes))) => Some(bytes),
-            Ok(Some(Limit::Unlimited)) => Some(u64::MAX),
-            Ok(None) | Err(_) => None,
-        };
-    }
-    Some(facts)
-}
-
-fn value(group: &Group, file: File, buffer: &mut ReadBuf) -> Option<u64> {
-    group.read(file, buffer, parse::value).ok().flatten()
-}
-
-/// Time since a group was made. Groups that were there before us are older than all others, in the order of their kernfs
-/// ids, which rise; a millisecond each, since ages are compared in these.
-fn age(born: Option<Duration>, id: GroupId, now: Duration) -> Duration {
-    const NEWEST: u64 = 1 << 40;
-    match born {
-        Some(born) => now.saturating_sub(born),
-        None => UNSEEN_BIRTH + Duration::from_millis(NEWEST - id.0.min(NEWEST)),
-    }
-}
-
-/// Whether `slot` is `top` or stands below it.
-fn is_below(tree: &Tree, slot: Slot, top: Slot) -> bool {
-    let mut at = Some(slot);
-    while let Some(slot) = at {
-        if slot == top {
-            return true;
-        }
-        at = tree.get(slot).and_then(|node| node.parent);
-    }
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_was_there_before_us_is_older_and_in_order() {
-        let now = Duration::from_secs(1_000_000);
-        let milliseconds = |born, id| age(born, GroupId(id), now).as_millis();
-        assert_eq!(milliseconds(Some(Duration::from_secs(999_999)), 7000), 1000);
-        assert!(milliseconds(None, 41) > milliseconds(None, 42), "one millisecond apart at least");
-        assert!(milliseconds(None, u64::MAX) > milliseconds(Some(Duration::ZERO), 1));
-    }
 }
