@@ -13,7 +13,7 @@ use super::status::ControlArgs;
 use crate::policy::Loaded;
 use crate::policy::files::shown_path;
 use crate::policy::model::Mode;
-use crate::preview::plan::mode_word;
+use crate::policy::words::mode_word;
 use crate::record::origin::Source;
 use crate::serve::status::{PolicyStatus, Status};
 use crate::state::{StateDir, policy};

@@ -31,6 +31,7 @@ pub mod source;
 mod tree;
 pub mod unbraced;
 mod values;
+pub mod words;
 mod written;
 
 pub use diagnostic::{Diagnostic, Severity};

@@ -24,8 +24,8 @@ use super::lms::LmsMetrics;
 use super::model::Outcome;
 use super::process::ProcessCollector;
 use super::rules::{FailureReason, Phase, RuleCounters};
-use super::words;
 use crate::policy::model::{Policy, Rule};
+use crate::policy::words::Trigger;
 use crate::sense::kernel_log::parse::Scope;
 use crate::sense::lms::Report;
 
@@ -237,7 +237,7 @@ impl Counters {
 
     fn for_rule(&self, rule: &Rule) -> RuleCounters {
         let name = &*rule.name;
-        let trigger = |trigger| self.trigger_events.with_label_values(&[name, &words::Trigger(trigger).to_string()]);
+        let trigger = |trigger| self.trigger_events.with_label_values(&[name, &Trigger(trigger).to_string()]);
         RuleCounters {
             triggers: rule.when.iter().map(trigger).collect(),
             judgements: Outcome::ALL.map(|outcome| self.judgements.with_label_values(&[name, outcome.word()])),

@@ -9,7 +9,8 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGaugeVec, Opts};
 
-use crate::policy::model::{Mode, Policy};
+use crate::policy::model::Policy;
+use crate::policy::words::mode_word;
 
 /// Which policy is in force, once one is.
 #[derive(Debug, Default)]
@@ -75,11 +76,7 @@ impl Collector for PolicyCollector {
         let (Some(policy), Ok(families)) = (self.in_force.get(), Families::new()) else { return Vec::new() };
         families.policy.with_label_values(&[&*policy.hash]).set(1);
         for rule in &policy.rules {
-            let mode = match rule.mode {
-                Mode::Enforce => "enforce",
-                Mode::Observe => "observe",
-            };
-            families.rules.with_label_values(&[&*rule.name, mode]).set(1);
+            families.rules.with_label_values(&[&*rule.name, mode_word(rule.mode)]).set(1);
         }
         [families.policy.collect(), families.rules.collect()].concat()
     }

@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use prometheus::{IntCounter, IntGauge, Registry};
 
 use super::counters::{int_counter, int_counters, int_gauge, int_gauges};
-use super::words;
 use crate::policy::model::LmsLevel;
+use crate::policy::words;
 use crate::sense::lms::Report;
 
 const LEVELS: [Option<LmsLevel>; 4] = [None, Some(LmsLevel::Warn), Some(LmsLevel::Kill), Some(LmsLevel::Oom)];

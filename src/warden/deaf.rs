@@ -12,8 +12,8 @@ use crate::cgroup::buffer::ReadBuf;
 use crate::cgroup::group::{File, Group};
 use crate::cgroup::parse;
 use crate::policy::model::{Policy, RankKey, Rule, Trigger, Victim};
+use crate::policy::words;
 use crate::record::degraded::{Degraded, Reason};
-use crate::record::words;
 
 /// How many rules, or groups, a text names.
 const NAMED: usize = 8;

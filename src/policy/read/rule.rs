@@ -7,6 +7,7 @@ use super::super::draft::{At, Patterns, Rule, Victim};
 use super::super::model::{Condition, KillWhat, Level, Rung, Trigger, UsageOf, UsageTest};
 use super::super::tree::{Kind, Node};
 use super::super::values::{self, Quantum};
+use super::super::words::{USAGE_OF, usage_of_named};
 use super::fields::{Fields, Keys};
 use super::{good, mode, patterns, scalar, text, truth};
 use super::{ladder, victim};
@@ -214,12 +215,7 @@ fn usage(node: &Node, report: &mut Report) -> Option<(UsageTest, Lasting)> {
 }
 
 fn of(node: &Node, report: &mut Report) -> Option<UsageOf> {
-    let read = |text: &str| match text {
-        "max" => Ok(UsageOf::Max),
-        "high" => Ok(UsageOf::High),
-        "node" => Ok(UsageOf::Node),
-        other => Err(values::unknown("whole", other, ["max", "high", "node"].into_iter())),
-    };
+    let read = |text: &str| usage_of_named(text).ok_or_else(|| values::unknown("whole", text, USAGE_OF.iter().map(|(name, _)| *name)));
     scalar(node, read, report)
 }
 
