@@ -1,6 +1,6 @@
 //! oomwarden: a cgroup v2 aware out-of-memory manager.
 //!
-//! Data flows one way: kernel -> [`sense`] -> [`gather`] -> [`decide`] -> [`act`] -> [`record`] -> [`serve`]. [`policy`] is what the
+//! Data flows one way: kernel -> [`sense`] -> [`gather`] -> [`decide`] -> [`act`] -> [`record`] -> [`serve`], which shows [`metrics`]. [`policy`] is what the
 //! administrator wants, [`cgroup`] what a group is, [`state`] what outlives the daemon; [`warden`] is the thread that turns the wheel, [`cli`] what users type.
 //! ARCHITECTURE.md has the whole picture.
 
@@ -11,6 +11,7 @@ pub mod decide;
 pub mod doctor;
 pub mod gather;
 pub mod journal_stream;
+pub mod metrics;
 pub mod owners;
 pub mod policy;
 pub mod preview;

@@ -7,7 +7,7 @@
 //!   middle of is not known. The process says on standard error which thread it was and why, and aborts: its
 //!   supervisor starts it anew.
 //! - **Watched** ([`watched`]): everybody else. The death is logged and counted, the daemon is degraded
-//!   ([`crate::record::degraded`]) until the thread works again, and its work is begun anew after a pause that grows; after [`MOST_DEATHS`]
+//!   ([`crate::metrics::degraded`]) until the thread works again, and its work is begun anew after a pause that grows; after [`MOST_DEATHS`]
 //!   in a row it is left dead, and the daemon stays degraded.
 //!
 //! That rests on panics that unwind, which is the default of every profile. Locks that a panic leaves poisoned are used all the same: whatever they
@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounterVec;
 
-use crate::record::counters::Counters;
-use crate::record::degraded::{Degraded, Reason};
+use crate::metrics::counters::{Counters, WATCHED};
+use crate::metrics::degraded::{Degraded, Reason};
 
 /// Deaths in a row after which a thread is not started anew.
 pub const MOST_DEATHS: u32 = 10;
@@ -37,10 +37,6 @@ const CALM: Duration = Duration::from_secs(600);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// All threads that are watched, by name: the label of `oomwarden_thread_deaths_total`.
-pub const WATCHED: [&str; 11] =
-    ["glance", "hooks", "listeners", "log", "marks", "oom-group", "recorder", "reloader", "server", "supervisor", "witness"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {

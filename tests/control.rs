@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use assert_cmd::Command;
+use oomwarden::metrics::counters::Counters;
+use oomwarden::metrics::degraded::Reason;
 use oomwarden::policy::model::Policy;
 use oomwarden::policy::{Source, load};
 use oomwarden::record::board::Board;
-use oomwarden::record::counters::Counters;
-use oomwarden::record::degraded::Reason;
 use oomwarden::record::origin::{self, Origin};
 use oomwarden::record::pulse::Pulse;
 use oomwarden::record::recent::Recent;

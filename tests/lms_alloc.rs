@@ -9,8 +9,8 @@ use std::time::Duration;
 use oomwarden::cgroup::GroupId;
 use oomwarden::cgroup::buffer::ReadBuf;
 use oomwarden::decide::facts::NodeFacts;
+use oomwarden::metrics::counters::Counters;
 use oomwarden::policy::{Source, load};
-use oomwarden::record::counters::Counters;
 use oomwarden::sense::lms::{Lms, Table};
 use oomwarden::warden::last_resort::{LastResort, Said};
 

@@ -13,9 +13,9 @@ use super::acting::{self, Texts};
 use super::asking::compile;
 use super::failure::Failure;
 use crate::journal_stream;
+use crate::metrics::counters::Counters;
 use crate::policy::model::Policy;
 use crate::policy::{Loaded, Source};
-use crate::record::counters::Counters;
 use crate::record::origin;
 use crate::state::policy::{LastGood, NAME, last_good};
 use crate::state::{StateDir, time_text};
@@ -127,8 +127,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::metrics::degraded::Reason;
     use crate::policy::model::Mode;
-    use crate::record::degraded::Reason;
     use crate::state::policy::Keeper;
 
     const GOOD: &str = "version: 1\nrules:\n  - {name: mine, watch: /t, when: [event: oom_kill]}\n";

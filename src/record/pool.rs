@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use prometheus::IntCounter;
 
+use super::counting;
 use super::kernel_kills::KernelKill;
 use super::model::{Blank, JudgementRecord};
 
@@ -112,7 +113,7 @@ impl Pool {
     /// Counts the judgement and queues its record. The only place that raises a rule's counters, but for its triggers'.
     pub fn submit(&self, slot: Box<JudgementRecord>) {
         if let Some(counters) = slot.counters.get(usize::from(slot.rule)) {
-            counters.count(&slot);
+            counting::count(counters, &slot);
         }
         self.lock().queued.push_back(slot);
         self.0.changed.notify_one();

@@ -49,9 +49,9 @@ use late::Late;
 use pages::Site;
 pub use socket::{ControlAddr, ControlSocket};
 
+use crate::metrics::counters::Counters;
+use crate::metrics::degraded::{Degraded, Reason};
 use crate::record::board::Board;
-use crate::record::counters::Counters;
-use crate::record::degraded::{Degraded, Reason};
 use crate::record::origin::Origin;
 use crate::record::pulse::Pulse;
 use crate::record::recent::Recent;

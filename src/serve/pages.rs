@@ -15,8 +15,8 @@ use super::health::Health;
 use super::status::Status;
 use super::who::Peer;
 use super::{Desk, Limits, control, gzip, house};
+use crate::metrics::counters::Counters;
 use crate::record::by::By;
-use crate::record::counters::Counters;
 use crate::record::pulse::Pulse;
 use crate::record::recent::LINES;
 

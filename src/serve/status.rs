@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Desk;
 use crate::decide::breaker::EVERY_RULE;
+use crate::metrics::counters::Counters;
+use crate::metrics::degraded::Reason;
 use crate::policy::model::{KillLimit, Policy};
 use crate::policy::words::{self, mode_word};
 use crate::record::board::{Module, Standing};
 use crate::record::by::By;
-use crate::record::counters::Counters;
-use crate::record::degraded::Reason;
 use crate::state::time_text;
 
 /// Watched groups that are named; beyond that they are only counted.
@@ -304,7 +304,7 @@ impl Status {
         self.breakers = standing.breakers.iter().filter_map(breaker).collect();
         self.breakers_left_out = standing.breakers_open.saturating_sub(standing.breakers.len());
         let groups = counters.published().groups();
-        let subject = |group: &Arc<dyn crate::record::groups::GroupReader>| SubjectStatus {
+        let subject = |group: &Arc<dyn crate::metrics::groups::GroupReader>| SubjectStatus {
             group: group.path().to_string(),
             rules: group.watched_by().iter().filter_map(name).collect(),
             psi: group.has_psi(),

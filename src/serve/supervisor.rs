@@ -16,10 +16,10 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use sd_notify::NotifyState;
 
 use super::Desk;
+use crate::metrics::counters::Counters;
+use crate::metrics::degraded::Reason;
 use crate::policy::model::Mode;
 use crate::preview::text::many;
-use crate::record::counters::Counters;
-use crate::record::degraded::Reason;
 use crate::record::origin::Source;
 use crate::state::time_text;
 use crate::threads;

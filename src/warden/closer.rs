@@ -21,8 +21,8 @@ use super::{Pending, Warden, is_event};
 use crate::cgroup::GroupId;
 use crate::decide::verdict::Notice;
 use crate::gather::court::Ruling;
+use crate::metrics::counters::Dropped;
 use crate::policy::model::{AmongGroups, Policy, Victim};
-use crate::record::counters::Dropped;
 use crate::sense::glance::LOOK_LIMIT;
 use crate::sense::tree::{Slot, Tree};
 

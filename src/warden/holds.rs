@@ -17,8 +17,8 @@ use crate::decide::history::{Admission, Subject};
 use crate::decide::verdict::Notice;
 use crate::gather::below::below;
 use crate::gather::court::Ruling;
+use crate::metrics::degraded::Reason;
 use crate::policy::model::{EntrySet, LmsLevel};
-use crate::record::degraded::Reason;
 use crate::sense::tree::Tree;
 
 impl Warden {

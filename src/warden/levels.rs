@@ -10,8 +10,8 @@ use crate::cgroup::parse;
 use crate::decide::conditions::is_beyond_swap;
 use crate::decide::facts::NodeFacts;
 use crate::decide::verdict::Notice;
+use crate::metrics::rules::RuleCounters;
 use crate::policy::model::{Policy, RankKey, Trigger, UsageOf, UsageTest, Victim};
-use crate::record::rules::RuleCounters;
 use crate::sense::sample::Sampler;
 use crate::sense::tree::{Slot, Tree};
 

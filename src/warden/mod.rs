@@ -21,7 +21,6 @@
 //! - [`vain`]: levels that no kill could lift.
 //! - [`deaf`]: rules that wait for stall where there is none to read.
 //! - [`let_go`]: notices for which there was no room or time.
-//! - [`published`]: the groups that a scrape shows.
 //! - [`unmatched`]: exclusions that protect nothing here.
 
 pub mod attention;
@@ -38,7 +37,6 @@ pub mod levels;
 pub mod oom_group;
 mod order;
 mod panic_on_oom;
-pub mod published;
 pub mod reach;
 pub mod reload;
 pub mod senses;
@@ -65,14 +63,14 @@ use crate::cgroup::root::Root;
 use crate::decide::facts::NodeFacts;
 use crate::decide::history::{Admission, DeedEnd, History, Subject};
 use crate::decide::verdict::Notice;
+use crate::metrics::counters::{Counters, Dropped};
+use crate::metrics::rules::RuleCounters;
 use crate::policy::model::{EventKind, Mode, Policy, Trigger};
 use crate::record::board::Board;
 use crate::record::by::By;
-use crate::record::counters::{Counters, Dropped};
 use crate::record::model::{JudgementRecord, Outcome};
 use crate::record::pool::Pool as Records;
 use crate::record::pulse::Pulse;
-use crate::record::rules::RuleCounters;
 use crate::sense::poller::{Poller, Ready, Token};
 use crate::sense::tree::Tree;
 use crate::state::StateDir;

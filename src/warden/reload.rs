@@ -19,10 +19,10 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::metrics::counters::Counters;
+use crate::metrics::rules::RuleCounters;
 use crate::policy::model::{Mode, Policy};
-use crate::record::counters::Counters;
 use crate::record::reloads::{Decided, Reloads};
-use crate::record::rules::RuleCounters;
 use crate::threads;
 use settle::{LONGEST, Part, Settling};
 use watch::Change;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter};
 
-use super::model::{JudgementRecord, Outcome, RungName, RungOutcome};
+use crate::act::outcome::Outcome;
+use crate::act::rung::RungOutcome;
 
 /// A phase of a reaction, as the label of `oomwarden_reaction_duration_seconds` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +115,12 @@ impl RuleCounters {
         self.freed.inc_by(freed_bytes);
     }
 
+    /// Processes died and memory came back, though no victim was killed whole.
+    pub fn gave_back(&self, processes: u64, freed_bytes: u64) {
+        self.processes.inc_by(processes);
+        self.freed.inc_by(freed_bytes);
+    }
+
     /// An attempt to kill failed.
     pub fn failure(&self, reason: FailureReason) {
         self.failures[reason as usize].inc();
@@ -123,54 +130,4 @@ impl RuleCounters {
     pub fn observe(&self, phase: Phase, took: Duration) {
         self.phases[phase as usize].observe(took.as_secs_f64());
     }
-
-    /// Counts all that one record tells. [`super::pool::Pool::submit`] does this, once for each record.
-    pub(super) fn count(&self, record: &JudgementRecord) {
-        self.judgement(record.outcome);
-        let (processes, freed) = (u64::from(record.processes_killed.unwrap_or(0)), record.freed_bytes.unwrap_or(0));
-        match record.outcome {
-            Outcome::Killed => self.killed(processes, freed),
-            // No victim was killed whole, but what died, died, and what left gave its memory back.
-            Outcome::Ended | Outcome::Recovered | Outcome::Failed | Outcome::Paused => {
-                self.processes.inc_by(processes);
-                self.freed.inc_by(freed);
-            }
-            Outcome::NotConfirmed | Outcome::NoVictim | Outcome::Observed | Outcome::Breaker | Outcome::Hurried | Outcome::PutOff => {}
-        }
-        failures(record, |reason| self.failure(reason));
-        let latency = record.latency;
-        for (phase, took) in Phase::ALL.into_iter().zip([latency.notice, latency.decide, latency.kill, latency.empty]) {
-            if let Some(took) = took {
-                self.observe(phase, took);
-            }
-        }
-    }
 }
-
-/// Calls `failed` for each attempt that failed. An attempt is a kill rung with the verify rung that follows: it counts
-/// once, and not at all if the victim was found empty in the end.
-fn failures(record: &JudgementRecord, mut failed: impl FnMut(FailureReason)) {
-    let mut attempt = None;
-    for rung in &record.rungs {
-        match rung.name {
-            RungName::Warn | RungName::Hook | RungName::Term => {}
-            RungName::Kill => {
-                if let Some(reason) = attempt.take() {
-                    failed(reason);
-                }
-                attempt = FailureReason::of(rung.outcome);
-            }
-            // A kill that was refused is the reason for what verify then finds.
-            RungName::Verify => match FailureReason::of(rung.outcome) {
-                None => attempt = None,
-                Some(reason) => attempt = attempt.or(Some(reason)),
-            },
-        }
-    }
-    if let Some(reason) = attempt {
-        failed(reason);
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -12,7 +12,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::eventfd::EventFd;
-use prometheus::core::Collector;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -21,9 +20,10 @@ use super::degraded::{Degraded, Reason};
 use super::groups::{GroupCollector, Published};
 use super::in_force::{InForce, PolicyCollector};
 use super::lms::LmsMetrics;
-use super::model::Outcome;
 use super::process::ProcessCollector;
+use super::registry::{int_counter, int_counters, int_gauge, int_gauges, keep};
 use super::rules::{FailureReason, Phase, RuleCounters};
+use crate::act::outcome::Outcome;
 use crate::policy::model::{Policy, Rule};
 use crate::policy::words::Trigger;
 use crate::sense::kernel_log::parse::Scope;
@@ -31,6 +31,10 @@ use crate::sense::lms::Report;
 
 /// Upper bounds of the reaction histogram, seconds: a judgement takes microseconds, a death up to its deadline.
 const BUCKETS: [f64; 16] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// All threads that are watched, by name: the label of `oomwarden_thread_deaths_total`.
+pub const WATCHED: [&str; 11] =
+    ["glance", "hooks", "listeners", "log", "marks", "oom-group", "recorder", "reloader", "server", "supervisor", "witness"];
 
 /// How a group is sensed: the label of `oomwarden_groups`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +169,7 @@ impl Counters {
             "How often a thread of the daemon died of a panic, or of a failure that ended its work, and was begun anew or left.",
             &["thread"],
         )?;
-        for name in crate::threads::WATCHED {
+        for name in WATCHED {
             thread_deaths.with_label_values(&[name]);
         }
         let dropped = int_counters(
@@ -385,29 +389,4 @@ impl Counters {
         }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
-}
-
-fn keep<M: Collector + Clone + 'static>(registry: &Registry, metric: &M) -> prometheus::Result<M> {
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric.clone())
-}
-
-pub(super) fn int_counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-    keep(registry, &IntCounter::new(name, help)?)
-}
-
-pub(super) fn int_counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-    keep(registry, &IntCounterVec::new(Opts::new(name, help), labels)?)
-}
-
-pub(super) fn int_gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-    keep(registry, &IntGauge::new(name, help)?)
-}
-
-fn int_gauge_vec(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
-    keep(registry, &IntGaugeVec::new(Opts::new(name, help), labels)?)
-}
-
-pub(super) fn int_gauges(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
-    int_gauge_vec(registry, name, help, &[label])
 }

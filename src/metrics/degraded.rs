@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use nix::sys::eventfd::EventFd;
 use prometheus::{IntGauge, Registry};
 
-use super::counters::int_gauges;
+use super::registry::int_gauges;
 
 /// Why the daemon is degraded: the label of `oomwarden_degraded`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

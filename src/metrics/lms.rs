@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use prometheus::{IntCounter, IntGauge, Registry};
 
-use super::counters::{int_counter, int_counters, int_gauge, int_gauges};
+use super::registry::{int_counter, int_counters, int_gauge, int_gauges};
 use crate::policy::model::LmsLevel;
 use crate::policy::words;
 use crate::sense::lms::Report;

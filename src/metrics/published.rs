@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use crate::cgroup::group::{File, Group, ReadBuf, ReadError};
 use crate::cgroup::parse::{self, ParseError};
 use crate::cgroup::path::GroupPath;
+use crate::metrics::groups::GroupReader;
 use crate::policy::model::EntrySet;
-use crate::record::groups::GroupReader;
 
 thread_local! {
     static BUFFER: RefCell<ReadBuf> = RefCell::new(ReadBuf::new());

@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
-use super::super::counters::Counters;
-use super::super::model::RungRecord;
-use super::super::testing::{self, killed, policy};
+use super::super::model::RungOutcome;
 use super::*;
+use crate::metrics::counters::Counters;
+use crate::record::model::RungRecord;
+use crate::record::testing::{self, killed, policy};
 
 fn rungs(record: &mut JudgementRecord, rungs: &[(RungName, RungOutcome)]) {
     record.rungs.clear();
@@ -41,10 +42,10 @@ fn one_record_counts_once() {
     let rules = counters.for_policy(&policy);
     counters.in_force().set(&policy);
     let mut record = killed();
-    rules[0].count(&record);
+    count(&rules[0], &record);
     record.outcome = Outcome::Failed;
     record.latency.empty = None;
-    rules[0].count(&record);
+    count(&rules[0], &record);
     rules[0].trigger_event(1);
     rules[0].trigger_event(77);
     let text = counters.encode().expect("encodable");
