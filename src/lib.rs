@@ -11,6 +11,7 @@ pub mod decide;
 pub mod doctor;
 pub mod gather;
 pub mod journal_stream;
+pub mod kernel_kills;
 pub mod metrics;
 pub mod owners;
 pub mod policy;

@@ -24,9 +24,9 @@ use super::process::ProcessCollector;
 use super::registry::{int_counter, int_counters, int_gauge, int_gauges, keep};
 use super::rules::{FailureReason, Phase, RuleCounters};
 use crate::act::outcome::Outcome;
+use crate::kernel_kills::log::parse::Scope;
 use crate::policy::model::{Policy, Rule};
 use crate::policy::words::Trigger;
-use crate::sense::kernel_log::parse::Scope;
 use crate::sense::lms::Report;
 
 /// Upper bounds of the reaction histogram, seconds: a judgement takes microseconds, a death up to its deadline.

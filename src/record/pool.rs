@@ -13,8 +13,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use prometheus::IntCounter;
 
 use super::counting;
-use super::kernel_kills::KernelKill;
 use super::model::{Blank, JudgementRecord};
+use crate::kernel_kills::book::KernelKill;
 
 /// How many slots a daemon needs: ladders that are open at a time, and records that wait while the disk is slow. Each costs
 /// about 140 bytes for every group that may be a candidate, in memory that is really there.

@@ -6,14 +6,12 @@
 //!
 //! Pure: the time is handed in, and the journal's lines come out as [`KernelKill`]s.
 
-pub mod line;
-
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
 use crate::cgroup::path::GroupPath;
-use crate::sense::census::Rise;
-use crate::sense::kernel_log::parse::{Constraint, Killed, Line, Reading, Scope, Summary, is_at_or_below};
+use crate::kernel_kills::census::Rise;
+use crate::kernel_kills::log::parse::{Constraint, Killed, Line, Reading, Scope, Summary, is_at_or_below};
 
 /// After this much quiet a kill has been told to its end.
 const QUIET: Duration = Duration::from_millis(500);

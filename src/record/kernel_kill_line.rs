@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::KernelKill;
 use crate::cgroup::path::{Escaped, GroupPath};
+use crate::kernel_kills::book::KernelKill;
+use crate::kernel_kills::log::parse::{Constraint, Killed, Scope};
 use crate::record::journal::{Context, IdentityLine, time_text};
-use crate::sense::kernel_log::parse::{Constraint, Killed, Scope};
 use crate::units::Bytes;
 
 #[derive(Serialize)]
@@ -129,7 +129,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::sense::kernel_log::parse::Sizes;
+    use crate::kernel_kills::log::parse::Sizes;
 
     fn kill() -> KernelKill {
         let sizes = Sizes { total_vm: 64 << 20, anon_rss: 30 << 20, file_rss: 4096, shmem_rss: 0, page_tables: Some(8192) };

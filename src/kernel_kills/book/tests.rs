@@ -1,5 +1,5 @@
 use super::*;
-use crate::sense::kernel_log::parse;
+use crate::kernel_kills::log::parse;
 
 const ZERO: SystemTime = SystemTime::UNIX_EPOCH;
 
