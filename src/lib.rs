@@ -7,6 +7,7 @@
 pub mod act;
 pub mod cgroup;
 pub mod cli;
+pub mod control;
 pub mod decide;
 pub mod doctor;
 pub mod gather;
@@ -23,6 +24,7 @@ pub mod sense;
 pub mod serve;
 pub mod state;
 pub mod sys;
+pub mod terminal;
 pub mod threads;
 pub mod unit_files;
 pub mod units;

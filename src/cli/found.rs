@@ -10,11 +10,11 @@ use serde::Deserialize as _;
 use super::asking::{compile, read_policy, sources_of};
 use super::failure::Failure;
 use super::status::ControlArgs;
+use crate::control::origin::Source;
 use crate::policy::Loaded;
 use crate::policy::files::shown_path;
 use crate::policy::model::Mode;
 use crate::policy::words::mode_word;
-use crate::record::origin::Source;
 use crate::serve::status::{PolicyStatus, Status};
 use crate::state::{StateDir, policy};
 

@@ -9,13 +9,11 @@
 //! - [`daemon`]: the oomwarden that is running here, whose own group must live.
 //! - [`plan`]: whom each rule would kill right now.
 //! - [`explain`]: what a policy says of one group.
-//! - [`text`]: tables and colours.
 
 pub mod daemon;
 pub mod explain;
 pub mod onlooker;
 pub mod plan;
-pub mod text;
 
 use std::sync::Arc;
 

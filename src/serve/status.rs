@@ -13,13 +13,13 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::Desk;
+use crate::control::board::{Module, Standing};
+use crate::control::by::By;
 use crate::decide::breaker::EVERY_RULE;
 use crate::metrics::counters::Counters;
 use crate::metrics::degraded::Reason;
 use crate::policy::model::{KillLimit, Policy};
 use crate::policy::words::{self, mode_word};
-use crate::record::board::{Module, Standing};
-use crate::record::by::By;
 use crate::state::time_text;
 
 /// Watched groups that are named; beyond that they are only counted.

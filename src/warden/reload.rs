@@ -13,16 +13,15 @@ mod watch;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::control::mailbox::{Mailbox, Prepared};
+use crate::control::reloads::Decided;
 use crate::metrics::counters::Counters;
-use crate::metrics::rules::RuleCounters;
 use crate::policy::model::{Mode, Policy};
-use crate::record::reloads::{Decided, Reloads};
 use crate::threads;
 use settle::{LONGEST, Part, Settling};
 use watch::Change;
@@ -30,69 +29,6 @@ pub use watch::Watcher;
 
 /// What a refusal for what is wrong in the text begins with; a line for each fault follows, with indented hints.
 pub const BAD_POLICY: &str = "bad policy";
-
-#[derive(Debug)]
-struct Shared {
-    policy: Mutex<Option<Prepared>>,
-    reloads: Arc<Reloads>,
-    mail: Arc<EventFd>,
-}
-
-/// A policy with all that takes time to make of it, so that the warden only has to move pointers.
-#[derive(Clone, Debug)]
-pub struct Prepared {
-    /// The policy.
-    pub policy: Arc<Policy>,
-    /// The counters of its rules: making them may wait for a scrape.
-    pub rules: Arc<[RuleCounters]>,
-}
-
-/// Where the warden asks for a reload, and finds a new policy.
-#[derive(Clone, Debug)]
-pub struct Mailbox(Arc<Shared>);
-
-impl Mailbox {
-    /// An empty one.
-    ///
-    /// # Errors
-    /// EMFILE.
-    pub fn new() -> io::Result<Mailbox> {
-        let mail = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
-        let shared = Shared { policy: Mutex::new(None), reloads: Arc::new(Reloads::new()?), mail };
-        Ok(Mailbox(Arc::new(shared)))
-    }
-
-    /// Written whenever something is there for the warden; others may use it for the same.
-    #[must_use]
-    pub fn mail(&self) -> Arc<EventFd> {
-        Arc::clone(&self.0.mail)
-    }
-
-    /// Asks for a reload.
-    pub fn ask(&self) {
-        self.0.reloads.ask();
-    }
-
-    /// Where others ask for a reload, and hear what came of it.
-    #[must_use]
-    pub fn reloads(&self) -> Arc<Reloads> {
-        Arc::clone(&self.0.reloads)
-    }
-
-    /// The new policy, if one has come.
-    #[must_use]
-    pub fn take(&self) -> Option<Prepared> {
-        self.0.policy.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn put(&self, policy: Prepared) {
-        let untaken = self.0.policy.lock().unwrap_or_else(PoisonError::into_inner).replace(policy);
-        // Freed with the lock released.
-        drop(untaken);
-        // Full means that the warden is being woken already.
-        let _ = self.0.mail.write(1);
-    }
-}
 
 /// How the thread gets a policy: reads and compiles the files.
 pub type Load = Box<dyn Fn() -> Result<Policy, String> + Send>;
@@ -132,16 +68,16 @@ impl Reloader {
         let mut settling: Option<Settling> = None;
         // Said now that there is a log: what can't be watched.
         self.watcher.renew();
+        let reloads = self.mailbox.reloads();
         loop {
-            let mut fds =
-                [PollFd::new(self.watcher.as_fd(), PollFlags::POLLIN), PollFd::new(self.mailbox.0.reloads.as_fd(), PollFlags::POLLIN)];
+            let mut fds = [PollFd::new(self.watcher.as_fd(), PollFlags::POLLIN), PollFd::new(reloads.as_fd(), PollFlags::POLLIN)];
             if let Err(error) = poll(&mut fds, settling.as_ref().map_or(PollTimeout::NONE, |settling| until(settling.due()))) {
                 if error == nix::errno::Errno::EINTR {
                     continue;
                 }
                 return Err(format!("poll: {error}"));
             }
-            let (asked, waiting) = self.mailbox.0.reloads.take();
+            let (asked, waiting) = reloads.take();
             let whole = self.hear(&mut settling);
             let now = Instant::now();
             let settled = settling.take_if(|settling| settling.due() <= now);
@@ -155,7 +91,7 @@ impl Reloader {
             }
             if asked || whole || settled.is_some() {
                 let decided = self.reload(asked);
-                self.mailbox.0.reloads.tell(waiting, &decided);
+                reloads.tell(waiting, &decided);
                 // A swapped symlink may point elsewhere now.
                 self.watcher.renew();
             }

@@ -12,10 +12,10 @@ use super::climbs::Means;
 use super::senses::{Census, rule_index};
 use super::signal::answering;
 use crate::cgroup::path::GroupPath;
+use crate::control::board::{Board, LONGEST_PAUSE, MOST_BREAKERS, Module, Order};
+use crate::control::by::By;
 use crate::decide::breaker::{Breaker, EVERY_RULE, Limits, Open};
 use crate::policy::model::Policy;
-use crate::record::board::{Board, LONGEST_PAUSE, MOST_BREAKERS, Module, Order};
-use crate::record::by::By;
 use crate::record::model::Outcome;
 
 /// Kills that are remembered for the breaker.

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::pages::escape;
-use super::status::{Status, time};
+use super::escape;
+use crate::serve::status::{Status, time};
 use crate::units::Bytes;
 
 /// A table whose cells are escaped here.
@@ -25,7 +25,7 @@ fn table<const N: usize>(out: &mut String, title: &str, headings: [&str; N], row
 }
 
 /// What is put on the landing page below the links.
-pub(super) fn details(status: &Status) -> String {
+pub(in crate::serve) fn details(status: &Status) -> String {
     let mut out = String::new();
     out.push_str("<ul>\n<li><a href=\"/api/v1/status\">/api/v1/status</a>, <a href=\"/api/v1/kills\">/api/v1/kills</a>: the same as JSON</li>\n</ul>\n");
     if let Some(paused) = &status.paused {
@@ -40,7 +40,9 @@ pub(super) fn details(status: &Status) -> String {
         out.push_str("<p><strong>The policy that was offered last is refused; an older one is in force.</strong></p>\n");
     }
     if !status.breakers.is_empty() {
-        let row = |breaker: &super::status::BreakerStatus| [breaker.rule.clone(), breaker.subject.clone(), time(breaker.closes_in_seconds)];
+        let row = |breaker: &crate::serve::status::BreakerStatus| {
+            [breaker.rule.clone(), breaker.subject.clone(), time(breaker.closes_in_seconds)]
+        };
         table(&mut out, "Open breakers", ["rule", "subject", "closes in"], status.breakers.iter().map(row));
     }
     let _ = writeln!(
@@ -65,7 +67,7 @@ pub(super) fn details(status: &Status) -> String {
     if status.subjects_left_out > 0 {
         let _ = writeln!(out, "<p>and {} more</p>", status.subjects_left_out);
     }
-    let deeds = status.last.iter().map(super::status::Deed::row);
+    let deeds = status.last.iter().map(crate::serve::status::Deed::row);
     table(&mut out, "Last deeds", ["time", "what", "group", "rule", "after", "processes", "freed"], deeds);
     out
 }
