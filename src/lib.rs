@@ -1,13 +1,15 @@
 //! oomwarden: a cgroup v2 aware out-of-memory manager.
 //!
 //! Data flows one way: kernel -> [`sense`] -> [`gather`] -> [`decide`] -> [`act`] -> [`record`] -> [`serve`], which shows [`metrics`]. [`policy`] is what the
-//! administrator wants, [`cgroup`] what a group is, [`state`] what outlives the daemon; [`warden`] is the thread that turns the wheel, [`cli`] what users type.
+//! administrator wants, [`cgroup`] what a group is, [`state`] what outlives the daemon; [`warden`] is the thread that turns the wheel, [`daemon`] puts it all together, [`cli`] is what users type.
 //! ARCHITECTURE.md has the whole picture.
 
 pub mod act;
 pub mod cgroup;
 pub mod cli;
+pub mod command;
 pub mod control;
+pub mod daemon;
 pub mod decide;
 pub mod doctor;
 pub mod gather;

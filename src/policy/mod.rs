@@ -25,6 +25,7 @@ mod pattern;
 pub mod places;
 mod quoting;
 mod read;
+pub mod refusal;
 mod schema;
 pub mod slices;
 pub mod source;

@@ -14,7 +14,6 @@
 //! - [`signal`]: the kernel module's low memory signal; [`holds`]: what it asks for; [`last_resort`]: the table left with it.
 //! - `kernels_turn`: kills that the kernel makes itself by memory.oom.group.
 //! - [`oom_group`]: where memory.oom.group is set for `kernel: oom_group`.
-//! - [`reload`]: the thread that watches the policy's files.
 //! - [`order`]: which of several notices is judged first.
 //! - [`attention`]: gaps in which the warden did not run.
 //! - [`switches`]: pause and circuit breakers, which keep it from deeds.
@@ -38,7 +37,6 @@ pub mod oom_group;
 mod order;
 mod panic_on_oom;
 pub mod reach;
-pub mod reload;
 pub mod senses;
 pub mod signal;
 mod stall;

@@ -16,6 +16,7 @@ use oomwarden::cgroup::root::Root;
 use oomwarden::control::board::Board;
 use oomwarden::control::mailbox::Mailbox;
 use oomwarden::control::pulse::Pulse;
+use oomwarden::daemon::reload::{self, Watcher};
 use oomwarden::metrics::counters::Counters;
 use oomwarden::policy::{self, Source};
 use oomwarden::record::file::JournalTo;
@@ -27,7 +28,6 @@ use oomwarden::serve::{Limits, Server, ServerHandle};
 use oomwarden::state::StateDir;
 use oomwarden::warden::hooks::Hooks;
 use oomwarden::warden::reach::Reach;
-use oomwarden::warden::reload::{self, Watcher};
 use oomwarden::warden::{Setup, Warden};
 
 /// Whoever is fattest below /t goes when /t runs into its limit, as [`out_of_memory`] says it did.

@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use nix::sys::eventfd::EventFd;
 
-use super::FAILED;
-use super::failure::Failure;
 use crate::act::hooks::hazards::Facts;
 use crate::act::hooks::{Helper, Starter};
 use crate::act::listeners::{Door, Listeners};
+use crate::command::{FAILED, Failure};
 use crate::metrics::counters::Counters;
 use crate::policy::model::Policy;
 use crate::record::journal::Context;

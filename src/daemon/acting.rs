@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use tracing::Level;
 
-use super::FAILED;
-use super::failure::Failure;
 use crate::cgroup::root::Root;
+use crate::command::policy::unreadable;
+use crate::command::{FAILED, Failure};
 use crate::journal_stream;
 use crate::policy::model::Policy;
-use crate::policy::{ReadError, Source, files};
+use crate::policy::{Source, files};
 use crate::sandbox;
 use crate::serve::{ControlAddr, socket};
 use crate::state::lock::{self, About, Lock, LockError, OfTree};
@@ -66,15 +66,6 @@ pub(super) fn texts(paths: &[PathBuf], observe: bool, warn: fn(&str)) -> Result<
         }
         read => read.map(Texts::trusted).map_err(|error| unreadable(&error)),
     }
-}
-
-/// A policy that can't be read, with the unit's setting by which that may be so.
-pub(super) fn unreadable(error: &ReadError) -> Failure {
-    let path = match error {
-        ReadError::Io { path, .. } => path.as_path(),
-        _ => Path::new(""),
-    };
-    Failure::new(FAILED, sandbox::explained(path, error))
 }
 
 /// Refuses a policy with a hook's program that others may write to. Where nothing is done but observing no hook runs.

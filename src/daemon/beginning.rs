@@ -10,16 +10,16 @@ use std::time::SystemTime;
 use tracing::Level;
 
 use super::acting::{self, Texts};
-use super::asking::compile;
-use super::failure::Failure;
+use crate::command::Failure;
+use crate::command::policy::compile;
 use crate::control::origin;
 use crate::journal_stream;
 use crate::metrics::counters::Counters;
 use crate::policy::model::Policy;
+use crate::policy::refusal::{faults, gist};
 use crate::policy::{Loaded, Source};
 use crate::state::policy::{LastGood, NAME, last_good};
 use crate::state::{StateDir, time_text};
-use crate::warden::reload::{faults, gist};
 
 /// The policy to begin with.
 pub(super) struct Beginning {
@@ -249,6 +249,6 @@ mod tests {
         let Fixture { state, bad, missing, .. } = &fixture();
         Keeper::new(state.clone()).keep(&[Source::new("kept.yaml", GOOD)], &Arc::from("hash"));
         let code = |path: &PathBuf| begin(std::slice::from_ref(path), false, true, state).err().map(|failure| failure.code);
-        assert_eq!((code(bad), code(missing)), (Some(super::super::USAGE), Some(super::super::FAILED)));
+        assert_eq!((code(bad), code(missing)), (Some(crate::command::USAGE), Some(crate::command::FAILED)));
     }
 }

@@ -22,13 +22,11 @@ use crate::control::mailbox::{Mailbox, Prepared};
 use crate::control::reloads::Decided;
 use crate::metrics::counters::Counters;
 use crate::policy::model::{Mode, Policy};
+use crate::policy::refusal::gist;
 use crate::threads;
 use settle::{LONGEST, Part, Settling};
 use watch::Change;
 pub use watch::Watcher;
-
-/// What a refusal for what is wrong in the text begins with; a line for each fault follows, with indented hints.
-pub const BAD_POLICY: &str = "bad policy";
 
 /// How the thread gets a policy: reads and compiles the files.
 pub type Load = Box<dyn Fn() -> Result<Policy, String> + Send>;
@@ -159,22 +157,6 @@ impl Reloader {
 fn until(at: Instant) -> PollTimeout {
     let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
     PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)
-}
-
-/// What [`faults`] says, in words.
-#[must_use]
-pub fn gist(message: &str) -> String {
-    match faults(message) {
-        (first, 0) => first.to_owned(),
-        (first, more) => format!("{first} (and {more} more, see the log)"),
-    }
-}
-
-/// The first fault of a refusal in one line, and how many more there are.
-#[must_use]
-pub fn faults(message: &str) -> (&str, usize) {
-    let mut faults = message.lines().filter(|line| *line != BAD_POLICY && !line.starts_with(' '));
-    (faults.next().unwrap_or(BAD_POLICY), faults.count())
 }
 
 /// Exclusions that stood in `old` and don't in `new`, in words.

@@ -1,8 +1,21 @@
-//! Why a command did not do what it was asked for: one message, and the exit code that goes with it.
+//! How a command ends: exit codes, and why it did not do what it was asked for, in one message.
+//!
+//! - [`policy`]: a policy as a command needs it, or why there is none.
+
+pub mod policy;
 
 use tracing::Level;
 
 use crate::journal_stream;
+
+/// Done.
+pub const DONE: u8 = 0;
+/// Failed at run time.
+pub const FAILED: u8 = 1;
+/// Wrong usage or a bad policy.
+pub const USAGE: u8 = 2;
+/// The machine lacks something that is required.
+pub const UNSUPPORTED: u8 = 3;
 
 /// A failure.
 #[derive(Debug, PartialEq, Eq)]
