@@ -11,6 +11,7 @@ pub mod command;
 pub mod control;
 pub mod daemon;
 pub mod decide;
+pub mod degraded;
 pub mod doctor;
 pub mod gather;
 pub mod journal_stream;

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use oomwarden::cgroup::path::GroupPath;
 use oomwarden::control::pulse::Pulse;
+use oomwarden::degraded::Reason;
 use oomwarden::metrics::counters::{Counters, Sensing};
-use oomwarden::metrics::degraded::Reason;
 use oomwarden::metrics::groups::GroupReader;
 use oomwarden::policy::globs::Globs;
 use oomwarden::policy::model::{KillWhat, Mode, Policy, Psi, PsiKind, Rule, Rung, Trigger, Victim};

@@ -127,7 +127,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::metrics::degraded::Reason;
+    use crate::degraded::Reason;
     use crate::policy::model::Mode;
     use crate::state::policy::Keeper;
 

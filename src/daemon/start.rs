@@ -135,7 +135,7 @@ pub fn start(args: Options) -> Result<(), Failure> {
     outside::warn_of_hazards(&args.cgroup_root, &policy);
 
     let counters = Arc::new(Counters::new().map_err(|error| failed(FAILED)(format!("metrics: {error}")))?);
-    threads::watch(&counters);
+    threads::watch(Arc::clone(counters.degraded()), counters.thread_deaths().clone());
     let policies = Arc::new(state::policy::Keeper::new(state.clone()));
     let in_force = instead.as_ref().map_or(given, |instead| instead.source);
     let origin = Arc::new(Origin::new(&args.policy, state.path_of(state::policy::NAME), args.observe, in_force));

@@ -16,7 +16,6 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::degraded::{Degraded, Reason};
 use super::groups::{GroupCollector, Published};
 use super::in_force::{InForce, PolicyCollector};
 use super::lms::LmsMetrics;
@@ -24,17 +23,15 @@ use super::process::ProcessCollector;
 use super::registry::{int_counter, int_counters, int_gauge, int_gauges, keep};
 use super::rules::{FailureReason, Phase, RuleCounters};
 use crate::act::outcome::Outcome;
+use crate::degraded::{Degraded, Reason};
 use crate::kernel_kills::log::parse::Scope;
 use crate::policy::model::{Policy, Rule};
 use crate::policy::words::Trigger;
 use crate::sense::lms::Report;
+use crate::threads::WATCHED;
 
 /// Upper bounds of the reaction histogram, seconds: a judgement takes microseconds, a death up to its deadline.
 const BUCKETS: [f64; 16] = [0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-
-/// All threads that are watched, by name: the label of `oomwarden_thread_deaths_total`.
-pub const WATCHED: [&str; 11] =
-    ["glance", "hooks", "listeners", "log", "marks", "oom-group", "recorder", "reloader", "server", "supervisor", "witness"];
 
 /// How a group is sensed: the label of `oomwarden_groups`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

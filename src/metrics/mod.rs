@@ -2,10 +2,9 @@
 //!
 //! The [`counters`] are atomics that the warden raises through handles resolved beforehand ([`rules`]); whoever scrapes reads them, with the
 //! [`groups`] that the warden [`published`], the [`process`]'s own numbers, the policy [`in_force`] and what the kernel module (`lms`) said
-//! last. What keeps the daemon from doing all that it was set up for is kept in [`degraded`].
+//! last.
 
 pub mod counters;
-pub mod degraded;
 pub mod groups;
 pub mod in_force;
 mod lms;

@@ -20,6 +20,7 @@ pub mod globs;
 mod lint;
 mod locate;
 pub mod model;
+mod over;
 pub mod overlooked;
 mod pattern;
 pub mod places;

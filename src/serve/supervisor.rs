@@ -17,8 +17,8 @@ use sd_notify::NotifyState;
 
 use super::Desk;
 use crate::control::origin::Source;
+use crate::degraded::Reason;
 use crate::metrics::counters::Counters;
-use crate::metrics::degraded::Reason;
 use crate::policy::model::Mode;
 use crate::state::time_text;
 use crate::terminal::many;

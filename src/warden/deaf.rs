@@ -11,7 +11,7 @@ use super::senses::Senses;
 use crate::cgroup::buffer::ReadBuf;
 use crate::cgroup::group::{File, Group};
 use crate::cgroup::parse;
-use crate::metrics::degraded::{Degraded, Reason};
+use crate::degraded::{Degraded, Reason};
 use crate::policy::model::{Policy, RankKey, Rule, Trigger, Victim};
 use crate::policy::words;
 

@@ -15,9 +15,9 @@ use super::signal::answering;
 use crate::cgroup::GroupId;
 use crate::decide::history::{Admission, Subject};
 use crate::decide::verdict::Notice;
+use crate::degraded::Reason;
 use crate::gather::below::below;
 use crate::gather::court::Ruling;
-use crate::metrics::degraded::Reason;
 use crate::policy::model::{EntrySet, LmsLevel};
 use crate::sense::tree::Tree;
 

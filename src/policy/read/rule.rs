@@ -8,7 +8,7 @@ use super::super::model::{Condition, KillWhat, Level, Rung, Trigger, UsageOf, Us
 use super::super::tree::{Kind, Node};
 use super::super::values::{self, Quantum};
 use super::super::words::{USAGE_OF, usage_of_named};
-use super::fields::{Fields, Keys};
+use super::fields::{Fields, Keys, single};
 use super::{good, mode, patterns, scalar, text, truth};
 use super::{ladder, victim};
 
@@ -112,30 +112,6 @@ fn each<T>(node: &Node, key: &str, report: &mut Report, read: impl Fn(&Node, &mu
     }
     let found: Vec<Option<At<T>>> = items.iter().map(|item| read(item, report).map(|value| At::new(item.at, value))).collect();
     found.into_iter().collect()
-}
-
-/// The one key of a mapping that may have one.
-pub(super) fn single<'n>(node: &'n Node, keys: &Keys, report: &mut Report) -> Option<(&'n str, &'n Node)> {
-    let before = report.errors();
-    let fields = Fields::open(node, keys, report)?;
-    let mut entries = fields.iter();
-    match (entries.next(), entries.next()) {
-        (Some(entry), None) => Some(entry),
-        (Some((first, _)), Some((second, node))) => {
-            report.error(
-                node.at,
-                format!("`{second}` stands in the same entry as `{first}`"),
-                format!("give each an entry of its own: put `- ` before `{second}`, at the indentation of the first `- `"),
-            );
-            None
-        }
-        (None, _) => {
-            if report.errors() == before {
-                report.error(node.at, format!("{} is empty", keys.what), "take it out or fill it");
-            }
-            None
-        }
-    }
 }
 
 fn trigger(node: &Node, report: &mut Report) -> Option<Trigger> {

@@ -8,9 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use nix::sys::eventfd::EventFd;
-use prometheus::{IntGauge, Registry};
-
-use super::registry::int_gauges;
+use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Why the daemon is degraded: the label of `oomwarden_degraded`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,10 +57,14 @@ pub struct Degraded {
 }
 
 impl Degraded {
-    /// With the gauge of every reason, at 0.
-    pub(super) fn new(registry: &Registry) -> prometheus::Result<Degraded> {
+    /// With the gauge of every reason, at 0: in the registry, labelled by it.
+    ///
+    /// # Errors
+    /// Names or labels that the registry refuses: an error in the program.
+    pub fn new(registry: &Registry) -> prometheus::Result<Degraded> {
         let help = "Whether something keeps the daemon from doing all that it was set up for (1) or not (0).";
-        let gauges = int_gauges(registry, "oomwarden_degraded", help, "reason")?;
+        let gauges = IntGaugeVec::new(Opts::new("oomwarden_degraded", help), &["reason"])?;
+        registry.register(Box::new(gauges.clone()))?;
         let gauges = Reason::ALL.map(|reason| gauges.with_label_values(&[reason.word()]));
         Ok(Degraded { texts: Mutex::default(), gauges, bell: OnceLock::new() })
     }
