@@ -24,8 +24,9 @@ use again::Look;
 use way::Hurried;
 pub use way::{Wanted, Way};
 
-use super::Clock;
+use super::clock::Clock;
 use super::hooks::{Ask, Hooks};
+use super::pending::breaks_group;
 use super::reach::Reach;
 use super::senses::Senses;
 use super::switches::Switches;
@@ -367,7 +368,7 @@ impl Climbs {
             let Some(rule) = climb.policy.rules.get(usize::from(climb.rule)) else { continue };
             // A group that lost a process does not heal.
             climb.hurried = None;
-            if climb.is_killing() || super::breaks_group(&climb.notice) {
+            if climb.is_killing() || breaks_group(&climb.notice) {
                 continue;
             }
             let window = rule.when.iter().map(|when| match when {

@@ -16,8 +16,9 @@
 
 use std::time::Duration;
 
+use super::Warden;
 use super::climbs::Means;
-use super::{Pending, Warden, is_event};
+use super::pending::{Pending, is_event};
 use crate::cgroup::GroupId;
 use crate::decide::verdict::Notice;
 use crate::gather::court::Ruling;

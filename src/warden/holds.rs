@@ -136,7 +136,7 @@ impl Warden {
             if !self.switches.may_answer(arrived, rule) {
                 continue;
             }
-            let index = super::senses::rule_index(rule);
+            let index = super::pending::rule_index(rule);
             if self.answer_by(index, root, hold, arrived) {
                 return;
             }

@@ -12,8 +12,9 @@
 
 use std::time::Duration;
 
+use super::Warden;
+use super::pending::{Pending, RETRY, breaks_group};
 use super::senses::Senses;
-use super::{Pending, RETRY, Warden, breaks_group};
 use crate::cgroup::GroupId;
 use crate::decide::history::Subject;
 use crate::gather::court::Court;

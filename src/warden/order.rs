@@ -4,7 +4,7 @@
 //! deepest comes first, because its trouble shows in everything above it; judged the other way round, an innocent
 //! sibling would die for it. Among all others whoever would be missed least comes first, then the fattest.
 
-use super::Pending;
+use super::pending::Pending;
 use crate::cgroup::GroupId;
 use crate::decide::verdict::Notice;
 use crate::gather::below::is_root;

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use nix::sys::eventfd::EventFd;
 
-use super::Pending;
+use super::census::Census;
 use super::deaf::Deaf;
 use super::kernels_turn::KernelsTurn;
 use super::let_go::LetGo;
 use super::levels::Sample;
 use super::oom_group::{News, OomGroups};
+use super::pending::{Pending, push, rule_index};
 use super::signal::Signal;
 use super::stall::Past;
 use crate::cgroup::GroupId;
@@ -85,56 +86,6 @@ pub struct Senses {
     pub(super) without_room: bool,
     /// Deeds are paused: memory.oom.group is not set.
     pub hands_off: bool,
-}
-
-/// How many groups and triggers there are, and how they are sensed.
-#[derive(Clone, Copy, Debug)]
-pub struct Census {
-    /// Groups in the tree.
-    pub groups: usize,
-    /// Those that are read on a timer.
-    pub timed_groups: usize,
-    /// PSI triggers that are armed.
-    pub armed: usize,
-    /// Triggers that the kernel refused, read on a timer.
-    pub timed_triggers: usize,
-}
-
-/// Adds a notice, unless the same rule and subject wait already or there is no room: what lasts comes again. An event
-/// does not, a kill by the kernel above all, so it takes the place of another kind of notice.
-/// Whether one was let go.
-#[must_use]
-pub fn push(pending: &mut Vec<Pending>, one: Pending) -> bool {
-    let room = pending.len() < pending.capacity();
-    let known = pending.iter_mut().find(|other| other.rule == one.rule && other.subject == one.subject);
-    let is_new = known.is_none();
-    match known {
-        Some(other) if is_weightier(&one.notice, &other.notice) => *other = one,
-        Some(_) => {}
-        None if room => pending.push(one),
-        None if super::breaks_group(&one.notice) => {
-            if let Some(other) = pending.iter_mut().find(|other| !super::breaks_group(&other.notice)) {
-                *other = one;
-            }
-        }
-        None if super::is_event(&one.notice) => {
-            if let Some(other) = pending.iter_mut().find(|other| !super::is_event(&other.notice)) {
-                *other = one;
-            }
-        }
-        None => {}
-    }
-    is_new && !room
-}
-
-/// Whether of two notices for the same rule and subject the new one is to be judged: kills by the kernel before other
-/// events, which don't come again, and these before what does; of the kernel module's levels the worse.
-fn is_weightier(new: &Notice, known: &Notice) -> bool {
-    let weight = |notice: &Notice| (super::breaks_group(notice), super::is_event(notice));
-    match (new, known) {
-        (Notice::Lms(new), Notice::Lms(known)) => new > known,
-        _ => super::breaks_group(new) || weight(new) > weight(known),
-    }
 }
 
 impl Senses {
@@ -579,9 +530,4 @@ impl Senses {
         counters.published().publish(self.tree.slots().filter_map(subject).collect());
         true
     }
-}
-
-pub(super) fn rule_index(rule: usize) -> u16 {
-    // The compiler allows 256 rules.
-    u16::try_from(rule).unwrap_or(u16::MAX)
 }

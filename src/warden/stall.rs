@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Pending;
-use super::senses::{Senses, rule_index};
+use super::pending::{Pending, rule_index};
+use super::senses::Senses;
 use crate::cgroup::GroupId;
 use crate::cgroup::group::File;
 use crate::cgroup::parse;

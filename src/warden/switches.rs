@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Warden;
+use super::census::Census;
 use super::climbs::Means;
-use super::senses::{Census, rule_index};
+use super::pending::rule_index;
 use super::signal::answering;
 use crate::cgroup::path::GroupPath;
 use crate::control::board::{Board, LONGEST_PAUSE, MOST_BREAKERS, Module, Order};
