@@ -67,7 +67,6 @@ use crate::control::board::Board;
 use crate::control::by::By;
 use crate::control::mailbox::{Mailbox, Prepared};
 use crate::control::pulse::Pulse;
-use crate::decide::facts::NodeFacts;
 use crate::decide::history::History;
 use crate::decide::verdict::Notice;
 use crate::metrics::counters::Counters;
@@ -578,10 +577,5 @@ impl Warden {
         }
         self.timer_at = next;
         Ok(())
-    }
-
-    /// The node's numbers, for whoever starts the warden.
-    pub fn node(&mut self) -> NodeFacts {
-        self.senses.read_node()
     }
 }
