@@ -7,7 +7,7 @@
 //!   middle of is not known. The process says on standard error which thread it was and why, and aborts: its
 //!   supervisor starts it anew.
 //! - **Watched** ([`watched`]): everybody else. The death is logged and counted, the daemon is degraded
-//!   ([`crate::record::degraded`]) until the thread works again, and its work is begun anew after a pause that grows; after [`MOST_DEATHS`]
+//!   ([`crate::degraded`]) until the thread works again, and its work is begun anew after a pause that grows; after [`MOST_DEATHS`]
 //!   in a row it is left dead, and the daemon stays degraded.
 //!
 //! That rests on panics that unwind, which is the default of every profile. Locks that a panic leaves poisoned are used all the same: whatever they
@@ -26,8 +26,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntCounterVec;
 
-use crate::record::counters::Counters;
-use crate::record::degraded::{Degraded, Reason};
+use crate::degraded::{Degraded, Reason};
 
 /// Deaths in a row after which a thread is not started anew.
 pub const MOST_DEATHS: u32 = 10;
@@ -173,11 +172,10 @@ impl Watch {
     }
 }
 
-/// From now on deaths are counted and told by these counters, and a panic of a vital thread ends the process before anything is unwound. Before
+/// From now on deaths are counted by `deaths`, by thread, and told, and a panic of a vital thread ends the process before anything is unwound. Before
 /// that, and where it is never called, deaths are logged only.
-pub fn watch(counters: &Counters) {
+pub fn watch(degraded: Arc<Degraded>, deaths: IntCounterVec) {
     last_words::prepare();
-    let (degraded, deaths) = (Arc::clone(counters.degraded()), counters.thread_deaths().clone());
     if WATCH.set(Watch { degraded, deaths, dead: Mutex::default() }).is_ok() {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| hook(info, &before)));

@@ -9,10 +9,10 @@ use std::time::Duration;
 use oomwarden::cgroup::GroupId;
 use oomwarden::cgroup::buffer::ReadBuf;
 use oomwarden::decide::facts::NodeFacts;
+use oomwarden::gather::last_resort::{LastResort, Said};
+use oomwarden::metrics::counters::Counters;
 use oomwarden::policy::{Source, load};
-use oomwarden::record::counters::Counters;
 use oomwarden::sense::lms::{Lms, Table};
-use oomwarden::warden::last_resort::{LastResort, Said};
 
 const POLICY: &str = "
 version: 1

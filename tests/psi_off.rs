@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use oomwarden::record::degraded::Reason;
+use oomwarden::degraded::Reason;
 use stand_in::{Machine, change, group, wait};
 
 const POLICY: &str = "

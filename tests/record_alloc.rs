@@ -10,11 +10,11 @@ use std::time::{Duration, SystemTime};
 use oomwarden::cgroup::path::GroupPath;
 use oomwarden::decide::facts::{GroupFacts, GroupId, MemoryFacts};
 use oomwarden::decide::verdict::{Candidate, Decision, Evidence, Notice, Standing, Strike, Verdict};
+use oomwarden::metrics::counters::{Counters, Sensing};
 use oomwarden::policy::globs::Globs;
 use oomwarden::policy::model::{
     Among, AmongGroups, EventKind, GroupClass, KillWhat, Mode, Policy, RankBy, RankKey, Rule, Rung, Trigger, Victim,
 };
-use oomwarden::record::counters::{Counters, Sensing};
 use oomwarden::record::facts::MOST_GROUPS;
 use oomwarden::record::file::JournalTo;
 use oomwarden::record::journal::Context;

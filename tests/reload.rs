@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use oomwarden::control::mailbox::Mailbox;
+use oomwarden::daemon::reload::{self, Watcher};
+use oomwarden::metrics::counters::Counters;
 use oomwarden::policy::model::{Mode, Policy};
 use oomwarden::policy::{self, Source, files};
-use oomwarden::record::counters::Counters;
-use oomwarden::warden::reload::{self, Mailbox, Watcher};
 
 const SOON: Duration = Duration::from_secs(20);
 /// For so long nothing may happen to a policy of several files before it is read.

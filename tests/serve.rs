@@ -12,12 +12,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use oomwarden::cgroup::path::GroupPath;
+use oomwarden::control::pulse::Pulse;
+use oomwarden::degraded::Reason;
+use oomwarden::metrics::counters::{Counters, Sensing};
+use oomwarden::metrics::groups::GroupReader;
 use oomwarden::policy::globs::Globs;
 use oomwarden::policy::model::{KillWhat, Mode, Policy, Psi, PsiKind, Rule, Rung, Trigger, Victim};
-use oomwarden::record::counters::{Counters, Sensing};
-use oomwarden::record::degraded::Reason;
-use oomwarden::record::groups::GroupReader;
-use oomwarden::record::pulse::Pulse;
 use oomwarden::serve::{Limits, ListenAddr, ServeError, Server, ServerHandle};
 
 /// For what happens at once on a quiet machine, and later on a loaded one.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use oomwarden::cgroup::path::GroupPath;
-use oomwarden::record::groups::GroupReader;
+use oomwarden::metrics::groups::GroupReader;
 use stand_in::{CHOOSE, Machine, group, out_of_memory, wait};
 
 /// A group whose memory.current does not answer until the other end says so.

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use oomwarden::record::board::Order;
+use oomwarden::control::board::Order;
 use stand_in::{CHOOSE, Machine, change, group, out_of_memory, wait};
 
 const FINISH: &str = "

@@ -19,4 +19,5 @@ pub mod hooks;
 pub mod ladder;
 pub mod listeners;
 pub mod marks;
+pub mod outcome;
 pub mod rung;

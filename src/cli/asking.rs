@@ -6,19 +6,17 @@ use std::sync::Arc;
 use clap::Args;
 use tracing::Level;
 
-use super::acting::unreadable;
-use super::failure::Failure;
 use super::found::policy_of_the_daemon;
 use super::status::ControlArgs;
-use super::{FAILED, UNSUPPORTED, USAGE};
 use crate::cgroup::root::Root;
+use crate::command::Failure;
+use crate::command::policy::read_policy;
+use crate::command::{FAILED, UNSUPPORTED};
 use crate::journal_stream;
-use crate::policy::files;
 use crate::policy::overlooked::{overlooked, warning};
-use crate::policy::{Loaded, Source, load, model};
+use crate::policy::{Loaded, model};
 use crate::preview::daemon;
 use crate::preview::onlooker::Onlooker;
-use crate::warden::reload::BAD_POLICY;
 
 /// Which policy is asked.
 #[derive(Debug, Args)]
@@ -76,27 +74,6 @@ impl PolicyArgs {
         say(&about);
         Ok(Policy { loaded, is_guess: !found })
     }
-}
-
-/// Reads the policy in these files, or the built-in one if there are none.
-pub(super) fn read_policy(paths: &[PathBuf]) -> Result<Loaded, Failure> {
-    compile(&sources_of(paths)?)
-}
-
-/// The texts of the policy in these files, or the built-in one if there are none.
-pub(super) fn sources_of(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
-    if paths.is_empty() {
-        return Ok(vec![Source::builtin()]);
-    }
-    files::read_sources(paths).map_err(|error| unreadable(&error))
-}
-
-/// Compiles them.
-pub(super) fn compile(sources: &[Source]) -> Result<Loaded, Failure> {
-    load(sources).map_err(|diagnostics| {
-        let lines: Vec<String> = diagnostics.iter().map(ToString::to_string).collect();
-        Failure::new(USAGE, format!("{BAD_POLICY}\n{}", lines.join("\n")))
-    })
 }
 
 /// Which groups it is asked about.

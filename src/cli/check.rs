@@ -8,10 +8,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::asking::say;
-use super::failure::Failure;
 use super::found::Daemon;
+use super::output;
 use super::status::ControlArgs;
-use super::{DONE, FAILED, USAGE, output};
+use crate::command::{DONE, FAILED, Failure, USAGE};
 use crate::policy::files::{judge_hooks, read_trusted, shown_path};
 use crate::policy::model::Policy;
 use crate::policy::overlooked::{overlooked, warning};

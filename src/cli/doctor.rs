@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::FAILED;
-use super::failure::Failure;
+use crate::command::{FAILED, Failure};
 use crate::doctor::{Report, Status, System, Unit};
 
 /// Options of `doctor`.

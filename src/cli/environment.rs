@@ -10,8 +10,7 @@ use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, Error};
 use clap::{Arg, ArgAction, Command};
 
-use super::USAGE;
-use super::failure::Failure;
+use crate::command::{Failure, USAGE};
 use crate::policy::nearest;
 
 /// What the names of all variables begin with.

@@ -7,9 +7,9 @@ use std::path::Path;
 use clap::{Args, ValueHint};
 
 use super::asking::{Policy, PolicyArgs, TreeArgs};
-use super::failure::Failure;
-use super::{USAGE, output};
+use super::output;
 use crate::cgroup::path::{Escaped, GroupPath};
+use crate::command::{Failure, USAGE};
 use crate::preview::Asked;
 use crate::preview::explain::{Explanation, explain};
 

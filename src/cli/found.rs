@@ -7,14 +7,14 @@ use std::time::Duration;
 use hyper::Method;
 use serde::Deserialize as _;
 
-use super::asking::{compile, read_policy, sources_of};
-use super::failure::Failure;
 use super::status::ControlArgs;
+use crate::command::Failure;
+use crate::command::policy::{compile, read_policy, sources_of};
+use crate::control::origin::Source;
 use crate::policy::Loaded;
 use crate::policy::files::shown_path;
 use crate::policy::model::Mode;
-use crate::preview::plan::mode_word;
-use crate::record::origin::Source;
+use crate::policy::words::mode_word;
 use crate::serve::status::{PolicyStatus, Status};
 use crate::state::{StateDir, policy};
 

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::failure::Failure;
-use super::{DONE, FAILED, USAGE};
 use crate::act::hooks::helper;
+use crate::command::{DONE, FAILED, Failure, USAGE};
 
 /// Options of `hook-helper`.
 #[derive(Debug, Args)]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Command, CommandFactory as _};
 use clap_mangen::Man;
 
-use super::failure::Failure;
-use super::{Cli, DONE, FAILED, USAGE, output};
+use super::{Cli, output};
+use crate::command::{DONE, FAILED, Failure, USAGE};
 use crate::policy::nearest_name;
 
 /// Options of `man`.

@@ -1,21 +1,16 @@
 //! What users type: arguments to one subcommand a file, with no logic of their own.
 
-mod acting;
 pub mod asking;
-mod beginning;
 pub mod check;
 pub mod completions;
 pub mod doctor;
 pub mod environment;
 pub mod explain;
-pub mod failure;
 mod found;
 pub mod hook_helper;
-pub mod logging;
 pub mod man;
 pub mod neighbours;
 pub mod output;
-pub mod outside;
 pub mod pause;
 pub mod plan;
 pub mod record;
@@ -31,16 +26,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing::Level;
 
+use crate::command::USAGE;
 use crate::journal_stream;
-
-/// Done.
-pub const DONE: u8 = 0;
-/// Failed at run time.
-pub const FAILED: u8 = 1;
-/// Wrong usage or a bad policy.
-pub const USAGE: u8 = 2;
-/// The machine lacks something that is required.
-pub const UNSUPPORTED: u8 = 3;
 
 /// A cgroup v2 aware out-of-memory manager: notices in milliseconds, ends the right group as a whole, and proves it.
 #[derive(Debug, Parser)]
@@ -102,7 +89,7 @@ enum Command {
     #[command(name = crate::act::hooks::SUBCOMMAND, hide = true)]
     HookHelper(hook_helper::HookHelperArgs),
     /// Names who else acts on memory, for the daemon, which starts this itself
-    #[command(name = neighbours::SUBCOMMAND, hide = true)]
+    #[command(name = crate::daemon::neighbours::SUBCOMMAND, hide = true)]
     Neighbours(neighbours::NeighboursArgs),
 }
 

@@ -4,8 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::failure::Failure;
-use super::{DONE, FAILED};
+use crate::command::{DONE, FAILED, Failure};
 
 /// Prints a result as JSON, indented.
 #[must_use]

@@ -7,9 +7,9 @@ use hyper::Method;
 use serde::Deserialize as _;
 use tracing::Level;
 
-use super::failure::Failure;
 use super::output;
 use super::status::ControlArgs;
+use crate::command::Failure;
 use crate::journal_stream;
 use crate::serve::control::{DEFAULT_PAUSE, Done, pause_time};
 use crate::serve::status::time;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::asking::{Policy, PolicyArgs, TreeArgs};
-use super::failure::Failure;
-use super::{USAGE, output};
+use super::output;
+use crate::command::{Failure, USAGE};
 use crate::policy::{nearest_name, parse_time};
 use crate::preview::Asked;
 use crate::preview::plan::{Plan, plan};

@@ -10,8 +10,7 @@ use clap::Args;
 use tracing::Level;
 
 use super::asking::TreeArgs;
-use super::failure::Failure;
-use super::{DONE, FAILED, USAGE};
+use crate::command::{DONE, FAILED, Failure, USAGE};
 use crate::journal_stream;
 use crate::policy::{Loaded, parse_time};
 use crate::replay::taking::{Span, Taken, everything, take};

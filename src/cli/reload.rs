@@ -4,9 +4,9 @@ use clap::Args;
 use hyper::Method;
 use serde::Deserialize as _;
 
-use super::failure::Failure;
 use super::output;
 use super::status::ControlArgs;
+use crate::command::Failure;
 use crate::serve::control::Reloaded;
 
 /// Options of `reload`.

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::asking::{name_overlooked, read_policy};
-use super::failure::Failure;
-use super::{DONE, FAILED, USAGE, output};
+use super::asking::name_overlooked;
+use super::output;
 use crate::cgroup::path::Escaped;
+use crate::command::policy::read_policy;
+use crate::command::{DONE, FAILED, Failure, USAGE};
 use crate::replay::report::{BadLine, Report};
 
 /// Of how many lines that could not be used is told.

@@ -8,8 +8,8 @@ use hyper::{Method, StatusCode};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::failure::Failure;
-use super::{FAILED, USAGE, output};
+use super::output;
+use crate::command::{FAILED, Failure, USAGE};
 use crate::serve::client::{AskError, ask, ask_within};
 use crate::serve::socket::DEFAULT;
 use crate::serve::status::Status;

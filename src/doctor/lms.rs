@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::{Finding, Machine};
-use crate::record::words::lms_word;
+use crate::policy::words::lms_word;
 use crate::sense::lms::{INTERFACE, Report};
 use crate::units::Bytes;
 

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::unit::Unit;
 use crate::cgroup::path::GroupPath;
-use crate::sense::kernel_log::KernelLog;
+use crate::kernel_kills::log::KernelLog;
 
 /// CAP_DAC_OVERRIDE as a bit.
 const DAC_OVERRIDE: u64 = 1 << 1;

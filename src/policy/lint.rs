@@ -5,7 +5,8 @@
 use super::diagnostic::{Place, Report, shown};
 use super::draft::{At, Draft, Patterns, Rule, Victim};
 use super::model::{Condition, EventKind, KillWhat, LmsLevel, Psi, Rung, Trigger, UsageOf, UsageTest};
-use super::pattern::{self, Over};
+use super::over::Over;
+use super::pattern;
 use super::slices;
 use crate::units::Share;
 

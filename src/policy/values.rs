@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use super::diagnostic::{Bad, plain, shown};
-use super::model::{
-    EventKind, KillLimit, LONGEST_HOLD, Level, LmsLevel, MOST_KILLS, Psi, PsiKind, RankBy, RankKey, SHORTEST_LIMIT, WarnSignal,
-};
+use super::model::{EventKind, KillLimit, LONGEST_HOLD, Level, LmsLevel, MOST_KILLS, Psi, RankBy, SHORTEST_LIMIT, WarnSignal};
+use super::words::{EVENTS, LMS_LEVELS, RANK_KEYS, event_named, lms_level_named, psi_kind_named, rank_key_named};
 use crate::units::{Bytes, Share};
 
 /// The longest time that means anything in a policy.
@@ -29,29 +28,6 @@ pub(super) const BYTE_UNITS: [(&str, u64); 10] = [
 /// there is no such unit.
 pub(super) const TIME_UNITS: [(&str, u64); 6] =
     [("ms", 1_000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000), ("d", 24 * 3_600_000_000), ("w", 7 * 24 * 3_600_000_000)];
-
-/// The events of memory.events and how a policy calls them.
-pub(super) const EVENTS: [(&str, EventKind); 6] = [
-    ("low", EventKind::Low),
-    ("high", EventKind::High),
-    ("max", EventKind::Max),
-    ("oom", EventKind::Oom),
-    ("oom_kill", EventKind::OomKill),
-    ("oom_group_kill", EventKind::OomGroupKill),
-];
-
-/// The levels of the kernel module's signal that can start a judgement.
-pub(super) const LMS_LEVELS: [(&str, LmsLevel); 3] = [("warn", LmsLevel::Warn), ("kill", LmsLevel::Kill), ("oom", LmsLevel::Oom)];
-
-pub(super) const RANK_KEYS: [(&str, RankKey); 7] = [
-    ("usage", RankKey::Usage),
-    ("swap", RankKey::Swap),
-    ("growth", RankKey::Growth),
-    ("pressure", RankKey::Pressure),
-    ("overage", RankKey::Overage),
-    ("oom_score", RankKey::OomScore),
-    ("age", RankKey::Age),
-];
 
 /// Rank keys that need what this version does not know of a group.
 const LATER_RANK_KEYS: [&str; 3] = ["over_request", "qos", "pod_priority"];
@@ -181,11 +157,7 @@ pub(super) fn psi(text: &str) -> Result<Psi, Bad> {
     const FORM: &str = "write `some` or `full`, then stall/window, as in `full 100ms/500ms`";
     let unreadable = || Bad::new(format!("{} is no PSI term", shown(text)), FORM);
     let (kind, times) = text.split_once(' ').ok_or_else(unreadable)?;
-    let kind = match kind {
-        "some" => PsiKind::Some,
-        "full" => PsiKind::Full,
-        other => return Err(Bad::new(format!("{} is no kind of pressure", shown(other)), FORM)),
-    };
+    let kind = psi_kind_named(kind).ok_or_else(|| Bad::new(format!("{} is no kind of pressure", shown(kind)), FORM))?;
     let (stall, window) = times.split_once('/').ok_or_else(unreadable)?;
     let (stall, window) = (duration(stall.trim())?, duration(window.trim())?);
     if window < Duration::from_millis(1) || window > Duration::from_secs(10) {
@@ -205,14 +177,12 @@ pub(super) fn psi(text: &str) -> Result<Psi, Bad> {
 
 /// A counter of memory.events.
 pub(super) fn event(text: &str) -> Result<EventKind, Bad> {
-    let found = EVENTS.iter().find(|(name, _)| *name == text).map(|(_, event)| *event);
-    found.ok_or_else(|| unknown("event", text, EVENTS.iter().map(|(name, _)| *name)))
+    event_named(text).ok_or_else(|| unknown("event", text, EVENTS.iter().map(|(name, _)| *name)))
 }
 
 /// A level of the kernel module's signal.
 pub(super) fn lms(text: &str) -> Result<LmsLevel, Bad> {
-    let found = LMS_LEVELS.iter().find(|(name, _)| *name == text).map(|(_, level)| *level);
-    found.ok_or_else(|| unknown("level of the kernel module", text, LMS_LEVELS.iter().map(|(name, _)| *name)))
+    lms_level_named(text).ok_or_else(|| unknown("level of the kernel module", text, LMS_LEVELS.iter().map(|(name, _)| *name)))
 }
 
 /// How long the kernel module may hold an OOM back: whole milliseconds, above zero and at most [`LONGEST_HOLD`].
@@ -290,8 +260,7 @@ pub(super) fn rank(text: &str) -> Result<RankBy, Bad> {
     if LATER_RANK_KEYS.contains(&name) {
         return Err(later(name));
     }
-    let found = RANK_KEYS.iter().find(|(known, _)| *known == name).map(|(_, key)| *key);
-    let key = found.ok_or_else(|| unknown("rank key", name, RANK_KEYS.iter().map(|(name, _)| *name)))?;
+    let key = rank_key_named(name).ok_or_else(|| unknown("rank key", name, RANK_KEYS.iter().map(|(name, _)| *name)))?;
     let within = match (words.next(), words.next(), words.next()) {
         (None, ..) => None,
         (Some("within"), Some(limit), None) => Some(share(limit)?),

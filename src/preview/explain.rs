@@ -14,13 +14,13 @@ use serde::Serialize;
 
 use super::Asked;
 use super::onlooker::Onlooker;
-use super::plan::{CandidatePlan, mode_word, subject_plan};
+use super::plan::{CandidatePlan, subject_plan};
 use crate::cgroup::path::GroupPath;
 use crate::policy::globs::Globs;
 use crate::policy::model::{AmongGroups, GroupClass, KillWhat, Policy, Rule, Rung, Victim};
 use crate::policy::places::LineOf;
 use crate::policy::slices;
-use crate::record::words;
+use crate::policy::words::{self, mode_word};
 use crate::sense::tree::Slot;
 
 pub use numbers::{Limits, Numbers, Process};

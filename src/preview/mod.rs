@@ -1,7 +1,7 @@
 //! What a policy would do to the groups of this machine, for people and programs that ask beforehand. Nothing here acts, and
 //! no daemon is needed.
 //!
-//! The same code as the daemon's looks, gathers and judges: the tree of `sense`, the court of `warden`, the judge of
+//! The same code as the daemon's looks, gathers and judges: the tree of `sense`, the court of `gather`, the judge of
 //! `decide`, and the words of the journal. What a daemon has and one look has not: when groups were made (only their order
 //! is known), growth and stall over the last seconds (watched for a moment where a rule asks), cool-downs, and ladders under way.
 //!
@@ -9,13 +9,11 @@
 //! - [`daemon`]: the oomwarden that is running here, whose own group must live.
 //! - [`plan`]: whom each rule would kill right now.
 //! - [`explain`]: what a policy says of one group.
-//! - [`text`]: tables and colours.
 
 pub mod daemon;
 pub mod explain;
 pub mod onlooker;
 pub mod plan;
-pub mod text;
 
 use std::sync::Arc;
 

@@ -9,14 +9,16 @@ use crate::cgroup::group::ReadBuf;
 use crate::cgroup::path::GroupPath;
 use crate::cgroup::root::Root;
 use crate::decide::facts::NodeFacts;
+use crate::gather::below::is_below;
+use crate::gather::court::Court;
+use crate::gather::own::{Finder, Own};
+use crate::gather::sight::Sight;
 use crate::policy::model::Policy;
 use crate::sense::lms::{self, Lms};
 use crate::sense::node::Node;
 use crate::sense::process::Processes;
 use crate::sense::tree::{Slot, Tree};
 use crate::sense::trend::Trends;
-use crate::warden::court::{Court, Sight};
-use crate::warden::own::{Finder, Own};
 
 /// Who looks on.
 #[derive(Debug)]
@@ -84,8 +86,7 @@ impl Onlooker {
     /// Whether a group is `top` or stands below it.
     #[must_use]
     pub fn is_below(&self, slot: Slot, top: Slot) -> bool {
-        let parent = |slot: &Slot| self.tree.get(*slot).and_then(|node| node.parent);
-        std::iter::successors(Some(slot), parent).any(|slot| slot == top)
+        is_below(&self.tree, slot, top)
     }
 
     /// The court, and what it looks at.

@@ -21,11 +21,12 @@ use crate::cgroup::Limit;
 use crate::decide::conditions::{NODE_IS_LOW, SubjectFacts, confirmed, holds, is_beyond_swap, notice_holds};
 use crate::decide::facts::NodeFacts;
 use crate::decide::verdict::{Notice, Standing};
-use crate::policy::model::{Condition, EventKind, Level, LmsLevel, Mode, Policy, RankKey, Rule, Trigger, UsageOf, UsageTest, Victim};
+use crate::gather::court::Ruling;
+use crate::policy::model::{Condition, EventKind, Level, LmsLevel, Policy, RankKey, Rule, Trigger, UsageOf, UsageTest, Victim};
+use crate::policy::words::{Trigger as TriggerText, key_word, lms_word, mode_word, rung_before_the_kill};
 use crate::record::model::{Blank, JudgementRecord};
 use crate::record::words;
 use crate::sense::tree::Slot;
-use crate::warden::court::Ruling;
 
 /// The answer for one machine and policy.
 #[derive(Clone, Debug, Serialize)]
@@ -218,7 +219,7 @@ pub fn plan(onlooker: &mut Onlooker, asked: &Asked, only: Option<usize>, watch: 
         incomplete: onlooker.tree.is_incomplete(),
         watched_us: watched.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
         node: node.into(),
-        lms: node.lms.map(|lms| words::lms_word(lms.level)),
+        lms: node.lms.map(|lms| lms_word(lms.level)),
         daemon: onlooker.daemon.map(|pid| {
             let slot = onlooker.daemon_slot();
             Daemon { pid, group: slot.and_then(|slot| onlooker.path(slot)).map(ToString::to_string) }
@@ -243,15 +244,6 @@ fn rule_plan(onlooker: &mut Onlooker, asked: &Asked, index: usize) -> Option<Rul
     })
 }
 
-/// The mode as a policy words it.
-#[must_use]
-pub const fn mode_word(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Enforce => "enforce",
-        Mode::Observe => "observe",
-    }
-}
-
 /// Judges one rule and one subject. `None`: the subject is gone.
 pub fn subject_plan(onlooker: &mut Onlooker, asked: &Asked, index: usize, subject: Slot) -> Option<SubjectPlan> {
     let policy = &asked.policy;
@@ -268,7 +260,7 @@ pub fn subject_plan(onlooker: &mut Onlooker, asked: &Asked, index: usize, subjec
         let (ruling, record) = judge_as_confirmed(onlooker, policy, policy, index, subject, notice)?;
         if let Some(relief) = words::in_vain(&record) {
             in_vain.get_or_insert_with(|| InVain {
-                trigger: words::Trigger(when).to_string(),
+                trigger: TriggerText(when).to_string(),
                 missing_bytes: relief.missing,
                 could_free_bytes: relief.could_free.unwrap_or(0),
                 reason: words::InVain(&record, relief).to_string(),
@@ -354,9 +346,9 @@ fn toll(onlooker: &mut Onlooker, rule: &Rule, victim: Slot) -> Option<Toll> {
     let facts = court.facts_of(victim)?;
     let group = facts.path.to_string();
     let bytes = facts.memory.usage();
-    let before = rule.ladder.iter().filter_map(words::rung_before_the_kill).collect();
+    let before = rule.ladder.iter().filter_map(rung_before_the_kill).collect();
     if rule.kills_one(&facts.class) {
-        let pid = court.pick_process_from(victim, &mut sight);
+        let pid = court.pick_process(victim, &mut sight);
         return Some(Toll { group, kill: "process", groups: 0, processes: pid.map(|_| 1), bytes: None, pid, before });
     }
     let groups = facts.subtree_end.saturating_sub(court.index_of(victim)?) as usize;
@@ -383,12 +375,12 @@ fn candidate(record: &JudgementRecord, at: usize) -> Option<CandidatePlan> {
         reason,
         usage_bytes: candidate.usage_bytes,
         importance: candidate.importance,
-        keys: keys.map(|(by, value)| (words::key_word(by.key), value)).collect(),
+        keys: keys.map(|(by, value)| (key_word(by.key), value)).collect(),
     })
 }
 
 fn trigger(when: &Trigger, subject: &SubjectFacts, node: &NodeFacts) -> Test {
-    let test = words::Trigger(when).to_string();
+    let test = TriggerText(when).to_string();
     let level = match when {
         Trigger::Usage(test, _) => Condition::Usage(*test),
         Trigger::Available(level, _) => Condition::Available(*level),
@@ -408,7 +400,7 @@ fn trigger(when: &Trigger, subject: &SubjectFacts, node: &NodeFacts) -> Test {
         Trigger::Lms(level) => {
             // The module says so when it begins, and tells what is so now when asked.
             let holds = node.lms.map(|lms| lms.level >= Some(*level));
-            let now = node.lms.map(|lms| words::lms_word(lms.level));
+            let now = node.lms.map(|lms| lms_word(lms.level));
             return Test { test, implied: false, holds, happens: true, now_bytes: None, level_bytes: None, now };
         }
     };
@@ -440,7 +432,7 @@ fn condition(asked: &Condition, subject: &SubjectFacts, node: &NodeFacts) -> Tes
         }
     };
     Test {
-        test: words::Trigger(&trigger).to_string(),
+        test: TriggerText(&trigger).to_string(),
         implied: false,
         holds: holds(asked, subject, node),
         happens: false,

@@ -16,6 +16,7 @@ use super::words;
 use crate::cgroup::path::GroupPath;
 use crate::decide::verdict::Notice;
 use crate::policy::model::Victim;
+use crate::policy::words::{event_word, key_word, lms_word, psi_word};
 
 /// What every line of one run has in common.
 #[derive(Clone, Debug)]
@@ -230,7 +231,7 @@ fn evidence(record: &JudgementRecord) -> EvidenceLine {
         node_shmem_bytes: seen.node.shmem_bytes,
         node_slab_bytes: seen.node.slab_bytes,
         node_slab_unreclaimable_bytes: seen.node.slab_unreclaimable_bytes,
-        lms_level: seen.node.lms.map(|lms| words::lms_word(lms.level)),
+        lms_level: seen.node.lms.map(|lms| lms_word(lms.level)),
         lms_warn_bytes: seen.node.lms.map(|lms| lms.warn_bytes),
         lms_kill_bytes: seen.node.lms.map(|lms| lms.kill_bytes),
         subject_current_bytes: seen.subject_current,
@@ -247,12 +248,12 @@ fn evidence(record: &JudgementRecord) -> EvidenceLine {
     line.notice = words::notice_word(record.notice);
     match record.notice {
         Notice::Psi(psi) => {
-            line.psi_kind = Some(words::psi_word(psi.kind));
+            line.psi_kind = Some(psi_word(psi.kind));
             (line.psi_stall_us, line.psi_window_us) = (Some(micros(psi.stall)), Some(micros(psi.window)));
         }
-        Notice::Lms(level) => line.notice_level = Some(words::lms_word(Some(level))),
+        Notice::Lms(level) => line.notice_level = Some(lms_word(Some(level))),
         Notice::Event(kind, before, after) => {
-            line.event = Some(words::event_word(kind));
+            line.event = Some(event_word(kind));
             (line.count_before, line.count_after) = (Some(before), Some(after));
         }
         Notice::Usage(_, held) => line.held_us = Some(micros(held)),
@@ -271,7 +272,7 @@ fn emptied(record: &JudgementRecord) -> Vec<EmptiedLine> {
 fn candidate(record: &JudgementRecord, index: usize) -> Option<CandidateLine> {
     let candidate = record.candidates.get(index)?;
     let keys = match record.rule().map(|rule| &rule.victim) {
-        Some(Victim::Among(among)) => among.rank.iter().map(|by| words::key_word(by.key)).zip(candidate.keys).collect(),
+        Some(Victim::Among(among)) => among.rank.iter().map(|by| key_word(by.key)).zip(candidate.keys).collect(),
         _ => BTreeMap::new(),
     };
     Some(CandidateLine {

@@ -12,8 +12,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use prometheus::IntCounter;
 
-use super::kernel_kills::KernelKill;
+use super::counting;
 use super::model::{Blank, JudgementRecord};
+use crate::kernel_kills::book::KernelKill;
 
 /// How many slots a daemon needs: ladders that are open at a time, and records that wait while the disk is slow. Each costs
 /// about 140 bytes for every group that may be a candidate, in memory that is really there.
@@ -112,7 +113,7 @@ impl Pool {
     /// Counts the judgement and queues its record. The only place that raises a rule's counters, but for its triggers'.
     pub fn submit(&self, slot: Box<JudgementRecord>) {
         if let Some(counters) = slot.counters.get(usize::from(slot.rule)) {
-            counters.count(&slot);
+            counting::count(counters, &slot);
         }
         self.lock().queued.push_back(slot);
         self.0.changed.notify_one();

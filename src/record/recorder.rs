@@ -11,11 +11,12 @@ use prometheus::IntCounter;
 
 use super::file::{Destination, JournalError, JournalFile, JournalTo};
 use super::journal::{self, Context};
-use super::kernel_kills::{KernelKill, line};
+use super::kernel_kill_line as line;
 use super::model::{JudgementRecord, Outcome};
 use super::pool::{Pool, Record};
 use super::recent::Recent;
 use super::words;
+use crate::kernel_kills::book::KernelKill;
 use crate::threads::{self, Running};
 
 /// Complaints about the journal, at most one in this time.

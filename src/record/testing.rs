@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::kernel_kills::KernelKill;
 use super::model::{Blank, JudgementRecord, Latency, Outcome, RecordedCandidate, RungName, RungOutcome, RungRecord};
 use crate::cgroup::path::GroupPath;
 use crate::decide::facts::{GroupId, NodeFacts};
 use crate::decide::verdict::{Evidence, Notice, Standing, Strike};
+use crate::kernel_kills::book::KernelKill;
+use crate::kernel_kills::log::parse::Scope;
 use crate::policy::globs::Globs;
 use crate::policy::model::*;
-use crate::sense::kernel_log::parse::Scope;
 use crate::units::{Bytes, Share};
 
 pub const MIB: u64 = 1 << 20;

@@ -14,14 +14,14 @@ use inotify::{Inotify, WatchMask};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::counters::Counters;
-use super::kernel_kills::{Book, Names, Seen};
 use super::pool::Pool;
 use crate::cgroup::group::{File, Group};
 use crate::cgroup::root::Root;
-use crate::sense::census::Census;
-use crate::sense::kernel_log::KernelLog;
-use crate::sense::kernel_log::parse::Killed;
+use crate::kernel_kills::book::{Book, Names, Seen};
+use crate::kernel_kills::census::Census;
+use crate::kernel_kills::log::KernelLog;
+use crate::kernel_kills::log::parse::Killed;
+use crate::metrics::counters::Counters;
 use crate::threads::{self, Running};
 
 /// What a descriptor in its epoll set stands for.

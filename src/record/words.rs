@@ -10,28 +10,12 @@ use super::model::{JudgementRecord, Outcome, RecordedCandidate, RungName, RungOu
 use crate::decide::facts::UNSEEN_BIRTH;
 use crate::decide::process::SHIELDED;
 use crate::decide::verdict::{Notice, Relief, Standing, Strike};
-use crate::policy::model::{self, EventKind, Level, LmsLevel, PsiKind, RankBy, RankKey, Rule, UsageOf, UsageTest, Victim};
+use crate::policy::model::{self, LmsLevel, RankBy, RankKey, Rule, Victim};
+use crate::policy::words::{Held, Trigger, event_word, key_word, lms_word, write_psi, write_usage};
 use crate::units::Bytes;
 
 /// How many candidates a log line names; the journal has them all.
 const NAMED_CANDIDATES: usize = 3;
-
-/// A policy's trigger, nearly as it stands there: `psi: full 100ms/500ms`.
-#[derive(Clone, Copy, Debug)]
-pub struct Trigger<'a>(pub &'a model::Trigger);
-
-impl fmt::Display for Trigger<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self.0 {
-            model::Trigger::Psi(psi) => write_psi(f, psi),
-            model::Trigger::Event(kind) => write!(f, "event: {}", event_word(kind)),
-            model::Trigger::Usage(test, held) => write_usage(f, test, held),
-            model::Trigger::Available(level, held) => write!(f, "available: below {}{}", LevelText(level), Held(held)),
-            model::Trigger::SwapFree(level, held) => write!(f, "swap_free: below {}{}", LevelText(level), Held(held)),
-            model::Trigger::Lms(level) => write!(f, "lms: {}", lms_word(Some(level))),
-        }
-    }
-}
 
 /// What started a judgement, in words: the trigger's if the rule has one like that, else the notice's own.
 #[must_use]
@@ -72,33 +56,6 @@ impl fmt::Display for NoticeText {
             Notice::SwapFree(bytes, held) => write!(f, "swap_free: below {}{}", Bytes(bytes), Held(held)),
             Notice::Lms(level) => write!(f, "lms: {}", lms_word(Some(level))),
         }
-    }
-}
-
-fn write_psi(f: &mut fmt::Formatter<'_>, psi: model::Psi) -> fmt::Result {
-    write!(f, "psi: {} {}/{}", psi_word(psi.kind), Time(psi.stall), Time(psi.window))
-}
-
-fn write_usage(f: &mut fmt::Formatter<'_>, test: UsageTest, held: Duration) -> fmt::Result {
-    match test {
-        UsageTest::Amount(bytes) => write!(f, "usage: above {bytes}{}", Held(held)),
-        UsageTest::Share(share, of) => {
-            let of = match of {
-                UsageOf::Max => "max",
-                UsageOf::High => "high",
-                UsageOf::Node => "node",
-            };
-            write!(f, "usage: above {share} of {of}{}", Held(held))
-        }
-    }
-}
-
-/// `some` or `full`.
-#[must_use]
-pub const fn psi_word(kind: PsiKind) -> &'static str {
-    match kind {
-        PsiKind::Some => "some",
-        PsiKind::Full => "full",
     }
 }
 
@@ -143,59 +100,6 @@ pub const IN_VAIN: &str = "in_vain";
 /// The word for a candidate that was tried without success.
 pub const FAILED: &str = "failed";
 
-/// The counter's name in memory.events.
-#[must_use]
-pub const fn event_word(kind: EventKind) -> &'static str {
-    match kind {
-        EventKind::Low => "low",
-        EventKind::High => "high",
-        EventKind::Max => "max",
-        EventKind::Oom => "oom",
-        EventKind::OomKill => "oom_kill",
-        EventKind::OomGroupKill => "oom_group_kill",
-    }
-}
-
-/// The level's name in /proc/oom_notifier; `None` is `ok`.
-#[must_use]
-pub const fn lms_word(level: Option<LmsLevel>) -> &'static str {
-    match level {
-        None => "ok",
-        Some(LmsLevel::Warn) => "warn",
-        Some(LmsLevel::Kill) => "kill",
-        Some(LmsLevel::Oom) => "oom",
-    }
-}
-
-/// The rank key's name in a policy.
-#[must_use]
-pub const fn key_word(key: RankKey) -> &'static str {
-    match key {
-        RankKey::Usage => "usage",
-        RankKey::Swap => "swap",
-        RankKey::Growth => "growth",
-        RankKey::Pressure => "pressure",
-        RankKey::Overage => "overage",
-        RankKey::OomScore => "oom_score",
-        RankKey::Age => "age",
-    }
-}
-
-/// A policy's rung in words, if it is not the kill.
-#[must_use]
-pub fn rung_before_the_kill(rung: &model::Rung) -> Option<String> {
-    match rung {
-        model::Rung::Warn { signal: Some(signal), wait } => Some(format!("warn ({signal}, {})", Time(*wait))),
-        model::Rung::Warn { signal: None, wait } => Some(format!("warn ({})", Time(*wait))),
-        model::Rung::Hook(hook) => {
-            let program = hook.exec.first().map_or("", String::as_str);
-            Some(format!("hook {} ({})", program.escape_debug(), Time(hook.timeout)))
-        }
-        model::Rung::Term { wait } => Some(format!("term ({})", Time(*wait))),
-        model::Rung::Kill(_) => None,
-    }
-}
-
 /// The rung's name in the journal.
 #[must_use]
 pub const fn rung_word(name: RungName) -> &'static str {
@@ -231,40 +135,6 @@ pub fn rung_outcome(outcome: RungOutcome) -> String {
             Errno::UnknownErrno => format!("errno {errno}"),
             known => format!("{known:?}"),
         },
-    }
-}
-
-struct LevelText(Level);
-
-impl fmt::Display for LevelText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0.share, self.0.at_most) {
-            (Some(share), Some(most)) => write!(f, "{share}, at most {most}"),
-            (Some(share), None) => write!(f, "{share}"),
-            (None, Some(most)) => write!(f, "{most}"),
-            (None, None) => f.write_str("0B"),
-        }
-    }
-}
-
-struct Held(Duration);
-
-impl fmt::Display for Held {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_zero() { Ok(()) } else { write!(f, " for {}", Time(self.0)) }
-    }
-}
-
-/// A time in the largest unit that shows it exactly, down to microseconds: `100ms`, `2s`.
-struct Time(Duration);
-
-impl fmt::Display for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_micros() {
-            micros if micros % 1_000_000 == 0 => write!(f, "{}s", micros / 1_000_000),
-            micros if micros % 1000 == 0 => write!(f, "{}ms", micros / 1000),
-            micros => write!(f, "{micros}us"),
-        }
     }
 }
 

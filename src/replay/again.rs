@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::lines::{EvidenceLine, JudgementLine, Problem, lms_level};
+use super::lines::{EvidenceLine, JudgementLine, Problem};
 use super::moment::{Judged, Moment, Would};
 use crate::decide::facts::GroupId;
 use crate::decide::verdict::Notice;
 use crate::policy::model::{EventKind, LmsLevel, Policy, Psi, PsiKind, Trigger};
+use crate::policy::words::{event_named, lms_level_named, psi_kind_named};
 use crate::record::words;
 
 /// What the journal says.
@@ -164,19 +165,19 @@ impl Happened {
         let held = Duration::from_micros(seen.held_us.unwrap_or(0));
         let happened = match &*seen.notice {
             "psi" => {
-                let kind = [PsiKind::Some, PsiKind::Full].into_iter().find(|kind| Some(words::psi_word(*kind)) == seen.psi_kind.as_deref());
+                let kind = seen.psi_kind.as_deref().and_then(psi_kind_named);
                 kind.zip(seen.psi_stall_us).zip(seen.psi_window_us).map(|((kind, stall), window)| {
                     Happened::Psi(Psi { kind, stall: Duration::from_micros(stall), window: Duration::from_micros(window) })
                 })
             }
-            "event" => event(seen.event.as_deref().unwrap_or_default())
+            "event" => event_named(seen.event.as_deref().unwrap_or_default())
                 .zip(seen.count_before)
                 .zip(seen.count_after)
                 .map(|((kind, before), after)| Happened::Event(kind, before, after)),
             "usage" => Some(Happened::Usage(held)),
             "available" => seen.level_bytes.map(|level| Happened::Available(level, held)),
             "swap_free" => seen.level_bytes.map(|level| Happened::SwapFree(level, held)),
-            "lms" => seen.notice_level.as_deref().and_then(lms_level).map(Happened::Lms),
+            "lms" => seen.notice_level.as_deref().and_then(lms_level_named).map(Happened::Lms),
             _ => None,
         };
         happened.ok_or_else(|| Problem::Lacking("its `evidence` does not say what started it".to_owned()))
@@ -216,14 +217,6 @@ impl Happened {
             (Trigger::Psi(_) | Trigger::Event(_), _) => None,
         }
     }
-}
-
-/// A counter of memory.events by its name.
-#[must_use]
-pub fn event(word: &str) -> Option<EventKind> {
-    [EventKind::Low, EventKind::High, EventKind::Max, EventKind::Oom, EventKind::OomKill, EventKind::OomGroupKill]
-        .into_iter()
-        .find(|kind| words::event_word(*kind) == word)
 }
 
 /// Whether so much stall means that there was as much as another trigger asks for: as much in a longer window, or, since some part

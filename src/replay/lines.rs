@@ -8,9 +8,8 @@ use serde_json::Value;
 
 use crate::cgroup::path::Escaped;
 use crate::decide::facts::{LmsFacts, NodeFacts};
-use crate::policy::model::LmsLevel;
+use crate::policy::words::lms_level_named;
 use crate::record::facts::{FactsLine, GroupLine};
-use crate::record::words;
 
 /// The version of lines that is read here.
 pub const VERSION: u64 = 1;
@@ -137,7 +136,7 @@ impl EvidenceLine {
     pub fn node(&self) -> NodeFacts {
         let level = self.lms_level.as_deref().and_then(|word| match word {
             "ok" => Some(None),
-            word => lms_level(word).map(Some),
+            word => lms_level_named(word).map(Some),
         });
         let lms = level.zip(self.lms_warn_bytes).zip(self.lms_kill_bytes);
         NodeFacts {
@@ -151,12 +150,6 @@ impl EvidenceLine {
             lms: lms.map(|((level, warn_bytes), kill_bytes)| LmsFacts { level, warn_bytes, kill_bytes }),
         }
     }
-}
-
-/// A level of the kernel module's by its word.
-#[must_use]
-pub fn lms_level(word: &str) -> Option<LmsLevel> {
-    [LmsLevel::Warn, LmsLevel::Kill, LmsLevel::Oom].into_iter().find(|level| words::lms_word(Some(*level)) == word)
 }
 
 /// What is wrong with a line.

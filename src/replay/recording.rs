@@ -11,8 +11,8 @@ use super::lines::SampleLine;
 use super::moment::{Judged, Moment, Would};
 use crate::decide::verdict::Notice;
 use crate::policy::model::{Policy, Psi, PsiKind, Trigger};
+use crate::policy::words;
 use crate::record::facts::PsiLine;
-use crate::record::words;
 
 /// Stall totals are kept as far back as the longest window of a trigger.
 const KEPT_US: u64 = 10_000_000;

@@ -13,11 +13,11 @@ use crate::cgroup::parse;
 use crate::cgroup::path::Escaped;
 use crate::decide::facts::NodeFacts;
 use crate::policy::model::EventKind;
+use crate::policy::words;
 use crate::policy::{Loaded, Source, load};
 use crate::preview::onlooker::Onlooker;
 use crate::record::facts::{FactsLine, PsiLine};
 use crate::record::journal::{Context, time_text};
-use crate::record::words;
 use crate::replay::moment::lines_of;
 use crate::sense::tree::Tree;
 

@@ -17,7 +17,7 @@ use crate::policy::model::{EntrySet, EventKind, Policy, Trigger};
 use crate::policy::{Loaded, Source, load};
 use crate::record::facts::{MOST_GROUPS, class_of};
 use crate::record::journal::{self, Context};
-use crate::record::kernel_kills::line;
+use crate::record::kernel_kill_line as line;
 use crate::record::model::{Blank, Outcome};
 use crate::record::testing::kernel_kill;
 

@@ -83,12 +83,6 @@ impl Lms {
         }))
     }
 
-    /// Whether the file could be opened for writing. The module asks for CAP_KILL and CAP_SYS_RESOURCE at each write besides.
-    #[must_use]
-    pub fn can_write(&self) -> bool {
-        self.writable
-    }
-
     /// Reads the whole text, and with that takes EPOLLPRI back. Allocates nothing.
     ///
     /// # Errors

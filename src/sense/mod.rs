@@ -8,16 +8,13 @@
 //! - [`trend`]: what usage did over the last seconds.
 //! - [`node`], [`process`]: /proc/meminfo and /proc/PID, read through held or short-lived descriptors.
 //! - [`lms`]: the kernel module's low memory signal, where it is loaded.
-//! - [`kernel_log`]: what the kernel says of its own OOM kills; [`census`]: how many there were, and where.
 //! - [`poller`]: the one epoll set.
 //!
 //! Nothing here knows what a rule will do about a notice.
 
-pub mod census;
 pub mod clerk;
 pub mod counters;
 pub mod glance;
-pub mod kernel_log;
 pub mod lms;
 pub mod look;
 pub mod node;

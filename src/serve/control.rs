@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
 
 use super::Desk;
+use crate::control::board::{Board, LONGEST_PAUSE, Order, Ticket};
+use crate::control::by::By;
+use crate::metrics::counters::Counters;
 use crate::policy::model::Mode;
 use crate::policy::parse_any_time;
-use crate::record::board::{Board, LONGEST_PAUSE, Order, Ticket};
-use crate::record::by::By;
-use crate::record::counters::Counters;
 use crate::state::pause::{Keeper, Now, Pause};
 use crate::state::time_text;
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::record::pulse::{Pulse, Question};
+use crate::control::pulse::{Pulse, Question};
 
 /// How often an answer is looked for. The warden is not the one who pays for this.
 const LOOK_EVERY: Duration = Duration::from_millis(5);

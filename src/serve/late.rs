@@ -8,7 +8,7 @@ use procfs::net::TcpState;
 
 use super::ServeError;
 use super::connections::Acceptor;
-use crate::record::degraded::{Degraded, Reason};
+use crate::degraded::{Degraded, Reason};
 use crate::serve::Limits;
 
 /// The address, and why nobody is served there yet.

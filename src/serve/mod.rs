@@ -25,12 +25,12 @@ mod connections;
 pub mod control;
 mod gzip;
 mod health;
-mod house;
 mod late;
 mod pages;
 pub mod socket;
 pub mod status;
 pub mod supervisor;
+mod web;
 mod who;
 
 use std::io;
@@ -49,13 +49,13 @@ use late::Late;
 use pages::Site;
 pub use socket::{ControlAddr, ControlSocket};
 
-use crate::record::board::Board;
-use crate::record::counters::Counters;
-use crate::record::degraded::{Degraded, Reason};
-use crate::record::origin::Origin;
-use crate::record::pulse::Pulse;
+use crate::control::board::Board;
+use crate::control::origin::Origin;
+use crate::control::pulse::Pulse;
+use crate::control::reloads::Reloads;
+use crate::degraded::{Degraded, Reason};
+use crate::metrics::counters::Counters;
 use crate::record::recent::Recent;
-use crate::record::reloads::Reloads;
 use crate::state::pause;
 use crate::threads::{self, Running};
 

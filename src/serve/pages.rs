@@ -14,10 +14,10 @@ use serde::Serialize;
 use super::health::Health;
 use super::status::Status;
 use super::who::Peer;
-use super::{Desk, Limits, control, gzip, house};
-use crate::record::by::By;
-use crate::record::counters::Counters;
-use crate::record::pulse::Pulse;
+use super::{Desk, Limits, control, gzip, web};
+use crate::control::by::By;
+use crate::control::pulse::Pulse;
+use crate::metrics::counters::Counters;
 use crate::record::recent::LINES;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -298,22 +298,11 @@ impl Site {
 
     fn landing(&self, names: bool) -> String {
         let (hash, rules) = match self.counters.in_force().get() {
-            Some(policy) => (escape(&policy.hash), policy.rules.len().to_string()),
+            Some(policy) => (policy.hash.to_string(), policy.rules.len().to_string()),
             None => ("none".to_owned(), "0".to_owned()),
         };
-        format!(
-            "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>oomwarden</title></head>\n<body>\n\
-             <h1>oomwarden {version}</h1>\n<p>A cgroup v2 aware out-of-memory manager.</p>\n\
-             <ul>\n<li><a href=\"/metrics\">/metrics</a>: metrics for Prometheus</li>\n\
-             <li><a href=\"/-/healthy\">/-/healthy</a>: whether it makes progress</li>\n\
-             <li><a href=\"/-/ready\">/-/ready</a>: whether its groups are armed (now: {ready})</li>\n</ul>\n\
-             <dl>\n<dt>Policy</dt><dd><code>{hash}</code></dd>\n<dt>Rules</dt><dd>{rules}</dd>\n\
-             <dt>Up for</dt><dd>{uptime}</dd>\n</dl>\n{details}</body>\n</html>\n",
-            details = if names { house::details(&self.status()) } else { String::new() },
-            version = env!("CARGO_PKG_VERSION"),
-            ready = if self.health.is_armed() { "yes" } else { "no" },
-            uptime = uptime(self.started.elapsed()),
-        )
+        let details = if names { web::house::details(&self.status()) } else { String::new() };
+        web::landing(&web::Landing { hash, rules, ready: self.health.is_armed(), up: self.started.elapsed(), details })
     }
 }
 
@@ -347,49 +336,4 @@ fn reply(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer 
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
-}
-
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '&' => escaped.push_str("&amp;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
-}
-
-/// `2d 3h 4m 5s`, without leading zeros.
-fn uptime(up: Duration) -> String {
-    let seconds = up.as_secs();
-    let mut text = String::new();
-    for (value, unit) in [(seconds / 86_400, 'd'), (seconds / 3600 % 24, 'h'), (seconds / 60 % 60, 'm')] {
-        if value > 0 || !text.is_empty() {
-            let _ = write!(text, "{value}{unit} ");
-        }
-    }
-    let _ = write!(text, "{}s", seconds % 60);
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn uptime_is_for_people() {
-        for (seconds, text) in [(0, "0s"), (61, "1m 1s"), (3600, "1h 0m 0s"), (86_400 + 59, "1d 0h 0m 59s")] {
-            assert_eq!(uptime(Duration::from_secs(seconds)), text);
-        }
-    }
-
-    #[test]
-    fn text_is_escaped_for_html() {
-        assert_eq!(escape("<a href=\"x\">&'"), "&lt;a href=&quot;x&quot;&gt;&amp;&#39;");
-    }
 }

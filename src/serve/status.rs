@@ -13,13 +13,13 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::Desk;
+use crate::control::board::{Module, Standing};
+use crate::control::by::By;
 use crate::decide::breaker::EVERY_RULE;
-use crate::policy::model::{KillLimit, Mode, Policy};
-use crate::record::board::{Module, Standing};
-use crate::record::by::By;
-use crate::record::counters::Counters;
-use crate::record::degraded::Reason;
-use crate::record::words;
+use crate::degraded::Reason;
+use crate::metrics::counters::Counters;
+use crate::policy::model::{KillLimit, Policy};
+use crate::policy::words::{self, mode_word};
 use crate::state::time_text;
 
 /// Watched groups that are named; beyond that they are only counted.
@@ -242,14 +242,6 @@ pub struct Deed {
     pub freed_bytes: Option<u64>,
 }
 
-fn mode_word(mode: Mode) -> String {
-    match mode {
-        Mode::Enforce => "enforce",
-        Mode::Observe => "observe",
-    }
-    .to_owned()
-}
-
 impl Status {
     /// As it is now. Reads files of the watched groups.
     #[must_use]
@@ -299,7 +291,7 @@ impl Status {
     fn take_policy(&mut self, policy: &Policy, standing: &Standing, counters: &Counters, now: Instant) {
         let name = |rule: usize| policy.rules.get(rule).map(|rule| rule.name.to_string());
         self.policy.hash = policy.hash.to_string();
-        self.policy.mode = mode_word(policy.mode);
+        self.policy.mode = mode_word(policy.mode).to_owned();
         self.policy.is_last = counters.is_last_policy_in_force();
         let limit = |limit: KillLimit| Limit { kills: limit.kills, per_seconds: limit.per.as_secs() };
         (self.limit, self.node_limit) = (policy.limit.map(limit), policy.node_limit.map(limit));
@@ -312,7 +304,7 @@ impl Status {
         self.breakers = standing.breakers.iter().filter_map(breaker).collect();
         self.breakers_left_out = standing.breakers_open.saturating_sub(standing.breakers.len());
         let groups = counters.published().groups();
-        let subject = |group: &Arc<dyn crate::record::groups::GroupReader>| SubjectStatus {
+        let subject = |group: &Arc<dyn crate::metrics::groups::GroupReader>| SubjectStatus {
             group: group.path().to_string(),
             rules: group.watched_by().iter().filter_map(name).collect(),
             psi: group.has_psi(),
@@ -324,7 +316,7 @@ impl Status {
         self.rules = (policy.rules.iter().enumerate())
             .map(|(index, rule)| RuleStatus {
                 name: rule.name.to_string(),
-                mode: mode_word(rule.mode),
+                mode: mode_word(rule.mode).to_owned(),
                 watch: rule.watch.patterns().map(str::to_owned).collect(),
                 when: rule.when.iter().map(|trigger| words::Trigger(trigger).to_string()).collect(),
                 subjects: groups.iter().filter(|group| group.watched_by().contains(index)).count(),

@@ -16,12 +16,12 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use sd_notify::NotifyState;
 
 use super::Desk;
+use crate::control::origin::Source;
+use crate::degraded::Reason;
+use crate::metrics::counters::Counters;
 use crate::policy::model::Mode;
-use crate::preview::text::many;
-use crate::record::counters::Counters;
-use crate::record::degraded::Reason;
-use crate::record::origin::Source;
 use crate::state::time_text;
+use crate::terminal::many;
 use crate::threads;
 
 /// How long after one message the next one is held back, so that a storm of groups is none for systemd.
@@ -234,9 +234,9 @@ mod tests {
     /// What is told of a policy that can't be used goes by what is in force instead.
     #[test]
     fn in_place_of_a_policy_that_can_not_be_used() {
+        use crate::control::board::Board;
+        use crate::control::origin::Origin;
         use crate::policy::model::Policy;
-        use crate::record::board::Board;
-        use crate::record::origin::Origin;
 
         let board = Arc::new(Board::new(Arc::new(EventFd::new().unwrap())));
         board.show(|standing| standing.groups = 1);

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
-use crate::record::by::By;
+use crate::control::by::By;
 use crate::sys::peer_credentials;
 
 /// The other end.

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{StateDir, boot_id};
-use crate::record::board::LONGEST_PAUSE;
-use crate::record::by::By;
+use crate::control::board::LONGEST_PAUSE;
+use crate::control::by::By;
 
 /// The file.
 pub const NAME: &str = "pause.json";

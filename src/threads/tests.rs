@@ -3,6 +3,7 @@ use std::process::Command;
 use std::sync::mpsc::channel;
 
 use super::*;
+use crate::metrics::counters::Counters;
 
 /// A place where deaths are told, of its own.
 fn somewhere() -> (Counters, Watch) {
@@ -118,7 +119,8 @@ fn forever() -> ! {
 fn a_vital_thread_that_panics_takes_the_process_along_and_says_why() {
     if let Ok(kind) = std::env::var(AS) {
         if kind != "bare" {
-            watch(&Counters::new().unwrap());
+            let counters = Counters::new().unwrap();
+            watch(Arc::clone(counters.degraded()), counters.thread_deaths().clone());
         }
         if kind == "main" {
             as_vital("warden", || panic!("the wheel\nis broken"));
@@ -139,7 +141,7 @@ fn a_vital_thread_that_panics_takes_the_process_along_and_says_why() {
 fn a_watched_thread_that_panics_takes_nobody_along() {
     if std::env::var(AS).is_ok() {
         let counters = Counters::new().unwrap();
-        watch(&counters);
+        watch(Arc::clone(counters.degraded()), counters.thread_deaths().clone());
         let running = watched("recorder", 64 * 1024, |before| if before == 0 { panic!("once") } else { Ok(()) }).unwrap();
         assert!(running.wait(Duration::from_secs(30)));
         assert_eq!((deaths(&counters, "recorder"), counters.degraded().list().len()), (1, 0));

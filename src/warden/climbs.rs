@@ -4,10 +4,12 @@
 //! groups are noticed by EPOLLPRI on cgroup.events, by inotify, and, while something is dying, by looking every few
 //! milliseconds: either notice alone can be lost in a starving machine.
 //!
+//! - `climb`: one of them.
 //! - [`way`]: what is in the way of a new verdict, and which kills it brings forward.
 //! - [`again`]: the look at the victim before each rung.
 
 mod again;
+mod climb;
 #[cfg(test)]
 mod tests;
 mod way;
@@ -21,15 +23,15 @@ use nix::sys::eventfd::EventFd;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use again::Look;
+use climb::Climb;
 use way::Hurried;
 pub use way::{Wanted, Way};
 
-use super::Clock;
-use super::court::{Court, Ruling};
+use super::clock::Clock;
 use super::hooks::{Ask, Hooks};
-use super::order::{is_above, is_root};
+use super::pending::breaks_group;
 use super::reach::Reach;
-use super::senses::{Senses, below};
+use super::senses::Senses;
 use super::switches::Switches;
 use crate::act::actors::{Actors, Job};
 use crate::act::deed::Deed;
@@ -43,8 +45,10 @@ use crate::cgroup::path::GroupPath;
 use crate::decide::history::{DeedEnd, History, Subject, freed_little};
 use crate::decide::recovery::{ScopeFacts, recovered};
 use crate::decide::verdict::Notice;
+use crate::gather::below::{below, is_above, is_root};
+use crate::gather::court::{Court, Ruling};
+use crate::metrics::counters::Dropped;
 use crate::policy::model::{Policy, Rule, Rung, Trigger};
-use crate::record::counters::Dropped;
 use crate::record::model::{JudgementRecord, MAX_RUNGS, Outcome, RungRecord};
 use crate::record::pool::Pool as Records;
 use crate::sense::glance::LOOK_LIMIT;
@@ -112,124 +116,6 @@ pub struct Means<'a> {
     pub poller: &'a Poller,
     /// Pause and breakers.
     pub switches: &'a mut Switches,
-}
-
-/// One ladder under way.
-#[derive(Debug)]
-struct Climb {
-    policy: Arc<Policy>,
-    rule: u16,
-    subject: GroupId,
-    /// Its name, for the breaker.
-    subject_path: GroupPath,
-    scope: GroupId,
-    victim: Arc<Group>,
-    notice: Notice,
-    arrived: Duration,
-    record: Option<Box<JudgementRecord>>,
-    rungs: Vec<RungRecord>,
-    ladder: Ladder,
-    attempt: u32,
-    before: Option<ScopeFacts>,
-    usage: Option<u64>,
-    /// Processes in the victim at the verdict, at the last look at it, and when the kill was handed
-    /// over.
-    processes: Option<u32>,
-    present: Option<u32>,
-    at_kill: Option<u32>,
-    first_kill: FirstKill,
-    /// An actor has the kill and has not reported.
-    in_flight: bool,
-    one: bool,
-    pidfd: Option<OwnedFd>,
-    failed: [Option<GroupId>; TRIES],
-    /// The rule's index in the policy in force, for its cool-down; `None` once a reload dropped the rule.
-    key: Option<u16>,
-    /// The kernel's hold that the next kill answers.
-    hold: Option<u64>,
-    /// Another policy is in force: this one's indices mean nothing to the groups any more.
-    superseded: bool,
-    look_at: Option<Duration>,
-    /// A kill of the present victim was handed to an actor.
-    begun: bool,
-    /// The verdict, or the last look at the victim, is of this turn.
-    fresh: bool,
-    /// The next rung waits for a closer look at the victim, since then.
-    looking: Option<(Next, Duration)>,
-    /// That look was taken, or took too long: the rung is judged on what is known.
-    looked: bool,
-    /// It took too long.
-    overdue: bool,
-    /// The evidence is from before a gap in the warden's attention, and the trouble was not noticed since.
-    stale: bool,
-    /// Another rule's verdict named the victim too.
-    hurried: Option<Hurried>,
-}
-
-impl Climb {
-    fn rule(&self) -> Option<&Rule> {
-        self.policy.rules.get(usize::from(self.rule))
-    }
-
-    /// Whether SIGKILL was sent, or is about to be by an actor. A kill that waits for a closer look was not.
-    fn is_killing(&self) -> bool {
-        self.begun && self.ladder.is_killing()
-    }
-
-    /// How many processes SIGKILL is for, or was: those that were there when it was handed over.
-    fn to_be_killed(&self) -> Option<u32> {
-        if self.one { Some(1) } else { self.at_kill.or(self.processes) }
-    }
-
-    /// Time since the notice: the ladder's clock.
-    fn since(&self, now: Duration) -> Duration {
-        now.saturating_sub(self.arrived)
-    }
-
-    /// The closer look that the next rung waited for is done, or took too long: what that rung does.
-    fn looked_at(&mut self, now: Duration) -> Next {
-        self.looked = true;
-        // The rung's time begins with it.
-        self.ladder.begin_rung(now.saturating_sub(self.arrived));
-        self.looking.take().map_or(Next::Wait, |(next, _)| next)
-    }
-
-    /// Takes over when the first SIGKILL went out, whether or not its deed has reported.
-    fn note_first_kill(&mut self, clock: &Clock) {
-        if let Some(moment) = self.first_kill.sent() {
-            let at = self.since(clock.at(moment));
-            self.ladder.killed_by(at);
-        }
-    }
-
-    /// The victim is gone: what the ladder says then.
-    fn gone(&mut self, clock: &Clock) -> Next {
-        self.note_first_kill(clock);
-        let now = self.since(clock.now());
-        self.ladder.gone(now, &mut self.rungs)
-    }
-
-    /// Whether an actor is about to kill and nobody can say yet whether it reached somebody.
-    fn is_undecided(&self) -> bool {
-        self.in_flight && self.ladder.is_sending() && self.first_kill.sent().is_none()
-    }
-
-    /// Whether the victim is gone: the single process has ended, or nobody is in the group any more.
-    fn is_gone(&self, senses: &mut Senses) -> bool {
-        if self.one {
-            let Some(pidfd) = &self.pidfd else { return false };
-            let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-            return poll(&mut fds, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0);
-        }
-        // A directory can only be removed when nobody is left in it.
-        if senses.tree.slot_of(self.victim.id).is_none() {
-            return true;
-        }
-        match self.victim.read(File::GroupEvents, &mut senses.buffer, parse::populated) {
-            Ok(populated) => populated.flatten() == Some(false),
-            Err(error) => error.is_gone(),
-        }
-    }
 }
 
 /// A scope whose trouble has just been dealt with.
@@ -367,7 +253,7 @@ impl Climbs {
             let Some(rule) = climb.policy.rules.get(usize::from(climb.rule)) else { continue };
             // A group that lost a process does not heal.
             climb.hurried = None;
-            if climb.is_killing() || super::breaks_group(&climb.notice) {
+            if climb.is_killing() || breaks_group(&climb.notice) {
                 continue;
             }
             let window = rule.when.iter().map(|when| match when {
@@ -506,7 +392,7 @@ impl Climbs {
         // What was gathered for the verdict, in this turn.
         climb.fresh = true;
         (climb.pidfd, climb.hurried, climb.begun) = (None, None, false);
-        let pid = if climb.one { with.court.pick_process(victim, with.senses) } else { None };
+        let pid = if climb.one { with.court.pick_process(victim, &mut with.senses.sight()) } else { None };
         if climb.one && pid.is_none() {
             return Next::End(End::Failed(None));
         }
@@ -765,7 +651,7 @@ impl Climbs {
         with: &mut Means<'_>,
     ) -> Option<ScopeFacts> {
         let subject = with.senses.tree.slot_of(subject)?;
-        with.court.gather(policy, usize::from(rule), subject, now, with.senses, self);
+        with.court.gather(policy, usize::from(rule), subject, now, with.senses, |tree, slot| self.is_dying(tree, slot));
         let scope = with.senses.tree.slot_of(scope).and_then(|slot| with.court.index_of(slot));
         let (subject, scope) = with.court.index_of(subject).zip(scope)?;
         ScopeFacts::of(&with.court.facts, &with.court.node, subject, scope)
@@ -790,7 +676,9 @@ impl Climbs {
         }
         let Some(subject) = with.senses.tree.slot_of(climb.subject) else { return Successor::None };
         let rule = usize::from(climb.rule);
-        let ruling = with.court.judge(&climb.policy, rule, subject, &climb.notice, &failed[..tried], now, with.senses, self);
+        let ruling = with
+            .court
+            .judge(&climb.policy, rule, subject, &climb.notice, &failed[..tried], now, with.senses, |tree, slot| self.is_dying(tree, slot));
         if let (Some(record), Some(Ruling::Kill { .. } | Ruling::NoVictim)) = (&mut climb.record, ruling) {
             record.set_candidates(&with.court.verdict, &with.court.facts);
         }

@@ -16,13 +16,14 @@
 
 use std::time::Duration;
 
+use super::Warden;
 use super::climbs::Means;
-use super::court::Ruling;
-use super::{Pending, Warden, is_event, senses};
+use super::pending::{Pending, is_event, lasts};
 use crate::cgroup::GroupId;
 use crate::decide::verdict::Notice;
+use crate::gather::court::Ruling;
+use crate::metrics::counters::Dropped;
 use crate::policy::model::{AmongGroups, Policy, Victim};
-use crate::record::counters::Dropped;
 use crate::sense::glance::LOOK_LIMIT;
 use crate::sense::tree::{Slot, Tree};
 
@@ -172,7 +173,7 @@ impl Closer {
 
 /// Which of two notices for the same rule and subject is judged: the new one, unless the other will not come again.
 fn weightier(new: Pending, known: Pending) -> Pending {
-    if senses::lasts(&known.notice) > senses::lasts(&new.notice) { known } else { new }
+    if lasts(&known.notice) > lasts(&new.notice) { known } else { new }
 }
 
 impl Warden {
@@ -181,7 +182,8 @@ impl Warden {
     pub(super) fn rule_on(&mut self, rule: u16, slot: Slot, subject: GroupId, notice: &Notice, begun: Duration) -> Option<Word> {
         let Warden { clock, court, senses, climbs, closer, policy, .. } = self;
         loop {
-            let ruling = court.judge(policy, usize::from(rule), slot, notice, &[], begun, senses, climbs)?;
+            let ruling =
+                court.judge(policy, usize::from(rule), slot, notice, &[], begun, senses, |tree, slot| climbs.is_dying(tree, slot))?;
             let (top, victim) = match ruling {
                 Ruling::Kill { victim, .. } => (Some(victim), true),
                 Ruling::NoVictim => (stage(policy, rule, slot), false),

@@ -11,9 +11,9 @@ use super::senses::Senses;
 use crate::cgroup::buffer::ReadBuf;
 use crate::cgroup::group::{File, Group};
 use crate::cgroup::parse;
+use crate::degraded::{Degraded, Reason};
 use crate::policy::model::{Policy, RankKey, Rule, Trigger, Victim};
-use crate::record::degraded::{Degraded, Reason};
-use crate::record::words;
+use crate::policy::words;
 
 /// How many rules, or groups, a text names.
 const NAMED: usize = 8;

@@ -9,16 +9,15 @@ use std::time::Duration;
 use super::Warden;
 use super::climbs::{self, Means};
 use super::closer::Word;
-use super::court::Ruling;
-use super::last_resort::Said;
 use super::panic_on_oom::LACK;
-use super::senses::below;
-use super::signal::answering;
 use crate::cgroup::GroupId;
 use crate::decide::history::{Admission, Subject};
 use crate::decide::verdict::Notice;
+use crate::degraded::Reason;
+use crate::gather::below::below;
+use crate::gather::court::Ruling;
+use crate::gather::last_resort::{Said, answering};
 use crate::policy::model::{EntrySet, LmsLevel};
-use crate::record::degraded::Reason;
 use crate::sense::tree::Tree;
 
 impl Warden {
@@ -150,7 +149,7 @@ impl Warden {
             if !self.switches.may_answer(arrived, rule) {
                 continue;
             }
-            let index = super::senses::rule_index(rule);
+            let index = super::pending::rule_index(rule);
             if self.answer_by(index, root, hold, arrived) {
                 return;
             }

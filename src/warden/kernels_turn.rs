@@ -12,11 +12,12 @@
 
 use std::time::Duration;
 
-use super::court::Court;
+use super::Warden;
+use super::pending::{Pending, RETRY, breaks_group};
 use super::senses::Senses;
-use super::{Pending, RETRY, Warden, breaks_group};
 use crate::cgroup::GroupId;
 use crate::decide::history::Subject;
+use crate::gather::court::Court;
 use crate::sense::tree::{Slot, Tree};
 
 /// For how long a group that the kernel kills is left to it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prometheus::IntCounter;
 
-use crate::record::counters::Dropped;
+use crate::metrics::counters::Dropped;
 
 /// How often it is said.
 const SAID_EVERY: Duration = Duration::from_secs(60);
@@ -62,7 +62,7 @@ fn because(why: Dropped) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::counters::Counters;
+    use crate::metrics::counters::Counters;
 
     #[test]
     fn what_is_let_go_is_counted_at_once_and_said_once_a_minute() {

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use super::Pending;
-use super::senses::{Senses, rule_index};
+use super::pending::{Pending, rule_index};
+use super::senses::Senses;
 use crate::cgroup::GroupId;
 use crate::cgroup::group::File;
 use crate::cgroup::parse;
 use crate::decide::conditions::is_beyond_swap;
 use crate::decide::facts::NodeFacts;
 use crate::decide::verdict::Notice;
+use crate::metrics::rules::RuleCounters;
 use crate::policy::model::{Policy, RankKey, Trigger, UsageOf, UsageTest, Victim};
-use crate::record::rules::RuleCounters;
 use crate::sense::sample::Sampler;
 use crate::sense::tree::{Slot, Tree};
 

@@ -5,44 +5,42 @@
 //! from a trigger. With rules that rest on events and PSI there is no turn while nothing happens.
 //!
 //! - [`senses`]: everything held open, and what a notice means: which rule, which subject.
+//! - [`pending`]: notices that wait to be judged; `judging`: judging them; [`clock`]: the time.
 //! - [`stall`]: PSI triggers, and what it means when one fires.
 //! - [`levels`]: what is sampled because the kernel has no notice for it.
-//! - [`court`]: facts gathered for a judgement, and the judgement.
+//! - `facts`: facts for a judgement from what is held open.
 //! - [`closer`]: a closer look before a kill, where the tree may lack something.
 //! - [`climbs`]: ladders under way.
 //! - [`hooks`]: the way to the administrator's programs; [`reach`]: who else is told.
-//! - [`signal`]: the kernel module's low memory signal; [`holds`]: what it asks for; [`last_resort`]: the table left with it.
+//! - [`signal`]: the kernel module's low memory signal; [`holds`]: what it asks for; [`crate::gather::last_resort`]: the table left with it.
 //! - `kernels_turn`: kills that the kernel makes itself by memory.oom.group.
 //! - [`oom_group`]: where memory.oom.group is set for `kernel: oom_group`.
-//! - [`own`]: which group oomwarden itself runs in.
-//! - [`reload`]: the thread that watches the policy's files.
 //! - [`order`]: which of several notices is judged first.
 //! - [`attention`]: gaps in which the warden did not run.
 //! - [`switches`]: pause and circuit breakers, which keep it from deeds.
 //! - [`vain`]: levels that no kill could lift.
 //! - [`deaf`]: rules that wait for stall where there is none to read.
 //! - [`let_go`]: notices for which there was no room or time.
-//! - [`published`]: the groups that a scrape shows.
 //! - [`unmatched`]: exclusions that protect nothing here.
 
 pub mod attention;
+mod census;
 pub mod climbs;
+pub mod clock;
 mod closer;
-pub mod court;
 mod deaf;
+mod facts;
 pub mod holds;
 pub mod hooks;
+mod judging;
 mod kernels_turn;
-pub mod last_resort;
 mod let_go;
 pub mod levels;
 pub mod oom_group;
 mod order;
-pub mod own;
 mod panic_on_oom;
-pub mod published;
+pub mod pending;
 pub mod reach;
-pub mod reload;
 pub mod senses;
 pub mod signal;
 mod stall;
@@ -54,7 +52,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
@@ -64,30 +62,31 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use crate::cgroup::GroupId;
 use crate::cgroup::root::Root;
-use crate::decide::facts::NodeFacts;
-use crate::decide::history::{Admission, DeedEnd, History, Subject};
+use crate::control::board::Board;
+use crate::control::by::By;
+use crate::control::mailbox::{Mailbox, Prepared};
+use crate::control::pulse::Pulse;
+use crate::decide::history::History;
 use crate::decide::verdict::Notice;
-use crate::policy::model::{EventKind, Mode, Policy, Trigger};
-use crate::record::board::Board;
-use crate::record::by::By;
-use crate::record::counters::{Counters, Dropped};
-use crate::record::model::{JudgementRecord, Outcome};
+use crate::gather::last_resort::{LastResort, Said};
+use crate::metrics::counters::Counters;
+use crate::metrics::rules::RuleCounters;
+use crate::policy::model::Policy;
 use crate::record::pool::Pool as Records;
-use crate::record::pulse::Pulse;
-use crate::record::rules::RuleCounters;
 use crate::sense::poller::{Poller, Ready, Token};
 use crate::sense::tree::Tree;
 use crate::state::StateDir;
 
+use crate::gather::below::below;
+use crate::gather::court::Court;
 use attention::{Attention, Sign};
-use climbs::{Climbs, Means, Relieved, Wanted, Way};
-use closer::{Closer, Word};
-use court::{Court, Ruling};
-use last_resort::{LastResort, Said};
+use climbs::{Climbs, Means, Relieved};
+use clock::Clock;
+use closer::Closer;
 use let_go::LetGo;
 use oom_group::OomGroups;
+use pending::{Pending, breaks_group, is_kill};
 use reach::Reach;
-use reload::{Mailbox, Prepared};
 use senses::Senses;
 use signal::Signal as LowMemory;
 use switches::Switches;
@@ -99,45 +98,6 @@ const PENDING: usize = 256;
 const REMEMBERED: usize = 1024;
 /// After an order to stop: how long a kill that was already written may take to be verified.
 const STOP_GRACE: Duration = Duration::from_secs(2);
-
-/// A notice that waits to be judged.
-#[derive(Clone, Copy, Debug)]
-pub struct Pending {
-    /// Index of the rule.
-    pub rule: u16,
-    /// The subject.
-    pub subject: GroupId,
-    /// What was noticed.
-    pub notice: Notice,
-    /// When it arrived, on the warden's clock.
-    pub arrived: Duration,
-    /// Importance and memory.current of the subject, for the order within a batch.
-    pub weight: (i64, u64),
-}
-
-/// Monotonic time since the warden's start.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
-
-impl Clock {
-    /// Starts now.
-    #[must_use]
-    pub fn start() -> Clock {
-        Clock(Instant::now())
-    }
-
-    /// Time since the start.
-    #[must_use]
-    pub fn now(&self) -> Duration {
-        self.0.elapsed()
-    }
-
-    /// A moment on this clock.
-    #[must_use]
-    pub fn at(&self, moment: Instant) -> Duration {
-        moment.saturating_duration_since(self.0)
-    }
-}
 
 /// What the warden is started with.
 #[derive(Debug)]
@@ -301,7 +261,7 @@ impl Warden {
             told_rank: false,
             policy,
         };
-        warden.court.find_own(&warden.senses)?;
+        warden.court.find_own(&warden.senses.tree)?;
         // Before anything is asked of the kernel on behalf of deeds.
         if let Some((time, by)) = paused {
             warden.pause(time, by);
@@ -556,209 +516,24 @@ impl Warden {
                 // Whatever was counted in the victim concerns the dead, not who starts there next.
                 self.senses.recount_below(gone);
                 let tree = &self.senses.tree;
-                self.history.drop_pending(|subject, _| senses::below(tree, subject, gone));
-                self.pending.retain(|pending| !senses::below(tree, pending.subject, gone));
-                self.closer.retain(|pending| !senses::below(tree, pending.subject, gone));
+                self.history.drop_pending(|subject, _| below(tree, subject, gone));
+                self.pending.retain(|pending| !below(tree, pending.subject, gone));
+                self.closer.retain(|pending| !below(tree, pending.subject, gone));
             }
             let tree = &self.senses.tree;
             // Stall of the victim is in the windows of all above it as well.
             let echoes = |pending: &Pending| {
-                senses::below(tree, pending.subject, scope)
-                    || (matches!(pending.notice, Notice::Psi(_)) && senses::below(tree, scope, pending.subject))
+                below(tree, pending.subject, scope) || (matches!(pending.notice, Notice::Psi(_)) && below(tree, scope, pending.subject))
             };
             let is_fresh = |pending: &Pending| breaks_group(&pending.notice) || !echoes(pending);
             self.pending.retain(is_fresh);
             self.closer.retain(|pending| is_fresh(pending));
-            self.history.drop_pending(|subject, kind| !is_kill(kind) && senses::below(tree, subject, scope));
+            self.history.drop_pending(|subject, kind| !is_kill(kind) && below(tree, subject, scope));
             self.senses.renew_triggers(scope, self.clock.now(), &self.poller);
             self.senses.doubt_above(scope, self.clock.now());
             self.note_relief(scope);
             self.history.wake(self.clock.now());
             self.senses.wake_samples(self.clock.now());
-        }
-    }
-
-    /// Judges what is pending, in the order that [`order`] gives.
-    fn judge_pending(&mut self) {
-        let now = self.clock.now();
-        self.climbs.forget_lingering(now, &mut self.senses);
-        while let Some((rule, subject, notice)) = self.history.take_due(now) {
-            self.senses.notice(&mut self.pending, Pending { rule, subject, notice, arrived: now, weight: (0, 0) });
-        }
-        if self.stopping.is_some() {
-            self.pending.clear();
-        }
-        std::mem::swap(&mut self.pending, &mut self.batch);
-        if self.batch.len() > 1 {
-            self.senses.weigh(&mut self.batch);
-            self.order.arrange(&self.senses.tree, &mut self.batch);
-        }
-        self.explained.clear();
-        for at in 0..self.batch.len() {
-            let pending = self.batch[at];
-            self.judge(pending);
-        }
-        self.batch.clear();
-        let lost = self.history.lost();
-        self.senses.let_go.count(Dropped::TableFull, lost - std::mem::replace(&mut self.forgotten, lost));
-        self.senses.let_go.tell(now);
-    }
-
-    fn judge(&mut self, pending: Pending) {
-        let begun = self.clock.now();
-        let Pending { rule, subject, notice, arrived, .. } = pending;
-        // Removed meanwhile; who stands under its name by now is somebody else.
-        let Some(slot) = self.senses.tree.slot_of(subject) else { return };
-        let Some(node) = self.senses.tree.get(slot) else { return };
-        let (policy, path) = (Arc::clone(&self.policy), node.group.path.clone());
-        let whose = Subject { id: subject, path: &path };
-        let Some(the_rule) = policy.rules.get(usize::from(rule)) else { return };
-        // A notice from before a reload, for a group or of a kind that the rule no longer names.
-        if !node.class.subject_of.contains(usize::from(rule)) || !the_rule.when.iter().any(|when| is_of(&notice, when)) {
-            return;
-        }
-        // A ladder for it may wait for that word.
-        self.climbs.noticed(rule, subject);
-        // During a deed, and in the rest after it, only a kill by the kernel is kept: all else is that trouble's echo.
-        let rests = self.history.resting_until(begun, rule, &whose).is_some();
-        if rests && !breaks_group(&notice) && !self.history.is_put_off(rule, &whose) {
-            return;
-        }
-        if notice.is_level() && self.vain.is_resting(begun, rule, subject) {
-            return;
-        }
-        if self.history.admit(begun, rule, &whose, &notice) != Admission::Judge {
-            return;
-        }
-        let tree = &self.senses.tree;
-        if !order::is_about_the_node(tree, &pending) && self.explained.iter().any(|deeper| order::is_above(tree, subject, *deeper)) {
-            // What was noticed here may all be the trouble of a group below, which is being dealt with.
-            self.history.put_off(begun, rule, &whose, &notice, RETRY);
-            self.senses.ask_again(rule, subject, &notice, self.history.resting_until(begun, rule, &whose));
-            // There is no verdict to write down.
-            if let Some(counters) = self.rules.get(usize::from(rule)) {
-                counters.judgement(Outcome::PutOff);
-            }
-            return;
-        }
-        if self.closer.keeps(pending) {
-            return;
-        }
-        let ruling = match self.rule_on(rule, slot, subject, &notice, begun) {
-            None => return,
-            Some(Word::Postponed) => return self.closer.postpone(pending, self.clock.now()),
-            Some(Word::Given(ruling)) => ruling,
-        };
-        if let Ruling::Kill { victim, .. } = ruling
-            && self.is_the_kernels(&pending, &whose, victim, begun)
-        {
-            return;
-        }
-        let was_the_kernels = self.senses.kernels_turn.done(rule, subject);
-        let decided = self.clock.now();
-        let forbidden = match the_rule.mode {
-            Mode::Observe => Some(Outcome::Observed),
-            Mode::Enforce => {
-                let root = self.senses.tree.get(Tree::ROOT).map_or(subject, |root| root.group.id);
-                self.switches.forbids(decided, rule, &path, self.climbs.under_way_below(root))
-            }
-        };
-        if let (Ruling::Kill { victim, scope }, None) = (ruling, forbidden) {
-            let Some(victim_id) = self.senses.tree.get(victim).map(|node| node.group.id) else { return };
-            let wanted = Wanted { policy: &policy, rule, subject, scope, victim: victim_id, notice };
-            let way = self.climbs.way(&self.senses.tree, &wanted, decided);
-            if way != Way::Free {
-                if way == Way::NoPlace && !is_event(&notice) {
-                    self.senses.let_go.count(Dropped::NoPlace, 1);
-                }
-                if way == Way::Hurry {
-                    let Warden { clock, court, senses, history, records, poller, climbs, switches, .. } = self;
-                    climbs.bring_forward(&wanted, &mut Means { clock, court, senses, history, records, poller, switches });
-                    self.explain(subject);
-                }
-                self.history.put_off(decided, rule, &whose, &notice, RETRY);
-                self.senses.ask_again(rule, subject, &notice, self.history.resting_until(decided, rule, &whose));
-                if self.history.is_to_be_said(decided, rule, &whose)
-                    && let Some(mut record) = self.write_down(notice, arrived, begun, decided)
-                {
-                    record.outcome = if way == Way::Hurry { Outcome::Hurried } else { Outcome::PutOff };
-                    self.records.submit(record);
-                }
-                return;
-            }
-        }
-        let cooldown = the_rule.cooldown;
-        let in_vain = ruling == Ruling::NoVictim && self.court.verdict.is_in_vain();
-        if in_vain && !self.vain.note(decided, rule, subject, cooldown) {
-            return;
-        }
-        let record = self.write_down(notice, arrived, begun, decided);
-        match ruling {
-            Ruling::Kill { victim, scope } if forbidden.is_none() => {
-                self.vain.forget(rule, subject);
-                self.history.deed_began(decided, rule, &whose);
-                self.explain(subject);
-                let start = climbs::Start { policy: &policy, rule, subject, victim, scope, notice, arrived, record, hold: None };
-                let Warden { clock, court, senses, history, records, poller, climbs, switches, .. } = self;
-                climbs.begin(start, &mut Means { clock, court, senses, history, records, poller, switches });
-            }
-            Ruling::Kill { .. } => {
-                if let Some(mut record) = record {
-                    record.outcome = forbidden.unwrap_or(Outcome::Observed);
-                    self.records.submit(record);
-                }
-                self.rest(decided, rule, &whose, cooldown, false);
-            }
-            Ruling::NoVictim => {
-                if let Some(record) = record {
-                    self.records.submit(record);
-                }
-                // Said once, then less and less often while nothing changes. Where the kernel
-                // killed everybody itself, something did.
-                if !in_vain {
-                    self.rest(decided, rule, &whose, cooldown, !was_the_kernels);
-                }
-            }
-            Ruling::NotConfirmed => {
-                if let Some(record) = record {
-                    self.records.submit(record);
-                }
-            }
-        }
-    }
-
-    /// The trouble of this subject is being dealt with.
-    fn explain(&mut self, subject: GroupId) {
-        if self.explained.len() < self.explained.capacity() {
-            self.explained.push(subject);
-        }
-    }
-
-    /// The record of the last judgement, up to the verdict; `None` where all records are in use.
-    fn write_down(&self, notice: Notice, arrived: Duration, begun: Duration, decided: Duration) -> Option<Box<JudgementRecord>> {
-        let mut record = self.records.take()?;
-        let time = SystemTime::now().checked_sub(decided.saturating_sub(arrived)).unwrap_or(SystemTime::UNIX_EPOCH);
-        record.fill(time, &self.policy, &self.rules, notice, &self.court.verdict, &self.court.facts);
-        record.latency.notice = Some(begun.saturating_sub(arrived));
-        record.latency.decide = Some(decided.saturating_sub(arrived));
-        Some(record)
-    }
-
-    fn rest(&mut self, now: Duration, rule: u16, subject: &Subject<'_>, cooldown: Duration, backing_off: bool) {
-        self.history.deed_began(now, rule, subject);
-        let end = DeedEnd::Gone { freed_little: backing_off };
-        self.history.deed_ended(now, rule, subject, cooldown, end);
-    }
-
-    /// Goes through a judgement of each rule's first subject without consequences, so that code and buffers have been used.
-    fn rehearse(&mut self) {
-        let now = self.clock.now();
-        for rule in 0..self.policy.rules.len() {
-            let subject =
-                self.senses.tree.slots().find(|slot| self.senses.tree.get(*slot).is_some_and(|node| node.class.subject_of.contains(rule)));
-            let Some(subject) = subject else { continue };
-            let notice = Notice::Event(EventKind::OomKill, 0, 1);
-            let _ = self.court.judge(&self.policy, rule, subject, &notice, &[], now, &mut self.senses, &self.climbs);
         }
     }
 
@@ -806,39 +581,4 @@ impl Warden {
         self.timer_at = next;
         Ok(())
     }
-
-    /// The node's numbers, for whoever starts the warden.
-    pub fn node(&mut self) -> NodeFacts {
-        self.senses.read_node()
-    }
-}
-
-/// How soon a verdict that was put off is judged again.
-const RETRY: Duration = Duration::from_millis(100);
-
-/// Whether a notice may come of a trigger.
-fn is_of(notice: &Notice, when: &Trigger) -> bool {
-    match (notice, when) {
-        (Notice::Psi(psi), Trigger::Psi(asked)) => psi == asked,
-        (Notice::Event(kind, ..), Trigger::Event(asked)) => kind == asked,
-        (Notice::Usage(test, _), Trigger::Usage(asked, _)) => test == asked,
-        (Notice::Available(..), Trigger::Available(..)) | (Notice::SwapFree(..), Trigger::SwapFree(..)) => true,
-        (Notice::Lms(level), Trigger::Lms(asked)) => level == asked,
-        _ => false,
-    }
-}
-
-/// Whether the notice says that a group is no longer whole, which does not pass by itself.
-fn breaks_group(notice: &Notice) -> bool {
-    matches!(notice, Notice::Event(kind, ..) if is_kill(*kind))
-}
-
-/// Whether the event is a kill by the kernel.
-fn is_kill(kind: EventKind) -> bool {
-    matches!(kind, EventKind::OomKill | EventKind::OomGroupKill)
-}
-
-/// Whether the notice is of a counter that rose, which need not rise again while the trouble lasts.
-fn is_event(notice: &Notice) -> bool {
-    matches!(notice, Notice::Event(..))
 }

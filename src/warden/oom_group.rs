@@ -18,9 +18,9 @@ use prometheus::IntCounter;
 
 use self::keeper::{Errand, Keeper};
 use super::Warden;
-use super::own::Own;
 use crate::cgroup::GroupId;
 use crate::cgroup::root::Root;
+use crate::gather::own::Own;
 use crate::policy::model::{Mode, Policy};
 use crate::sense::tree::{Node, Sensing, Slot, Tree};
 use crate::state::StateDir;

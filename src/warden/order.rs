@@ -4,26 +4,16 @@
 //! deepest comes first, because its trouble shows in everything above it; judged the other way round, an innocent
 //! sibling would die for it. Among all others whoever would be missed least comes first, then the fattest.
 
-use super::Pending;
-use super::senses::below;
+use super::pending::Pending;
 use crate::cgroup::GroupId;
 use crate::decide::verdict::Notice;
+use crate::gather::below::is_root;
 use crate::sense::tree::Tree;
 
 /// Whether a notice tells of the node's own level: available memory, free swap, the kernel module's signal.
 pub(super) fn is_about_the_node(tree: &Tree, pending: &Pending) -> bool {
     let level = matches!(pending.notice, Notice::Available(..) | Notice::SwapFree(..) | Notice::Lms(_));
     level && is_root(tree, pending.subject)
-}
-
-/// Whether `top` is a proper ancestor of `group`.
-pub(super) fn is_above(tree: &Tree, top: GroupId, group: GroupId) -> bool {
-    top != group && below(tree, group, top)
-}
-
-/// Whether a group is the root.
-pub(super) fn is_root(tree: &Tree, group: GroupId) -> bool {
-    tree.get(Tree::ROOT).is_some_and(|root| root.group.id == group)
 }
 
 /// Orders batches of up to a number of notices without allocating.

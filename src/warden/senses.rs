@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use nix::sys::eventfd::EventFd;
 
-use super::Pending;
-use super::court::Sight;
+use super::census::Census;
 use super::deaf::Deaf;
 use super::kernels_turn::KernelsTurn;
 use super::let_go::LetGo;
 use super::levels::Sample;
 use super::oom_group::{News, OomGroups};
-use super::published::Subject;
+use super::pending::{Pending, push, rule_index};
 use super::signal::Signal;
 use super::stall::Past;
 use crate::cgroup::GroupId;
@@ -23,10 +22,12 @@ use crate::cgroup::parse;
 use crate::cgroup::root::Root;
 use crate::decide::facts::NodeFacts;
 use crate::decide::verdict::Notice;
+use crate::gather::sight::Sight;
+use crate::metrics::counters::{Counters, Dropped, Sensing as Gauge};
+use crate::metrics::groups::GroupReader;
+use crate::metrics::published::Subject;
+use crate::metrics::rules::RuleCounters;
 use crate::policy::model::{EventKind, LmsLevel, Policy, Psi, PsiKind, Trigger};
-use crate::record::counters::{Counters, Dropped, Sensing as Gauge};
-use crate::record::groups::GroupReader;
-use crate::record::rules::RuleCounters;
 use crate::sense::clerk::{Clerk, Errand, Reply};
 use crate::sense::counters;
 use crate::sense::glance::Glances;
@@ -85,73 +86,6 @@ pub struct Senses {
     pub(super) without_room: bool,
     /// Deeds are paused: memory.oom.group is not set.
     pub hands_off: bool,
-}
-
-/// How many groups and triggers there are, and how they are sensed.
-#[derive(Clone, Copy, Debug)]
-pub struct Census {
-    /// Groups in the tree.
-    pub groups: usize,
-    /// Those that are read on a timer.
-    pub timed_groups: usize,
-    /// PSI triggers that are armed.
-    pub armed: usize,
-    /// Triggers that the kernel refused, read on a timer.
-    pub timed_triggers: usize,
-}
-
-/// Adds a notice, unless the same rule and subject wait already or there is no room: what lasts comes again. An event
-/// does not, a kill by the kernel above all, so it takes the place of another kind of notice.
-/// Whether one was let go.
-#[must_use]
-pub fn push(pending: &mut Vec<Pending>, one: Pending) -> bool {
-    let room = pending.len() < pending.capacity();
-    let known = pending.iter_mut().find(|other| other.rule == one.rule && other.subject == one.subject);
-    let is_new = known.is_none();
-    match known {
-        Some(other) if is_weightier(&one.notice, &other.notice) => *other = one,
-        Some(_) => {}
-        None if room => pending.push(one),
-        None if super::breaks_group(&one.notice) => {
-            if let Some(other) = pending.iter_mut().find(|other| !super::breaks_group(&other.notice)) {
-                *other = one;
-            }
-        }
-        None if super::is_event(&one.notice) => {
-            if let Some(other) = pending.iter_mut().find(|other| !super::is_event(&other.notice)) {
-                *other = one;
-            }
-        }
-        None => {}
-    }
-    is_new && !room
-}
-
-/// Whether of two notices for the same rule and subject the new one is to be judged: kills by the kernel before other
-/// events, which don't come again, and these before what does; of the kernel module's levels the worse.
-fn is_weightier(new: &Notice, known: &Notice) -> bool {
-    match (new, known) {
-        (Notice::Lms(new), Notice::Lms(known)) => new > known,
-        _ => super::breaks_group(new) || lasts(new) > lasts(known),
-    }
-}
-
-/// For how long a notice holds, to be compared: a kill by the kernel before other events, which don't come again, and these before what does.
-pub(super) fn lasts(notice: &Notice) -> (bool, bool) {
-    (super::breaks_group(notice), super::is_event(notice))
-}
-
-/// Whether a group is `top` or stands below it. A group that has left the tree is below nothing but itself.
-#[must_use]
-pub fn below(tree: &Tree, group: GroupId, top: GroupId) -> bool {
-    let mut at = tree.slot_of(group);
-    while let Some(node) = at.and_then(|slot| tree.get(slot)) {
-        if node.group.id == top {
-            return true;
-        }
-        at = node.parent;
-    }
-    group == top
 }
 
 impl Senses {
@@ -596,9 +530,4 @@ impl Senses {
         counters.published().publish(self.tree.slots().filter_map(subject).collect());
         true
     }
-}
-
-pub(super) fn rule_index(rule: usize) -> u16 {
-    // The compiler allows 256 rules.
-    u16::try_from(rule).unwrap_or(u16::MAX)
 }

@@ -12,7 +12,8 @@ use super::panic_on_oom::{self, PanicOnOom};
 use crate::cgroup::GroupId;
 use crate::cgroup::buffer::ReadBuf;
 use crate::decide::facts::{LmsFacts, NodeFacts};
-use crate::policy::model::{LmsLevel, Mode, Policy, Rule, Trigger, Victim};
+use crate::gather::last_resort::answering;
+use crate::policy::model::Policy;
 use crate::sense::clerk::{Clerk, Errand, Tabled, Wanted};
 use crate::sense::lms::{INTERFACE, Lms, Report, Table};
 
@@ -430,17 +431,6 @@ impl Signal {
         }
         self.spare = Some(table);
     }
-}
-
-/// The rules that may answer a hold, by index: those that ask for `lms: oom`, or else, where the policy asks for a hold,
-/// those that ask for `lms: kill`.
-pub fn answering(policy: &Policy) -> impl Iterator<Item = usize> + '_ {
-    let asks = |rule: &Rule, level: LmsLevel| {
-        rule.mode == Mode::Enforce && matches!(rule.victim, Victim::Among(_)) && rule.when.contains(&Trigger::Lms(level))
-    };
-    let level = if policy.rules.iter().any(|rule| asks(rule, LmsLevel::Oom)) { LmsLevel::Oom } else { LmsLevel::Kill };
-    let wanted = level == LmsLevel::Oom || policy.hold.is_some();
-    policy.rules.iter().enumerate().filter(move |(_, rule)| wanted && asks(rule, level)).map(|(index, _)| index)
 }
 
 #[cfg(test)]

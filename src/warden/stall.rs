@@ -4,14 +4,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Pending;
-use super::senses::{Senses, below, rule_index};
+use super::pending::{Pending, rule_index};
+use super::senses::Senses;
 use crate::cgroup::GroupId;
 use crate::cgroup::group::File;
 use crate::cgroup::parse;
 use crate::decide::verdict::Notice;
+use crate::gather::below::below;
+use crate::metrics::rules::RuleCounters;
 use crate::policy::model::{EntrySet, Policy, Psi, Trigger};
-use crate::record::rules::RuleCounters;
 use crate::sense::clerk::Errand;
 use crate::sense::poller::{Key, Poller};
 use crate::sense::psi::{Firing, Refused, stall_total};

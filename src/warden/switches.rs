@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Warden;
+use super::census::Census;
 use super::climbs::Means;
-use super::senses::{Census, rule_index};
-use super::signal::answering;
+use super::pending::rule_index;
 use crate::cgroup::path::GroupPath;
+use crate::control::board::{Board, LONGEST_PAUSE, MOST_BREAKERS, Module, Order};
+use crate::control::by::By;
 use crate::decide::breaker::{Breaker, EVERY_RULE, Limits, Open};
+use crate::gather::last_resort::answering;
 use crate::policy::model::Policy;
-use crate::record::board::{Board, LONGEST_PAUSE, MOST_BREAKERS, Module, Order};
-use crate::record::by::By;
 use crate::record::model::Outcome;
 
 /// Kills that are remembered for the breaker.

@@ -13,20 +13,21 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use oomwarden::act::hooks::Starter;
 use oomwarden::cgroup::root::Root;
+use oomwarden::control::board::Board;
+use oomwarden::control::mailbox::Mailbox;
+use oomwarden::control::pulse::Pulse;
+use oomwarden::daemon::reload::{self, Watcher};
+use oomwarden::metrics::counters::Counters;
 use oomwarden::policy::{self, Source};
-use oomwarden::record::board::Board;
-use oomwarden::record::counters::Counters;
 use oomwarden::record::file::JournalTo;
 use oomwarden::record::journal::Context;
 use oomwarden::record::pool::Pool;
-use oomwarden::record::pulse::Pulse;
 use oomwarden::record::recent::Recent;
 use oomwarden::record::recorder::Recorder;
 use oomwarden::serve::{Limits, Server, ServerHandle};
 use oomwarden::state::StateDir;
 use oomwarden::warden::hooks::Hooks;
 use oomwarden::warden::reach::Reach;
-use oomwarden::warden::reload::{self, Mailbox, Watcher};
 use oomwarden::warden::{Setup, Warden};
 
 /// Whoever is fattest below /t goes when /t runs into its limit, as [`out_of_memory`] says it did.

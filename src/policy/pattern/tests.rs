@@ -1,3 +1,5 @@
+use super::super::globs::Globs;
+use super::super::over::Over;
 use super::*;
 
 #[test]

@@ -78,3 +78,27 @@ impl<'n> Fields<'n> {
         found
     }
 }
+
+/// The one key of a mapping that may have one.
+pub(super) fn single<'n>(node: &'n Node, keys: &Keys, report: &mut Report) -> Option<(&'n str, &'n Node)> {
+    let before = report.errors();
+    let fields = Fields::open(node, keys, report)?;
+    let mut entries = fields.iter();
+    match (entries.next(), entries.next()) {
+        (Some(entry), None) => Some(entry),
+        (Some((first, _)), Some((second, node))) => {
+            report.error(
+                node.at,
+                format!("`{second}` stands in the same entry as `{first}`"),
+                format!("give each an entry of its own: put `- ` before `{second}`, at the indentation of the first `- `"),
+            );
+            None
+        }
+        (None, _) => {
+            if report.errors() == before {
+                report.error(node.at, format!("{} is empty", keys.what), "take it out or fill it");
+            }
+            None
+        }
+    }
+}

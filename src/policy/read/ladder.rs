@@ -8,8 +8,7 @@ use super::super::draft::At;
 use super::super::model::{Hook, KillWhat, Rung, WarnSignal};
 use super::super::tree::{Kind, Node};
 use super::super::values;
-use super::fields::{Fields, Keys};
-use super::rule::single;
+use super::fields::{Fields, Keys, single};
 use super::{good, scalar, text};
 
 /// In the order in which they are climbed; only the last must be there.

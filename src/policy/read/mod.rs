@@ -15,6 +15,7 @@ use super::model::{KillLimit, Mode};
 use super::quoting;
 use super::tree::{Kind, Node};
 use super::values;
+use super::words::mode_named;
 use fields::Fields;
 pub(super) use fields::Keys;
 pub(super) use ladder::MOST_WORDS;
@@ -237,10 +238,9 @@ fn importance(node: &Node, report: &mut Report) -> Option<At<Importance>> {
 
 /// `enforce` or `observe`.
 fn mode(node: &Node, report: &mut Report) -> Option<Mode> {
-    match node.raw() {
-        Some("enforce") => Some(Mode::Enforce),
-        Some("observe") => Some(Mode::Observe),
-        _ => {
+    match node.raw().and_then(mode_named) {
+        Some(mode) => Some(mode),
+        None => {
             report.error(
                 node.at,
                 format!("the mode is `enforce` or `observe`, not {}", node.describe()),

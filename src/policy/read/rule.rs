@@ -7,7 +7,8 @@ use super::super::draft::{At, Patterns, Rule, Victim};
 use super::super::model::{Condition, KillWhat, Level, Rung, Trigger, UsageOf, UsageTest};
 use super::super::tree::{Kind, Node};
 use super::super::values::{self, Quantum};
-use super::fields::{Fields, Keys};
+use super::super::words::{USAGE_OF, usage_of_named};
+use super::fields::{Fields, Keys, single};
 use super::{good, mode, patterns, scalar, text, truth};
 use super::{ladder, victim};
 
@@ -113,30 +114,6 @@ fn each<T>(node: &Node, key: &str, report: &mut Report, read: impl Fn(&Node, &mu
     found.into_iter().collect()
 }
 
-/// The one key of a mapping that may have one.
-pub(super) fn single<'n>(node: &'n Node, keys: &Keys, report: &mut Report) -> Option<(&'n str, &'n Node)> {
-    let before = report.errors();
-    let fields = Fields::open(node, keys, report)?;
-    let mut entries = fields.iter();
-    match (entries.next(), entries.next()) {
-        (Some(entry), None) => Some(entry),
-        (Some((first, _)), Some((second, node))) => {
-            report.error(
-                node.at,
-                format!("`{second}` stands in the same entry as `{first}`"),
-                format!("give each an entry of its own: put `- ` before `{second}`, at the indentation of the first `- `"),
-            );
-            None
-        }
-        (None, _) => {
-            if report.errors() == before {
-                report.error(node.at, format!("{} is empty", keys.what), "take it out or fill it");
-            }
-            None
-        }
-    }
-}
-
 fn trigger(node: &Node, report: &mut Report) -> Option<Trigger> {
     let (key, node) = single(node, &WHEN, report)?;
     match key {
@@ -214,12 +191,7 @@ fn usage(node: &Node, report: &mut Report) -> Option<(UsageTest, Lasting)> {
 }
 
 fn of(node: &Node, report: &mut Report) -> Option<UsageOf> {
-    let read = |text: &str| match text {
-        "max" => Ok(UsageOf::Max),
-        "high" => Ok(UsageOf::High),
-        "node" => Ok(UsageOf::Node),
-        other => Err(values::unknown("whole", other, ["max", "high", "node"].into_iter())),
-    };
+    let read = |text: &str| usage_of_named(text).ok_or_else(|| values::unknown("whole", text, USAGE_OF.iter().map(|(name, _)| *name)));
     scalar(node, read, report)
 }
 

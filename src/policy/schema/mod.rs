@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::model::MAX_ENTRIES;
 use super::read::{self, Keys, MOST_RANK_KEYS, MOST_WORDS};
-use super::values::LMS_LEVELS;
+use super::words::{LMS_LEVELS, USAGE_OF};
 
 /// The schema as one JSON value.
 #[must_use]
@@ -320,7 +320,7 @@ fn usage_key(key: &str) -> Option<Value> {
     Some(match key {
         "above" => described(reference("quantum"), "A share of what `of` names, such as `95%`, or an amount, such as `512MiB`."),
         "of" => described(
-            with_default(json!({"enum": ["max", "high", "node"]}), json!("max")),
+            with_default(json!({"enum": USAGE_OF.map(|(name, _)| name)}), json!("max")),
             "What the share is of: `max` or `high`, the smallest memory.max or memory.high of the subject and its ancestors (where none is set, the share is never reached), or `node`, the node's memory.",
         ),
         "for" => described(reference("time"), "How long it must have been so. Without it the first time counts."),

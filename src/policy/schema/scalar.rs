@@ -4,7 +4,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::values::{BYTE_UNITS, EVENTS, RANK_KEYS, TIME_UNITS};
+use super::super::values::{BYTE_UNITS, TIME_UNITS};
+use super::super::words::{EVENTS, MODES, RANK_KEYS};
 use super::reference;
 
 const NUMBER: &str = r"[0-9]{1,18}(?:\.[0-9]{1,9})?";
@@ -19,7 +20,7 @@ pub(super) fn definitions() -> Map<String, Value> {
     let bytes = format!("{NUMBER}(?:{})", words(&BYTE_UNITS));
     let define = |name: &str, value: Value| (name.to_owned(), value);
     Map::from_iter([
-        define("mode", json!({"enum": ["enforce", "observe"]})),
+        define("mode", json!({"enum": MODES.map(|(name, _)| name)})),
         define("time", text(&time, "A time: `150ms`, `2s`, `10m`, `1h`; at most a day, `1d`.", json!(["150ms", "2s"]))),
         define("time_above_zero", json!({"allOf": [reference("time"), {"not": {"pattern": "^[0.]+[a-z]"}}]})),
         define(

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::model::{PsiKind, RankKey};
 
 fn refused<T: std::fmt::Debug>(result: Result<T, Bad>) -> String {
     let bad = result.unwrap_err();

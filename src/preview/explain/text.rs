@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use anstyle::Style;
 
-use super::super::text::{Columns, DEADLY, FAINT, HOLDS, SAFE, STRONG, Styled, many};
 use super::{Cover, Exclusion, Explanation, Limits, Numbers, RuleRelation};
+use crate::terminal::{Columns, DEADLY, FAINT, HOLDS, SAFE, STRONG, Styled, many};
 use crate::units::Bytes;
 
 /// How many groups or processes are named.

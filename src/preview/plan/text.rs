@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use anstyle::Style;
 
-use super::super::text::{Columns, DEADLY, FAINT, HOLDS, SAFE, STRONG, Styled, many};
 use super::{CandidatePlan, InVain, Outcome, Plan, RulePlan, SubjectPlan, Test, Toll};
+use crate::terminal::{Columns, DEADLY, FAINT, HOLDS, SAFE, STRONG, Styled, many};
 use crate::units::Bytes;
 
 /// How many candidates of a kind (may die, must live) are shown unless all are asked for.

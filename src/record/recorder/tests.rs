@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use super::super::counters::Counters;
 use super::super::testing;
 use super::*;
+use crate::metrics::counters::Counters;
 
 /// For threads on loaded machines.
 const LONG: Duration = Duration::from_secs(60);

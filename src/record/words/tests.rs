@@ -2,6 +2,8 @@ use super::super::model::{Outcome, RungName, RungOutcome};
 use super::super::testing::{MIB, PSI, candidate, killed, path, policy, record};
 use super::*;
 use crate::decide::facts::LmsFacts;
+use crate::policy::model::{UsageOf, UsageTest};
+use crate::policy::words::rung_before_the_kill;
 use crate::units::Share;
 
 #[test]

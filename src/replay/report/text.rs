@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use anstyle::Style;
 
 use super::{Judgement, Report};
-use crate::preview::text::{Columns, FAINT, HOLDS, STRONG, Styled, many};
 use crate::replay::moment::{Judged, Would};
+use crate::terminal::{Columns, FAINT, HOLDS, STRONG, Styled, many};
 
 /// How many judgements of a long journal have their reasons told.
 const TOLD: usize = 20;

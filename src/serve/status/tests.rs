@@ -153,7 +153,7 @@ fn text_of_others_can_not_upset_the_terminal() {
 #[test]
 fn a_kill_by_the_kernel_has_its_group_and_processes() {
     let context = crate::record::journal::Context { node: "n".into(), run: "r".into() };
-    let line = crate::record::kernel_kills::line::json(&crate::record::testing::kernel_kill(), 1, &context).expect("a line");
+    let line = crate::record::kernel_kill_line::json(&crate::record::testing::kernel_kill(), 1, &context).expect("a line");
     let deed: Deed = serde_json::from_str(&line).expect("a deed");
     assert_eq!((deed.kind.as_str(), deed.group.as_deref(), deed.processes_killed), ("kernel_oom", Some("/a"), Some(1)));
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anstyle::Style;
 
 use super::{Deed, Status};
-use crate::preview::text::{Columns, DEADLY, FAINT, HOLDS, SAFE, STRONG, Styled, many};
+use crate::terminal::{Columns, DEADLY, FAINT, HOLDS, SAFE, STRONG, Styled, many};
 use crate::units::Bytes;
 
 /// Watched groups that are shown unless all are asked for.

@@ -37,7 +37,7 @@ impl Climbs {
         let (looked, overdue) = (std::mem::take(&mut climb.looked), std::mem::take(&mut climb.overdue));
         let Some(slot) = with.senses.tree.slot_of(climb.victim.id) else { return Look::MayDie };
         let Some(rule) = climb.policy.rules.get(usize::from(climb.rule)) else { return Look::MustLive };
-        let strike = with.court.examine(rule, climb.one, slot, now, with.senses, self);
+        let strike = with.court.examine(rule, climb.one, slot, now, &mut with.senses.sight(), |tree, slot| self.is_dying(tree, slot));
         climb.present = with.court.processes_below(slot);
         let surprising = !with.senses.knows_all_below(slot, with.court.groups_below(slot));
         let overdue = overdue && surprising;
@@ -54,7 +54,7 @@ impl Climbs {
             return Look::Wait;
         }
         // A process that was shielded from every kill meanwhile is not taken.
-        let shielded = climb.ladder.one().is_some_and(|pid| with.court.is_unkillable(slot, pid, with.senses));
+        let shielded = climb.ladder.one().is_some_and(|pid| with.court.is_unkillable(slot, pid, &mut with.senses.sight()));
         if strike.is_some() || shielded { Look::MustLive } else { Look::MayDie }
     }
 

@@ -6,7 +6,7 @@ use rustix::fs::{Mode, OFlags, open};
 
 use super::*;
 use crate::cgroup::root::Root;
-use crate::record::counters::Counters;
+use crate::metrics::counters::Counters;
 use crate::record::pool::Record;
 use crate::record::testing;
 
