@@ -109,14 +109,19 @@ impl Lms {
         self.command(format_args!("release"))
     }
 
-    /// Answers the hold `seq` (of [`Report::hold_seq`]): the signals are delivered. The ends of those that were killed in the group `victim`, or below it, are hastened.
-    /// Allocates nothing.
+    /// Answers the hold `seq` (of [`Report::hold_seq`]): the signals are delivered. The ends of those that were
+    /// killed in the group `victim`, or below it, are hastened. Allocates nothing.
+    ///
+    /// An older module of the same interface takes no group in an answer (EINVAL); it is answered without one.
     ///
     /// # Errors
     /// ESTALE if that hold is over; EPERM if this file is not the handler's.
     pub fn ack(&self, seq: u64, victim: Option<GroupId>) -> Result<(), Errno> {
         match victim {
-            Some(GroupId(id)) => self.command(format_args!("ack {seq} {id}")),
+            Some(GroupId(id)) => match self.command(format_args!("ack {seq} {id}")) {
+                Err(Errno::INVAL) => self.ack(seq, None),
+                result => result,
+            },
             None => self.command(format_args!("ack {seq}")),
         }
     }

@@ -60,6 +60,23 @@ fn commands_are_the_modules() {
     assert_eq!(fs::read_to_string(&path).unwrap(), commands);
 }
 
+/// Its hold would expire otherwise, and a second group die.
+#[test]
+fn module_that_takes_no_group_in_an_answer_is_answered_without_one() {
+    let (_dir, path) = stand_in("");
+    let lms = Lms::open(&path).unwrap().unwrap();
+    lms.refuses.lock().unwrap().push(("ack 7 ", Errno::INVAL));
+    lms.ack(7, Some(GroupId(41))).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "ack 7\n");
+    // Any other refusal is the answer, and so is that of the plain form.
+    for (refused, errno) in [("ack 8", Errno::STALE), ("ack 9", Errno::INVAL)] {
+        lms.refuses.lock().unwrap().push((refused, errno));
+    }
+    assert_eq!(lms.ack(8, Some(GroupId(41))), Err(Errno::STALE));
+    assert_eq!(lms.ack(9, Some(GroupId(41))), Err(Errno::INVAL));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "ack 7\n");
+}
+
 #[test]
 fn who_may_only_read_hears_and_can_not_speak() {
     let (_dir, path) = stand_in(REPORT);
