@@ -55,14 +55,15 @@ impl Warden {
         self.tell_lack();
     }
 
-    /// Says in the status whether the module is one that we can leave a table with.
+    /// Says in the status whether the module has us as its handler, and is one that we can leave a table with.
     pub(super) fn tell_lack(&mut self) {
         if !self.untold_lack {
             return;
         }
         let signal = &self.senses.signal;
         let panics = signal.kernel_panics() && answering(&self.policy).next().is_some();
-        let lack = if panics { Some(LACK.to_owned()) } else { signal.lacks().filter(|_| signal.is_enlisted()) };
+        let lacks = || signal.refusal().or_else(|| signal.lacks().filter(|_| signal.is_enlisted()));
+        let lack = if panics { Some(LACK.to_owned()) } else { lacks() };
         self.untold_lack = self.counters.degraded().try_put(Reason::Lms, lack.map(Into::into)).is_none();
         if self.untold_lack {
             // Somebody was reading it.
@@ -96,6 +97,9 @@ impl Warden {
             self.senses.signal_changed(&self.policy, now);
         }
         self.answer_hold();
+        if self.senses.signal.enlist_due().is_some_and(|due| due <= now) {
+            self.enlist();
+        }
     }
 
     /// Leaves the module alone while vm.panic_on_oom is set.

@@ -449,7 +449,7 @@ impl Senses {
         self.changed_at(now);
     }
 
-    /// Reads what [`order`] goes by.
+    /// Reads what [`super::order`] goes by.
     pub fn weigh(&mut self, batch: &mut [Pending]) {
         let Senses { tree, buffer, .. } = self;
         for pending in batch {
@@ -481,12 +481,25 @@ impl Senses {
         let table = self.signal.table_due();
         let relook = self.signal.relook_due();
         let panic = self.signal.panic_due();
+        let enlist = self.signal.enlist_due();
         let news = news.or(self.tree.has_more().then_some(Duration::ZERO));
         let oom_groups = self.oom_groups.due();
-        [samples, self.timer_due, self.trend_due, self.publish_due, self.tree.next_settled(), news, table, relook, panic, oom_groups]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            samples,
+            self.timer_due,
+            self.trend_due,
+            self.publish_due,
+            self.tree.next_settled(),
+            news,
+            table,
+            relook,
+            panic,
+            enlist,
+            oom_groups,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// How many there are.

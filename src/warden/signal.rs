@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::panic_on_oom::{self, PanicOnOom};
 use crate::cgroup::GroupId;
 use crate::cgroup::buffer::ReadBuf;
@@ -22,6 +24,8 @@ pub const TABLE_PAUSE: Duration = Duration::from_secs(1);
 /// How soon after a victim's end it is looked whether somebody still asks for memory: those who were sent back to try again
 /// have done so by then, if there is any.
 const RELOOK: Duration = Duration::from_millis(20);
+/// How soon a registration that was refused is tried again.
+const ENLIST_AGAIN: Duration = Duration::from_secs(30);
 /// How long the table stays in force when oomwarden is gone without a word: time for whoever starts it again.
 pub const TABLE_KEEP: Duration = Duration::from_secs(600);
 
@@ -36,6 +40,9 @@ pub struct Signal {
     relieved: Option<(Duration, u64)>,
     /// We are the handler.
     enlisted: bool,
+    /// Why the module has not taken us as its handler, and when that is tried again.
+    refusal: Option<Errno>,
+    enlist_due: Option<Duration>,
     /// The table that the module has, and one to be filled; `None` while the clerk has it.
     table: Table,
     spare: Option<Box<Table>>,
@@ -71,6 +78,8 @@ impl Signal {
             answered: None,
             relieved: None,
             enlisted: false,
+            refusal: None,
+            enlist_due: None,
             table: Table::new(),
             spare: Some(Box::default()),
             changes: Arc::default(),
@@ -196,7 +205,9 @@ impl Signal {
     /// Looks whether the kernel is to panic where it would kill: then nobody answers a hold, and there is to be none. Whether that
     /// has changed.
     ///
-    /// That comes before a kill, which can't be taken back. It is one pread(2) of a file that is held open, into the stack.
+    /// That comes before a kill, which can't be taken back. It is one pread(2) of a file that is held open, into the
+    /// stack: we allocate nothing for it. The kernel does: each read below /proc/sys takes a small buffer (kvzalloc() in
+    /// proc_sys_call_handler()), which under a hold comes out of the reserve that is given back for that.
     pub fn look_at_panic(&mut self, now: Duration) -> bool {
         let changed = self.minds_panic && self.panic_on_oom.look(now);
         if changed && self.kernel_panics() {
@@ -226,16 +237,22 @@ impl Signal {
         if answering(policy).next().is_none() {
             return self.retire(now);
         }
-        // First, so that no hold of ours ends by it. Without a word of the module there may be one.
-        if !self.enlisted && self.has_table() != Some(false) {
-            self.empty_table(now);
-        }
+        // First, so that no hold of ours ends by it.
+        let left = !self.enlisted && self.may_have_table() && !self.empty_table(now);
         let Some(device) = self.device.clone() else { return };
         // Without `kernel: hold` the module's own parameter is the bound.
         let registered = device.register(policy.hold.unwrap_or(crate::policy::model::LONGEST_HOLD));
         match registered.and_then(|()| device.tell_swap_total(node.swap_total_bytes)) {
             Ok(()) => {
                 self.enlisted = true;
+                self.enlist_due = None;
+                if self.refusal.take().is_some() {
+                    tracing::info!("the kernel module holds an OOM for us now");
+                }
+                if left {
+                    // Its handler may have ended since, and have left the table in force. Now it is ours to empty.
+                    self.empty_table(now);
+                }
                 self.table_due = Some(now);
                 self.look_at_interface(now);
             }
@@ -247,14 +264,25 @@ impl Signal {
                     // Registered but for the rest of it: a hold that nobody answers would only delay the kernel. ENOENT if not.
                     let _ = device.release();
                 }
-                let why = match errno {
-                    rustix::io::Errno::BUSY => "another process is its handler",
-                    rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => "that takes root with CAP_KILL and CAP_SYS_RESOURCE",
-                    _ => "see `oomwarden doctor`",
-                };
-                tracing::warn!("the kernel module holds no OOM for us: {errno} ({why}); its levels are heard");
+                // What we may not do now we may not do later.
+                self.enlist_due = (!is_forbidden(errno)).then_some(now + ENLIST_AGAIN);
+                if self.refusal.replace(errno) != Some(errno) {
+                    tracing::warn!("{}", not_held(errno));
+                }
             }
         }
+    }
+
+    /// When to try again to become the handler.
+    #[must_use]
+    pub fn enlist_due(&self) -> Option<Duration> {
+        self.enlist_due
+    }
+
+    /// Why we are not the handler, while that is tried again.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.enlist_due.and(self.refusal).map(not_held)
     }
 
     /// Why no table can be left with the module that is loaded, if that is so.
@@ -281,6 +309,7 @@ impl Signal {
 
     /// Stops being the handler and takes the table back: no deeds means none.
     pub fn retire(&mut self, now: Duration) {
+        (self.refusal, self.enlist_due) = (None, None);
         if !std::mem::take(&mut self.enlisted) {
             return;
         }
@@ -294,14 +323,14 @@ impl Signal {
 
     /// Takes back what a daemon before this one, that died without a word, may have left: its table stays in force for a while.
     pub fn clear_left_over(&mut self, now: Duration) {
-        if !self.enlisted && self.has_table() == Some(true) {
+        if !self.enlisted && self.may_have_table() {
             self.empty_table(now);
         }
     }
 
-    /// Whether there is a table by which somebody could die, if the module says so.
-    fn has_table(&self) -> Option<bool> {
-        self.report.map(|report| report.table_rules > 0 || report.table_kill_ids > 0)
+    /// Whether there may be a table by which somebody could die: without a word of the module there may.
+    fn may_have_table(&self) -> bool {
+        self.report.is_none_or(|report| report.table_rules > 0 || report.table_kill_ids > 0)
     }
 
     /// Takes the table back at once while another one is made: somebody in it must not be killed by it any more.
@@ -312,25 +341,27 @@ impl Signal {
         }
     }
 
-    /// Empties the module's table, and has what the clerk may be about to write come to nothing. If that is refused it is tried again.
-    fn empty_table(&mut self, now: Duration) {
-        let Some(device) = &self.device else { return };
+    /// Empties the module's table, and has what the clerk may be about to write come to nothing. If that is refused it
+    /// is tried again. Whether the module has emptied it.
+    fn empty_table(&mut self, now: Duration) -> bool {
+        let Some(device) = &self.device else { return true };
         // Before the module's table is emptied: see the clerk.
         self.changes.fetch_add(1, Ordering::SeqCst);
         self.table.clear(None);
         let emptied = device.clear_table();
         self.emptied(emptied, now);
+        emptied.is_ok()
     }
 
     /// The module's table was emptied, or not.
-    fn emptied(&mut self, result: Result<(), rustix::io::Errno>, now: Duration) {
+    fn emptied(&mut self, result: Result<(), Errno>, now: Duration) {
         match result {
             Ok(()) => self.is_sure(),
             // Another process is the handler, and the table is its own affair.
-            Err(rustix::io::Errno::BUSY) if !self.enlisted => self.is_sure(),
+            Err(Errno::BUSY) if !self.enlisted => self.is_sure(),
             Err(errno) => {
                 // What we may not do now we may not do later.
-                let forbidden = matches!(errno, rustix::io::Errno::ACCESS | rustix::io::Errno::PERM);
+                let forbidden = is_forbidden(errno);
                 (self.unsure, self.empty_due) = (true, (!forbidden).then_some(now + TABLE_PAUSE));
                 if !std::mem::replace(&mut self.told_unsure, true) {
                     let again = if forbidden { "" } else { "; it is tried again each second" };
@@ -418,7 +449,7 @@ impl Signal {
                 self.table.copy_from(&table);
                 self.is_sure();
             }
-            Tabled::Written(Err(rustix::io::Errno::INVAL)) => {
+            Tabled::Written(Err(Errno::INVAL)) => {
                 tracing::error!("the kernel module does not understand the table: where oomwarden can't answer, the kernel's killer acts");
                 // The one before may let somebody die who must live by now. The same text is not tried again.
                 self.empty_table(now);
@@ -431,6 +462,22 @@ impl Signal {
         }
         self.spare = Some(table);
     }
+}
+
+/// Whether what was refused takes rights that we don't have.
+fn is_forbidden(errno: Errno) -> bool {
+    matches!(errno, Errno::ACCESS | Errno::PERM)
+}
+
+/// What it means that the module has not taken us as its handler, for log and status.
+fn not_held(errno: Errno) -> String {
+    let why = match errno {
+        Errno::BUSY => "another process is its handler",
+        errno if is_forbidden(errno) => "that takes root with CAP_KILL and CAP_SYS_RESOURCE",
+        _ => "see `oomwarden doctor`",
+    };
+    let again = if is_forbidden(errno) { "" } else { "; it is tried again every 30 s" };
+    format!("the kernel module holds no OOM for us: {errno} ({why}); its levels are heard{again}")
 }
 
 #[cfg(test)]

@@ -154,6 +154,45 @@ fn who_is_refused_hears_levels_and_answers_nothing() {
     }
 }
 
+/// Its handler may have ended after it refused the clear, and have left its table in force.
+#[test]
+fn table_that_could_not_be_emptied_before_we_are_the_handler_is_emptied_then() {
+    let mut module = Module::new();
+    assert!(module.says(REPORT).is_some());
+    module.refuses("clear", Errno::BUSY);
+    module.enlist(ANSWERS);
+    assert_eq!(module.commands(), ["handler 700", "swap_total 4"]);
+    assert!(module.signal.is_enlisted() && !module.signal.is_settled(), "the module may have any table");
+    module.refuses_nothing();
+    module.is_quiet();
+    module.makes(&Lines::default(), Duration::ZERO);
+    assert_eq!(module.commands(), ["clear"], "ours lets nobody die");
+    assert!(module.signal.is_settled());
+}
+
+#[test]
+fn refused_registration_is_tried_again_but_for_lack_of_rights() {
+    let half_a_minute = Duration::from_secs(30);
+    for (errno, again) in [(Errno::BUSY, true), (Errno::NOMEM, true), (Errno::MFILE, true), (Errno::PERM, false), (Errno::ACCESS, false)] {
+        let mut module = Module::new();
+        module.refuses("handler", errno);
+        module.enlist(ANSWERS);
+        assert_eq!(module.signal.enlist_due(), again.then_some(half_a_minute));
+        assert_eq!(module.signal.refusal().is_some(), again, "{errno}");
+        module.refuses_nothing();
+        module.enlist(ANSWERS);
+        assert!(module.signal.is_enlisted());
+        assert_eq!((module.signal.enlist_due(), module.signal.refusal()), (None, None));
+    }
+    // Who would not answer asks no more.
+    let mut module = Module::new();
+    module.refuses("handler", Errno::BUSY);
+    module.enlist(ANSWERS);
+    assert!(module.signal.refusal().unwrap().contains("another process is its handler"));
+    module.signal.retire(Duration::ZERO);
+    assert_eq!((module.signal.enlist_due(), module.signal.refusal()), (None, None));
+}
+
 #[test]
 fn half_a_registration_is_taken_back() {
     let mut module = Module::new();
@@ -211,6 +250,10 @@ fn left_over_is_taken_back_before_we_are_the_handler_and_by_who_is_none() {
         module.signal.clear_left_over(Duration::ZERO);
         assert_eq!(module.commands().len(), usize::from(clears));
     }
+    // Without a word of the module there may be one.
+    let mut module = Module::new();
+    module.signal.clear_left_over(Duration::ZERO);
+    assert_eq!(module.commands(), ["clear"]);
     // Somebody's who is alive.
     let mut module = Module::new();
     module.is_quiet();
