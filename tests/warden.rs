@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use inotify::{Inotify, WatchMask};
 use stand_in::{CHOOSE, Machine, change, group, out_of_memory, wait};
 
 const FINISH: &str = "
@@ -338,7 +339,7 @@ rules:
 /// What the kernel module says. What is written to the ordinary file that stands in for its own
 /// begins at the file's start, so there is room before the text: a key that nobody knows.
 fn module_says_ok() -> String {
-    let room = "x ".repeat(300);
+    let room = "x ".repeat(1000);
     format!(
         "room {room}\nlevel ok\nseq 7\nmem_total_kb 1000000\nmem_available_kb 900000\nswap_total_kb 0\nswap_free_kb 0\npage_size 4096\n\
          warn_percent 20\nkill_percent 10\nhandler_pid 0\nholds 0\nholds_resolved 0\nholds_expired 0\nholds_passed 0\ntable_kills 0\n\
@@ -394,12 +395,17 @@ rules:
     machine.stop();
 }
 
-/// Whoever dies by the old table may have to live by the new policy, and the new table may take its time: the old one is taken back at once. A
-/// policy that says the same of the module leaves it.
+/// Whoever dies by the old table may have to live by the new policy: the old one is taken back at once, and the new one
+/// written before anything is done that may take its time. A policy that says the same of the module leaves it.
 #[test]
 fn a_reload_that_changes_the_modules_table_takes_it_back_first() {
     let dir = one_subject();
     let root = dir.path();
+    // So many that it takes its time to class them anew.
+    (0..200).for_each(|at| group(root, &format!("t/many{at}"), 0));
+    for pressure in ["memory.pressure", "t/a/memory.pressure"] {
+        fs::write(root.join(pressure), "full avg10=0.00 avg60=0.00 avg300=0.00 total=0\n").unwrap();
+    }
     fs::write(root.join("oom_notifier"), module_says_ok()).unwrap();
     let policy = format!("{FINISH}  - {{name: node, watch: /, when: [lms: oom], victim: {{among: /t/*, at_least: 8MiB}}}}\n");
     let said = || String::from_utf8_lossy(&fs::read(root.join("oom_notifier")).unwrap()).into_owned();
@@ -408,13 +414,24 @@ fn a_reload_that_changes_the_modules_table_takes_it_back_first() {
     machine.reload(&policy.replace("300ms", "200ms"));
     machine.turn();
     assert!(!said().contains("clear\n"), "{}", said());
-    let narrower = format!("{policy}exclude: [/t/a]\n");
-    machine.reload(&narrower);
-    wait("the old table is taken back", || said().contains("clear\n"));
-    // As the module would say it, where what is written does not stand in what is read.
-    fs::write(root.join("oom_notifier"), module_says_ok()).unwrap();
-    change(&root.join("t/a/memory.events.local"), &oom_kills(1));
+    // What is written, in the order in which it is done. The kernel makes one notice of several that are the same: those of
+    // the directory stand between two of the module's file.
+    let mut notices = Inotify::init().unwrap();
+    let mut watch = |path: &str| notices.watches().add(root.join(path), WatchMask::MODIFY).unwrap();
+    let [_, module, pressure] = ["", "oom_notifier", "t/a/memory.pressure"].map(&mut watch);
+    let stall = "  - {name: stall, watch: /t/a, when: [psi: full 100ms/500ms], mode: observe}\n";
+    machine.reload(&format!("{policy}{stall}exclude: [/t/a]\n"));
     wait("the new table", || written(root).contains("spare_path /t/a\n"));
+    assert!(said().find("clear\n") < said().rfind("table keep"), "{}", said());
+    let (mut buffer, mut written_to) = ([0; 4096], Vec::new());
+    wait("the trigger is armed", || {
+        if let Ok(events) = notices.read_events(&mut buffer) {
+            written_to.extend(events.map(|event| event.wd));
+        }
+        written_to.contains(&pressure)
+    });
+    let before = written_to.iter().take_while(|one| **one != pressure).filter(|one| **one == module).count();
+    assert!(before >= 2, "the old table is taken back and the new one written before a trigger is armed");
     machine.stop();
 }
 

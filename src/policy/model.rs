@@ -64,6 +64,14 @@ impl EntrySet {
     }
 }
 
+impl FromIterator<usize> for EntrySet {
+    fn from_iter<I: IntoIterator<Item = usize>>(indices: I) -> EntrySet {
+        let mut set = EntrySet::EMPTY;
+        indices.into_iter().for_each(|index| set.insert(index));
+        set
+    }
+}
+
 /// Judge and act, or judge and record only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

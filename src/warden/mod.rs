@@ -323,8 +323,9 @@ impl Warden {
             }
             self.clerk_replies();
             self.supervise();
-            self.mind_switches();
+            // A hold is answered first: no command to the module may be in the way of that.
             self.heed_signal();
+            self.mind_switches();
             self.samples();
             self.senses.arm_troubled(self.clock.now(), &self.policy, &self.poller);
             self.judge_pending();
@@ -420,7 +421,7 @@ impl Warden {
         self.rules = rules;
         self.counters.in_force().set(&self.policy);
         (self.last_resort, self.told_table) = (last_resort, None);
-        let policy = &self.policy;
+        let policy = &Arc::clone(&self.policy);
         let renumbered = |rule: u16| {
             let name = &old.rules.get(usize::from(rule))?.name;
             let index = policy.rules.iter().position(|rule| rule.name == *name)?;
@@ -428,7 +429,9 @@ impl Warden {
         };
         self.history.renumber(renumbered);
         self.climbs.policy_replaced(renumbered);
-        self.switches.adopt(policy, renumbered);
+        self.switches.adopt(now, policy, renumbered);
+        // Until the new table is written a shortage finds none, and what follows may take long.
+        self.keep_table();
         let renumber = |pending: &mut Pending| renumbered(pending.rule).map(|rule| pending.rule = rule).is_some();
         self.pending.retain_mut(renumber);
         self.closer.retain(renumber);

@@ -16,7 +16,7 @@ use crate::control::board::{Board, LONGEST_PAUSE, MOST_BREAKERS, Module, Order};
 use crate::control::by::By;
 use crate::decide::breaker::{Breaker, EVERY_RULE, Limits, Open};
 use crate::gather::last_resort::answering;
-use crate::policy::model::Policy;
+use crate::policy::model::{EntrySet, KillLimit, Policy};
 use crate::record::model::Outcome;
 
 /// Kills that are remembered for the breaker.
@@ -37,6 +37,8 @@ pub struct Switches {
     /// Breakers that are known to be open, and a place for the next look at them.
     open: Vec<Open>,
     seen: Vec<Open>,
+    /// Rules that answer a hold and whose breaker for the node was closed at the last look.
+    answer: EntrySet,
     /// How many are, also beyond these.
     number: usize,
     /// When the next one closes, or that one has opened.
@@ -58,6 +60,7 @@ impl Switches {
             paused_by: None,
             open: Vec::with_capacity(MOST_BREAKERS),
             seen: Vec::with_capacity(MOST_BREAKERS),
+            answer: answering(policy).collect(),
             number: 0,
             breakers_due: None,
             show_due: Some(Duration::ZERO),
@@ -102,12 +105,29 @@ impl Switches {
     }
 
     /// Another policy took over.
-    pub fn adopt(&mut self, policy: &Arc<Policy>, renumbered: impl Fn(u16) -> Option<u16> + Copy) {
-        self.limits = Limits::of(policy);
+    pub fn adopt(&mut self, now: Duration, policy: &Arc<Policy>, renumbered: impl Fn(u16) -> Option<u16> + Copy) {
         self.breaker.renumber(renumbered);
+        // By the old limits: what the new ones change is noticed by the next look.
+        self.answer = self.closed_for_node(now, policy);
+        self.limits = Limits::of(policy);
         self.open.retain_mut(|open| open.rule == EVERY_RULE || renumbered(open.rule).map(|rule| open.rule = rule).is_some());
         self.breakers_due = Some(Duration::ZERO);
         self.changed();
+    }
+
+    /// Rules that answer a hold and whose breaker for the node is closed.
+    fn closed_for_node(&self, now: Duration, policy: &Policy) -> EntrySet {
+        let open = |limit: &KillLimit, rule| self.breaker.open_until(now, limit, rule_index(rule), &self.root).is_some();
+        answering(policy).filter(|rule| !self.limits.each.is_some_and(|limit| open(&limit, *rule))).collect()
+    }
+
+    /// Whether, since the last look, a breaker opened for a rule that answers a hold, and whether one closed. That is
+    /// asked of the rules: among the breakers that are shown there may be no room for theirs.
+    fn answering_changed(&mut self, now: Duration, policy: &Policy) -> (bool, bool) {
+        let answer = self.closed_for_node(now, policy);
+        let before = std::mem::replace(&mut self.answer, answer);
+        let lacks = |those: &EntrySet, rules: &EntrySet| rules.iter().any(|rule| !those.contains(rule));
+        (lacks(&answer, &before), lacks(&before, &answer))
     }
 
     /// When something must be done without a notice.
@@ -190,6 +210,7 @@ impl Warden {
             self.senses.signal.pass(hold);
         }
         self.senses.signal.retire(self.clock.now());
+        self.untold_lack = true;
         self.switches.changed();
     }
 
@@ -210,13 +231,11 @@ impl Warden {
     fn breakers_changed(&mut self, now: Duration) {
         self.switches.look(now);
         self.counters.set_breakers(self.switches.number);
-        let (mut opened, mut closed) = (false, false);
+        let (opened, closed) = self.switches.answering_changed(now, &self.policy);
         let Switches { open, seen, limits, .. } = &mut self.switches;
         let policy = &self.policy;
-        let answers = |one: &Open| one.subject.is_root() && answering(policy).any(|rule| rule_index(rule) == one.rule);
         let name = |rule: u16| policy.rules.get(usize::from(rule)).map_or("?", |rule| &*rule.name);
         for one in seen.iter().filter(|one| !open.iter().any(|other| same(one, other))) {
-            opened |= answers(one);
             let limit = if one.rule == EVERY_RULE { limits.node } else { limits.each };
             let (kills, per) = limit.map_or((0, 0), |limit| (limit.kills, limit.per.as_secs()));
             if one.rule == EVERY_RULE {
@@ -232,7 +251,6 @@ impl Warden {
             );
         }
         for one in open.iter().filter(|one| !seen.iter().any(|other| same(one, other))) {
-            closed |= answers(one);
             if one.rule == EVERY_RULE {
                 tracing::warn!("the node's breaker closes: verdicts about groups are carried out again");
                 continue;
@@ -274,5 +292,50 @@ impl Warden {
             (standing.armed, standing.timed_triggers) = (armed, timed_triggers);
         });
         switches.show_due = if shown { None } else { Some(now + SHOW_AGAIN) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::eventfd::EventFd;
+
+    use super::*;
+    use crate::policy::{Source, load};
+
+    const POLICY: &str = "
+version: 1
+limits: {kills: 1 per 1h}
+rules:
+  - {name: group, watch: /t/*, when: [event: oom_kill]}
+  - {name: node, watch: /, when: [lms: oom], victim: {among: /t/*}}
+";
+
+    #[test]
+    fn breaker_of_a_rule_that_answers_is_noticed_however_many_are_open() {
+        let policy = Arc::new(load(&[Source::new("test", POLICY)]).unwrap().policy);
+        let board = Board::new(Arc::new(EventFd::new().unwrap()));
+        let mut switches = Switches::new(Arc::new(board), &policy);
+        let second = Duration::from_secs(1);
+        for at in 0..MOST_BREAKERS {
+            switches.killed(second, 0, &GroupPath::from_bytes(format!("/t/{at}").as_bytes()));
+        }
+        switches.look(second);
+        assert_eq!((switches.seen.len(), switches.answering_changed(second, &policy)), (MOST_BREAKERS, (false, false)));
+        switches.killed(2 * second, 1, &GroupPath::root());
+        switches.look(2 * second);
+        assert!(!switches.seen.iter().any(|open| open.subject.is_root()), "there is no room for it");
+        assert_eq!(switches.answering_changed(2 * second, &policy), (true, false));
+        assert_eq!(switches.answering_changed(2 * second, &policy), (false, false));
+        assert_eq!(switches.answering_changed(Duration::from_secs(3602), &policy), (false, true));
+        // A policy with other limits, in which the rule has another place.
+        switches.killed(Duration::from_secs(4000), 1, &GroupPath::root());
+        let now = Duration::from_secs(4001);
+        assert_eq!(switches.answering_changed(now, &policy), (true, false));
+        let text = POLICY.replace("kills: 1", "kills: 2").replace("  - {name: group, watch: /t/*, when: [event: oom_kill]}\n", "");
+        let other = Arc::new(load(&[Source::new("test", text)]).unwrap().policy);
+        switches.adopt(now, &other, |rule| rule.checked_sub(1));
+        assert_eq!(switches.answering_changed(now, &other), (false, true));
+        switches.adopt(now, &policy, |rule| rule.checked_add(1));
+        assert_eq!(switches.answering_changed(now, &policy), (true, false));
     }
 }
