@@ -5,7 +5,7 @@
 //! otherwise than it stands there), `read` (what the keys mean), `draft` (all sources together),
 //! `compile` (the [`model::Policy`] that other rooms read) and `lint` (sound, but probably not
 //! meant). Every fault is kept with its place until the end, so that all are shown at once.
-//! [`schema`] tells editors the same form as JSON Schema.
+//! [`mod@schema`] tells editors the same form as JSON Schema.
 //!
 //! Only [`files`] reads files, and [`overlooked`] names those that look like policies and are none.
 //! What a policy says of one group is asked with [`model::Policy::classify`], once for each
