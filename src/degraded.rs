@@ -19,8 +19,8 @@ pub enum Reason {
     Psi,
     /// PSI is off for some groups (cgroup.pressure), and rules wait for their stall.
     GroupPsi,
-    /// The kernel module has not taken us as its handler, or can be left no table: it is of another version, or
-    /// vm.panic_on_oom is set.
+    /// The kernel module has not taken us as its handler, or can be left no table: it is of another
+    /// version, or vm.panic_on_oom is set.
     Lms,
     /// The default listen address is taken.
     Listen,

@@ -40,7 +40,8 @@ rules:
       - kill: group
 ";
 
-/// Waits until gauges are published, which is done once after the start and may allocate: ordinary life.
+/// Waits until gauges are published, which is done once after the start and may allocate: ordinary
+/// life.
 fn is_at_rest(machine: &Machine) {
     wait("gauges are published", || !machine.metrics().contains("oomwarden_groups{sensing=\"trigger\"} 0\n"));
     machine.turn();
@@ -87,8 +88,9 @@ fn from_notice_to_verified_end_nothing_is_allocated() {
     assert_eq!(after - before, 0, "allocations of the warden between notice and verified end");
 }
 
-/// What the kernel module says, with room before it for what is written to it, as in tests/warden.rs. Always of the same
-/// length, so that one write puts it in the place of what it said before.
+/// What the kernel module says, with room before it for what is written to it, as in
+/// tests/warden.rs. Always of the same length, so that one write puts it in the place of what it
+/// said before.
 fn module_says(level: &str, hold: u64) -> String {
     let room = "x ".repeat(300) + &"x".repeat(4 - level.len());
     format!(
@@ -103,8 +105,9 @@ fn module_says(level: &str, hold: u64) -> String {
 /// How often the warden's thread had allocated in the test below.
 static SEEN_IN_HOLD: AtomicU64 = AtomicU64::new(0);
 
-/// Neither does the answer to a hold, for which vm.panic_on_oom is read from a descriptor that is held: who opened the
-/// file now would find another one. (The kernel allocates a small buffer for that read; nothing here can show it.)
+/// Neither does the answer to a hold, for which vm.panic_on_oom is read from a descriptor that is
+/// held: who opened the file now would find another one. (The kernel allocates a small buffer for
+/// that read; nothing here can show it.)
 #[test]
 fn the_answer_to_a_hold_allocates_and_opens_nothing() {
     const HOLDS: &str = "

@@ -395,8 +395,9 @@ rules:
     machine.stop();
 }
 
-/// Whoever dies by the old table may have to live by the new policy: the old one is taken back at once, and the new one
-/// written before anything is done that may take its time. A policy that says the same of the module leaves it.
+/// Whoever dies by the old table may have to live by the new policy: the old one is taken back at
+/// once, and the new one written before anything is done that may take its time. A policy that says
+/// the same of the module leaves it.
 #[test]
 fn a_reload_that_changes_the_modules_table_takes_it_back_first() {
     let dir = one_subject();
@@ -414,8 +415,8 @@ fn a_reload_that_changes_the_modules_table_takes_it_back_first() {
     machine.reload(&policy.replace("300ms", "200ms"));
     machine.turn();
     assert!(!said().contains("clear\n"), "{}", said());
-    // What is written, in the order in which it is done. The kernel makes one notice of several that are the same: those of
-    // the directory stand between two of the module's file.
+    // What is written, in the order in which it is done. The kernel makes one notice of several
+    // that are the same: those of the directory stand between two of the module's file.
     let mut notices = Inotify::init().unwrap();
     let mut watch = |path: &str| notices.watches().add(root.join(path), WatchMask::MODIFY).unwrap();
     let [_, module, pressure] = ["", "oom_notifier", "t/a/memory.pressure"].map(&mut watch);

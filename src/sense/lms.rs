@@ -109,10 +109,11 @@ impl Lms {
         self.command(format_args!("release"))
     }
 
-    /// Answers the hold `seq` (of [`Report::hold_seq`]): the signals are delivered. The ends of those that were
-    /// killed in the group `victim`, or below it, are hastened. Allocates nothing.
+    /// Answers the hold `seq` (of [`Report::hold_seq`]): the signals are delivered. The ends of
+    /// those that were killed in the group `victim`, or below it, are hastened. Allocates nothing.
     ///
-    /// An older module of the same interface takes no group in an answer (EINVAL); it is answered without one.
+    /// An older module of the same interface takes no group in an answer (EINVAL); it is answered
+    /// without one.
     ///
     /// # Errors
     /// ESTALE if that hold is over; EPERM if this file is not the handler's.

@@ -55,7 +55,8 @@ impl Warden {
         self.tell_lack();
     }
 
-    /// Says in the status whether the module has us as its handler, and is one that we can leave a table with.
+    /// Says in the status whether the module has us as its handler, and is one that we can leave a
+    /// table with.
     pub(super) fn tell_lack(&mut self) {
         if !self.untold_lack {
             return;

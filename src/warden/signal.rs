@@ -205,9 +205,10 @@ impl Signal {
     /// Looks whether the kernel is to panic where it would kill: then nobody answers a hold, and there is to be none. Whether that
     /// has changed.
     ///
-    /// That comes before a kill, which can't be taken back. It is one pread(2) of a file that is held open, into the
-    /// stack: we allocate nothing for it. The kernel does: each read below /proc/sys takes a small buffer (kvzalloc() in
-    /// proc_sys_call_handler()), which under a hold comes out of the reserve that is given back for that.
+    /// That comes before a kill, which can't be taken back. It is one pread(2) of a file that is
+    /// held open, into the stack: we allocate nothing for it. The kernel does: each read below
+    /// /proc/sys takes a small buffer (kvzalloc() in proc_sys_call_handler()), for which, as for
+    /// our other reads, the module frees half of its reserve when a hold begins.
     pub fn look_at_panic(&mut self, now: Duration) -> bool {
         let changed = self.minds_panic && self.panic_on_oom.look(now);
         if changed && self.kernel_panics() {
@@ -250,7 +251,8 @@ impl Signal {
                     tracing::info!("the kernel module holds an OOM for us now");
                 }
                 if left {
-                    // Its handler may have ended since, and have left the table in force. Now it is ours to empty.
+                    // Its handler may have ended since, and have left the table in force. Now it is
+                    // ours to empty.
                     self.empty_table(now);
                 }
                 self.table_due = Some(now);
@@ -328,7 +330,8 @@ impl Signal {
         }
     }
 
-    /// Whether there may be a table by which somebody could die: without a word of the module there may.
+    /// Whether there may be a table by which somebody could die: without a word of the module there
+    /// may.
     fn may_have_table(&self) -> bool {
         self.report.is_none_or(|report| report.table_rules > 0 || report.table_kill_ids > 0)
     }
@@ -341,8 +344,8 @@ impl Signal {
         }
     }
 
-    /// Empties the module's table, and has what the clerk may be about to write come to nothing. If that is refused it
-    /// is tried again. Whether the module has emptied it.
+    /// Empties the module's table, and has what the clerk may be about to write come to nothing. If
+    /// that is refused it is tried again. Whether the module has emptied it.
     fn empty_table(&mut self, now: Duration) -> bool {
         let Some(device) = &self.device else { return true };
         // Before the module's table is emptied: see the clerk.

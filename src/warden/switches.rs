@@ -121,8 +121,9 @@ impl Switches {
         answering(policy).filter(|rule| !self.limits.each.is_some_and(|limit| open(&limit, *rule))).collect()
     }
 
-    /// Whether, since the last look, a breaker opened for a rule that answers a hold, and whether one closed. That is
-    /// asked of the rules: among the breakers that are shown there may be no room for theirs.
+    /// Whether, since the last look, a breaker opened for a rule that answers a hold, and whether
+    /// one closed. That is asked of the rules: among the breakers that are shown there may be no
+    /// room for theirs.
     fn answering_changed(&mut self, now: Duration, policy: &Policy) -> (bool, bool) {
         let answer = self.closed_for_node(now, policy);
         let before = std::mem::replace(&mut self.answer, answer);
