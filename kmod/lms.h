@@ -84,6 +84,7 @@ struct lms {
 	u64 seq;			/* level changes and beginnings of holds */
 	u64 hold_seq;			/* seq of the hold under way, else 0 */
 	bool others_ask;		/* somebody else than the handler has asked in the hold under way */
+	bool killed;			/* somebody was, for this shortage: by the table, or as an ack says */
 	bool acked;
 	unsigned int acks;		/* how often that gave the hold its time anew */
 	bool silent;			/* the handler let a hold expire and has not been heard of since */

@@ -148,6 +148,7 @@ static void lms_go_idle(void)
 {
 	lms_end_hold();
 	lms.state = LMS_IDLE;
+	lms.killed = false;
 	lms.unserved = false;
 	lms_table_reset();
 	lms.doubt.calls = 0;
@@ -312,8 +313,8 @@ static int lms_run(void *unused)
 		lms_table_look_after();
 		if (lms_expire_unasked())
 			lms_say_expired();
-		/* So that those who ask find what was given back. */
-		if (READ_ONCE(lms.state) == LMS_HOLD)
+		/* So that those who ask find what a victim gave back. */
+		if (READ_ONCE(lms.state) == LMS_HOLD && READ_ONCE(lms.killed))
 			lms_lists_give_back();
 		if (READ_ONCE(lms.state) == LMS_TABLE) {
 			lms_use_table();

@@ -346,6 +346,8 @@ static void lms_kill_victim(u64 id)
 
 	spin_lock(&lms.lock);
 	lms.table_kills += killed;
+	if (killed)
+		lms.killed = true;
 	if (table.shortage == lms_shortage && table.dying) {
 		if (killed)
 			table.signalled = now;
@@ -364,7 +366,8 @@ static void lms_kill_victim(u64 id)
  */
 static bool lms_wait_for_lists(void)
 {
-	bool much = lms_lists_give_back(), wait;
+	bool much = READ_ONCE(lms.killed) && lms_lists_give_back();
+	bool wait;
 
 	spin_lock(&lms.lock);
 	if (much && !table.listed) {
