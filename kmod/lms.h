@@ -33,6 +33,7 @@
 #define LMS_REAPED_MS		4000	/* by then the kernel has taken the memory of a victim that can't end */
 #define LMS_RESERVE_KEPT	4	/* blocks of the reserve that are for the handler alone */
 #define LMS_ACKS		4	/* further victims of one hold that each have its whole time */
+#define LMS_LISTS_MS		100	/* the table waits so long for pages in the processors' lists */
 #define LMS_UNSERVED_MS		2000	/* callers wait so long for the thread to work by the table */
 
 #define PAGES_PER_MB		(1UL << (20 - PAGE_SHIFT))
@@ -83,6 +84,7 @@ struct lms {
 	u64 seq;			/* level changes and beginnings of holds */
 	u64 hold_seq;			/* seq of the hold under way, else 0 */
 	bool others_ask;		/* somebody else than the handler has asked in the hold under way */
+	bool killed;			/* somebody was, for this shortage: by the table, or as an ack says */
 	bool acked;
 	unsigned int acks;		/* how often that gave the hold its time anew */
 	bool silent;			/* the handler let a hold expire and has not been heard of since */
@@ -135,6 +137,11 @@ void lms_end_hold(void);
 void lms_served(void);
 unsigned int lms_sample(void);
 
+/* lms_lists.c: free pages in the processors' own lists. */
+bool lms_lists_give_back(void);
+int lms_start_lister(void);
+void lms_stop_lister(void);
+
 /* lms_caller.c: who could not allocate. */
 bool lms_is_sysrq(void);
 bool lms_kernel_helps(void);
@@ -186,9 +193,10 @@ struct lms_policy {
 	void (*begin)(struct pid *handler);
 	/*
 	 * The one that is to die next, but for these; 0: nobody. One whose processes all end by
-	 * themselves is as good as any: they are waited for.
+	 * themselves may be waited for instead. If *wait is set it comes before all others, else
+	 * after them. Sets *wait if it is one of these: nobody in it is to be sent anything.
 	 */
-	u64 (*choose)(const u64 *but, unsigned int len);
+	u64 (*choose)(const u64 *but, unsigned int len, bool *wait);
 	/*
 	 * Whether processes of this victim that had begun before a moment (as ktime_get_ns()
 	 * counts) were sent SIGKILL, or end by themselves, and still hold memory.

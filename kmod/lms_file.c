@@ -435,6 +435,7 @@ static int lms_write_answer(struct lms_file *f, const char *text, bool pass)
 			lms.deadline = jiffies + msecs_to_jiffies(lms_hold_bound());
 		}
 		lms.acked = true;
+		lms.killed = true;
 	}
 	spin_unlock(&lms.lock);
 	if (!error && victim)

@@ -148,6 +148,7 @@ static void lms_go_idle(void)
 {
 	lms_end_hold();
 	lms.state = LMS_IDLE;
+	lms.killed = false;
 	lms.unserved = false;
 	lms_table_reset();
 	lms.doubt.calls = 0;
@@ -306,15 +307,25 @@ static int lms_run(void *unused)
 {
 	sched_set_fifo(current);
 	while (!kthread_should_stop()) {
+		unsigned long begun = jiffies;
 		unsigned int wait = lms_sample();
 
 		lms_table_look_after();
 		if (lms_expire_unasked())
 			lms_say_expired();
+		/* So that those who ask find what a victim gave back. */
+		if (READ_ONCE(lms.state) == LMS_HOLD && READ_ONCE(lms.killed))
+			lms_lists_give_back();
 		if (READ_ONCE(lms.state) == LMS_TABLE) {
 			lms_use_table();
 			if (READ_ONCE(lms.state) == LMS_FAILED)
 				wake_up(&lms_answered);
+			lms_served();
+			/*
+			 * Each call kicks. Those who die need the processor too, of which there
+			 * may be one.
+			 */
+			schedule_timeout_idle(jiffies - begun + 1);
 		}
 		lms_served();
 		while (!kthread_should_stop() && lms_fill_reserve())
@@ -445,7 +456,8 @@ static enum lms_verdict lms_consider(const struct lms_memory *memory, bool bound
 	struct lms_doubt *doubt = &lms.doubt;
 	bool plenty = lms_is_plenty(memory);
 
-	if (awaits && lms_may_await(doubt))
+	/* Whether the kernel would wait for its victim in a shortage of some nodes it knows better. */
+	if (awaits && !bound && lms_may_await(doubt))
 		return LMS_RETRY;
 	if (memory->available <= lms_floor_pages(memory->total))
 		return LMS_BEGIN;
@@ -528,7 +540,7 @@ static bool lms_help_handler(void)
 /* Called by out_of_memory() before it chooses a victim; above 0, *data sends the caller back to try once more. */
 static int lms_oom_callback(struct notifier_block *block, unsigned long unused, void *data)
 {
-	bool begun = false, expired = false, handler, counts, bound, nobody_dies, open;
+	bool begun = false, expired = false, handler, counts, bound, nobody_dies, open, idle;
 	enum lms_chosen chosen = LMS_CHOSEN_NOBODY;
 	unsigned long *freed = data;
 	struct lms_memory memory;
@@ -547,7 +559,8 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 		*freed += 1;
 		return NOTIFY_OK;
 	}
-	if (READ_ONCE(lms.state) == LMS_IDLE)
+	idle = READ_ONCE(lms.state) == LMS_IDLE;
+	if (idle)
 		chosen = lms_kernels_choice();
 	if (chosen == LMS_CHOSEN_RUNS)
 		return lms_pass();
@@ -565,7 +578,8 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 	 * off. If they run out even so and nobody else asks, they are the ones who take the memory: no use in waiting.
 	 */
 	handler = lms_is_handler();
-	if (nobody_dies && !open) {
+	/* A shortage has ended since memory was read: what was read says nothing about another one. */
+	if ((nobody_dies && !open) || (!idle && lms.state == LMS_IDLE)) {
 		spin_unlock(&lms.lock);
 		*freed += 1;
 		return NOTIFY_OK;
@@ -610,7 +624,11 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 		return lms_pass();
 
 	if (lms_caller_ends()) {
-		lms_help_to_end();
+		/* The reserve is for a shortage. */
+		if (state == LMS_IDLE)
+			schedule_timeout_uninterruptible(1);
+		else
+			lms_help_to_end();
 		*freed += 1;
 		return NOTIFY_OK;
 	}
@@ -650,9 +668,12 @@ static int __init lms_init(void)
 		error = PTR_ERR(lms_thread);
 		goto stop_teller;
 	}
-	error = register_oom_notifier(&lms_oom_block);
+	error = lms_start_lister();
 	if (error)
 		goto stop_thread;
+	error = register_oom_notifier(&lms_oom_block);
+	if (error)
+		goto stop_lister;
 	error = lms_create_file();
 	if (error)
 		goto unregister;
@@ -661,6 +682,8 @@ static int __init lms_init(void)
 
 unregister:
 	unregister_oom_notifier(&lms_oom_block);
+stop_lister:
+	lms_stop_lister();
 stop_thread:
 	kthread_stop(lms_thread);
 	lms_empty_reserve();
@@ -674,6 +697,7 @@ static void __exit lms_exit(void)
 	/* Nobody has the file open, or we would be pinned. */
 	lms_remove_file();
 	unregister_oom_notifier(&lms_oom_block);
+	lms_stop_lister();
 	kthread_stop(lms_thread);
 	kthread_stop(lms_teller);
 	lms_table_free();

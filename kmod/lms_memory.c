@@ -242,7 +242,8 @@ bool lms_fill_reserve(void)
 	if (time_before(jiffies, lms_reserve_again))
 		return false;
 	/* Without reclaim: what is looked at here every few milliseconds must not wait for it. */
-	page = alloc_pages((GFP_KERNEL & ~__GFP_DIRECT_RECLAIM) | __GFP_NORETRY | __GFP_NOWARN,
+	page = alloc_pages((GFP_KERNEL & ~__GFP_DIRECT_RECLAIM) | __GFP_NORETRY |
+			   __GFP_NOMEMALLOC | __GFP_NOWARN,
 			   LMS_RESERVE_ORDER);
 	if (!page) {
 		/* Fragmented: not worth an effort twice a second. */

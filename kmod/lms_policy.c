@@ -47,8 +47,6 @@
 #define LMS_GROUPS		(1U << LMS_GROUPS_BITS)
 #define LMS_GROUPS_USED		(LMS_GROUPS / 4 * 3)	/* so that a search soon comes to a free one */
 #define LMS_PARTS		16	/* in which units are looked at, at most, where they don't all fit */
-#define LMS_WAITS		8	/* victims in a row that end by themselves, before one that does not */
-#define LMS_WAITS_MS		2000	/* between two of them; longer than a victim has time */
 #define LMS_MARKS_BITS		20
 #define LMS_MARKS		(1U << LMS_MARKS_BITS)
 #define LMS_NONE		U16_MAX
@@ -156,8 +154,7 @@ struct lms_book {
 	u32 walk;
 	struct pid *handler;
 	u64 apart[2];		/* the homes of init and the handler */
-	unsigned int waits;	/* choices in a row of somebody who ended already */
-	unsigned long waited_at;	/* when the last of them was made, in jiffies */
+	bool waits;		/* those that end by themselves come before all others, else after them */
 	const u64 *but;		/* no candidates */
 	unsigned int but_len;
 	u8 ranks[LMS_TABLE_LINES];	/* by rank, who may die by that line as of this walk: */
@@ -296,7 +293,8 @@ static void lms_judge_group(const struct lms_table *table, struct lms_group *g, 
 			}
 			break;
 		case LMS_AMONG:
-			if (g->rule == LMS_NONE && lms_glob_match(glob, path))
+			/* The root is no candidate, whatever names it. */
+			if (g->rule == LMS_NONE && group->level && lms_glob_match(glob, path))
 				g->rule = line->rule;
 			break;
 		case LMS_SPARE_COMM:
@@ -458,8 +456,8 @@ static unsigned long lms_pages_of(struct task_struct *p)
 		task_lock(t);
 		mm = t->mm;
 		if (mm)
-			pages = get_mm_counter(mm, MM_ANONPAGES) + get_mm_counter(mm, MM_SHMEMPAGES) +
-				get_mm_counter(mm, MM_SWAPENTS);
+			pages = lms_mm_counter(mm, MM_ANONPAGES) + lms_mm_counter(mm, MM_SHMEMPAGES) +
+				lms_mm_counter(mm, MM_SWAPENTS);
 		task_unlock(t);
 		if (mm)
 			break;
@@ -654,6 +652,9 @@ static void lms_walk(const struct lms_table *table, const struct lms_scope *scop
 		struct lms_group *g;
 		u16 rank;
 
+		/* Whatever is found is of no use any more. */
+		if (READ_ONCE(lms.state) != LMS_TABLE)
+			break;
 		if (!lms_locate(p, &home, &unit) || !lms_is_in(scope, cgroup_id(unit)))
 			continue;
 		g = lms_known(table, unit, true);
@@ -673,6 +674,9 @@ static void lms_walk(const struct lms_table *table, const struct lms_scope *scop
 		rank = lms_rank(table, rank, home);
 		if (rank != LMS_NONE) {
 			lms_book->ranks[rank] |= lms_ends(p) ? LMS_SOME_END : LMS_SOME_LIVE;
+			/* The unit as a whole does not end. */
+			if (!lms_ends(p))
+				g->now.alive = true;
 			continue;
 		}
 		g->now.found = true;
@@ -718,7 +722,7 @@ static bool lms_comes_before(const struct lms_table *table, const struct lms_gro
 	bool b_is_small = b_pages < table->rules[b->rule].min_pages;
 
 	if (lms_is_ending(a) != lms_is_ending(b))
-		return lms_is_ending(a) == (lms_book->waits < LMS_WAITS);
+		return lms_is_ending(a) == lms_book->waits;
 	/* Its rule would pass over it, and the next rule be asked. */
 	if (a_is_small != b_is_small)
 		return b_is_small;
@@ -729,31 +733,22 @@ static bool lms_comes_before(const struct lms_table *table, const struct lms_gro
 	return a_pages > b_pages;
 }
 
-/*
- * The first `kill` line below which all who may die end already; else the first below which anybody
- * may die. Those that end are waited for before anybody else dies, if that is asked for: that may be
- * enough.
- */
-static u16 lms_first_rank(const struct lms_table *table, bool waits, bool *ending)
+/* The first `kill` line of which this can be said; LMS_NONE: there is none. */
+static u16 lms_first_rank(const struct lms_table *table, bool ending)
 {
-	u16 at, first = LMS_NONE;
+	u16 at;
 
-	*ending = false;
 	for (at = 0; at < table->kills; at++) {
-		if (waits && lms_book->ranks[at] == LMS_SOME_END) {
-			*ending = true;
+		if (ending ? lms_book->ranks[at] == LMS_SOME_END : lms_book->ranks[at] & LMS_SOME_LIVE)
 			return at;
-		}
-		if (lms_book->ranks[at] && first == LMS_NONE)
-			first = at;
 	}
-	return first;
+	return LMS_NONE;
 }
 
 /*
  * Looks at all units, in so many parts, for the first that may die by a rule (id 0: none), and for
- * `kill` lines by which somebody may (lms_book->ranks). Whether they all found a place; where they did not that is
- * said at once, unless there can be no more parts.
+ * `kill` lines by which somebody may (lms_book->ranks). Whether they all found a place; where they
+ * did not that is said at once, unless there can be no more parts.
  */
 static bool lms_look(const struct lms_table *table, unsigned int parts, struct lms_group *first)
 {
@@ -764,8 +759,10 @@ static bool lms_look(const struct lms_table *table, unsigned int parts, struct l
 	first->id = 0;
 	memset(lms_book->ranks, 0, table->kills);
 	for (; scope.part < parts; scope.part++) {
-		if (parts > 1)
+		if (parts > 1) {
 			lms_forget_groups();
+			cond_resched();
+		}
 		lms_walk(table, &scope);
 		all &= !lms_book->full;
 		if (!all && parts < LMS_PARTS)
@@ -790,24 +787,21 @@ static bool lms_look(const struct lms_table *table, unsigned int parts, struct l
  * hides nothing by that. With more than LMS_PARTS times as many as there are places some of each
  * part live.
  */
-static u64 lms_rules_choose(const u64 *but, unsigned int len)
+static u64 lms_rules_choose(const u64 *but, unsigned int len, bool *wait)
 {
+	u16 ending, living;
 	const struct lms_table *table;
 	unsigned int parts = 1;
 	struct lms_group first;
-	bool empty, waits, ending;
-	u16 rank;
+	bool empty;
 
 	if (!lms_book)
 		return 0;
 	table = &lms_book->tables[lms_current];
 	lms_book->but = but;
 	lms_book->but_len = len;
+	lms_book->waits = *wait;
 	empty = !lms_book->used;
-	/* That was another shortage. */
-	if (time_after(jiffies, lms_book->waited_at + msecs_to_jiffies(LMS_WAITS_MS)))
-		lms_book->waits = 0;
-	waits = lms_book->waits < LMS_WAITS;
 	while (!lms_look(table, parts, &first) && parts < LMS_PARTS) {
 		if (empty)
 			parts *= 2;
@@ -815,14 +809,21 @@ static u64 lms_rules_choose(const u64 *but, unsigned int len)
 		empty = true;
 	}
 	lms_book->but_len = 0;
-	rank = lms_first_rank(table, waits, &ending);
-	if (rank != LMS_NONE && !ending && waits && first.id && lms_is_ending(&first))
-		rank = LMS_NONE;
-	if (rank == LMS_NONE)
-		ending = first.id && lms_is_ending(&first);
-	lms_book->waits = ending ? lms_book->waits + 1 : 0;
-	lms_book->waited_at = jiffies;
-	return rank != LMS_NONE ? table->kill_ids[rank] : first.id;
+	ending = lms_first_rank(table, true);
+	living = lms_first_rank(table, false);
+	/* `kill` lines before rules; and who ends before all others, or after them. */
+	if (*wait && ending != LMS_NONE)
+		return table->kill_ids[ending];
+	if (living != LMS_NONE && !(*wait && first.id && lms_is_ending(&first))) {
+		*wait = false;
+		return table->kill_ids[living];
+	}
+	if (!*wait && ending != LMS_NONE && (!first.id || lms_is_ending(&first))) {
+		*wait = true;
+		return table->kill_ids[ending];
+	}
+	*wait = first.id && lms_is_ending(&first);
+	return first.id;
 }
 
 /*

@@ -25,6 +25,7 @@
 
 #define LMS_DYING_NS		(1000 * (u64)NSEC_PER_MSEC)	/* how long those who were killed may take to be gone */
 #define LMS_STUCK		3	/* victims that may take longer before the kernel goes ahead */
+#define LMS_WAITS		8	/* of those that end by themselves, before others die */
 #define LMS_TIMES		4	/* how often one that comes back is killed, and for so long at least, before others */
 #define LMS_TIMES_NS		LMS_DYING_NS
 #define LMS_VICTIMS		16	/* victims of a shortage that are remembered */
@@ -55,6 +56,11 @@ static struct {
 	unsigned long signalled_at;		/* the same in jiffies */
 	bool gone;			/* the last victim is gone, since: */
 	unsigned long gone_at;
+	bool waits;			/* the dying one ends by itself, and nobody in it was sent anything */
+	unsigned int waited;		/* so many were waited for like that; of these in vain: */
+	unsigned int waited_in_vain;
+	bool listed;			/* pages are in the processors' lists; known since: */
+	unsigned long listed_at;
 
 	bool in_use;			/* the thread is in the policy */
 } table;
@@ -201,6 +207,9 @@ void lms_table_reset(void)
 	table.stuck = 0;
 	table.dying = NULL;
 	table.gone = false;
+	table.waited = 0;
+	table.waited_in_vain = 0;
+	table.listed = false;
 }
 
 /* Whether the shortage for which somebody is to be killed still is one. Under lms.lock. */
@@ -264,10 +273,18 @@ static bool lms_comes_back(struct lms_victim *victim, u64 now)
 	return victim->times > LMS_TIMES && now - victim->first > LMS_TIMES_NS;
 }
 
-/* No candidate any more; LMS_STUCK of them are as many as are waited for. Under lms.lock. */
+/*
+ * No candidate any more; LMS_STUCK of them are as many as are waited for. One that was to end by
+ * itself and does not stays a candidate: somebody may live in it yet. Under lms.lock.
+ */
 static void lms_give_up_on(struct lms_victim *victim, bool stuck)
 {
-	victim->over = true;
+	if (table.waits) {
+		table.waited_in_vain++;
+		stuck = false;
+	} else {
+		victim->over = true;
+	}
 	table.dying = NULL;
 	/* What it has given back may be enough: only somebody who asks can say that it was not. */
 	table.gone = true;
@@ -308,7 +325,7 @@ static enum lms_step lms_follow(u64 id, u64 since, u64 signalled)
 		if (new)
 			table.since = signalled;
 		/* A group dies whole: who came into it since dies too where that was not enough. */
-		if (time_after(lms.last_call, table.signalled_at))
+		if (!table.waits && time_after(lms.last_call, table.signalled_at))
 			step = LMS_STEP_AGAIN;
 	} else {
 		table.dying = NULL;
@@ -329,8 +346,11 @@ static void lms_kill_victim(u64 id)
 
 	spin_lock(&lms.lock);
 	lms.table_kills += killed;
-	if (killed && table.shortage == lms_shortage && table.dying) {
-		table.signalled = now;
+	if (killed)
+		lms.killed = true;
+	if (table.shortage == lms_shortage && table.dying) {
+		if (killed)
+			table.signalled = now;
 		table.signalled_at = jiffies;
 	}
 	spin_unlock(&lms.lock);
@@ -339,13 +359,40 @@ static void lms_kill_victim(u64 id)
 	pr_warn_ratelimited("no answer: killed %u processes of group %llu by the table\n", killed, id);
 }
 
-/* Chooses the next victim, if somebody has asked since the last one was gone, and kills it. */
+/*
+ * What the last victim gave back may be in the lists of processors, where those who ask don't find
+ * it. Whether to wait until it is in the zones, and somebody has asked since. Only for a time:
+ * somebody may be taking pages and giving them back all the while.
+ */
+static bool lms_wait_for_lists(void)
+{
+	bool much = READ_ONCE(lms.killed) && lms_lists_give_back();
+	bool wait;
+
+	spin_lock(&lms.lock);
+	if (much && !table.listed) {
+		table.listed = true;
+		table.listed_at = jiffies;
+	}
+	wait = much && time_before(jiffies, table.listed_at + msecs_to_jiffies(LMS_LISTS_MS));
+	if (wait) {
+		table.gone = true;
+		table.gone_at = jiffies;
+	}
+	spin_unlock(&lms.lock);
+	return wait;
+}
+
+/*
+ * Chooses the next victim, if somebody has asked since the last one was gone, and kills it; or waits
+ * for one that ends by itself.
+ */
 static void lms_kill_next(struct pid *handler)
 {
 	u64 over[LMS_VICTIMS], begun, id;
 	struct lms_victim *victim;
 	unsigned int at, len = 0;
-	bool may;
+	bool may, wait;
 
 	spin_lock(&lms.lock);
 	/* One is gone and nobody has asked since: it may have been enough. */
@@ -354,12 +401,13 @@ static void lms_kill_next(struct pid *handler)
 		if (table.victims[at].over)
 			over[len++] = table.victims[at].id;
 	}
+	wait = table.waited < LMS_WAITS && !table.waited_in_vain;
 	spin_unlock(&lms.lock);
-	if (!may)
+	if (!may || lms_wait_for_lists())
 		return;
 	begun = ktime_get_ns();
 	lms_policy->begin(handler);
-	id = lms_policy->choose(over, len);
+	id = lms_policy->choose(over, len, &wait);
 	lms_test_chosen(begun);
 	lms_test_delay();
 	/*
@@ -369,6 +417,9 @@ static void lms_kill_next(struct pid *handler)
 	may = lms_may_kill();
 	spin_lock(&lms.lock);
 	may = may && lms_same_shortage(lms_shortage);
+	/* Where all others end for ever there is nobody to kill. */
+	if (wait && table.waited_in_vain == LMS_STUCK)
+		id = 0;
 	victim = may && id ? lms_remember(id) : NULL;
 	if (!victim) {
 		id = 0;
@@ -377,16 +428,20 @@ static void lms_kill_next(struct pid *handler)
 	} else {
 		table.since = ktime_get_ns();
 		lms_test_since(table.since);
+		table.waits = wait;
+		if (wait)
+			table.waited++;
 		/* It is killed once more, and then no longer a candidate. */
-		if (lms_comes_back(victim, table.since))
+		else if (lms_comes_back(victim, table.since))
 			victim->over = true;
+		table.listed = false;
 		table.dying = victim;
 		table.signalled = table.since;
 		table.signalled_at = jiffies;
 		table.gone = false;
 	}
 	spin_unlock(&lms.lock);
-	if (id)
+	if (id && !wait)
 		lms_kill_victim(id);
 }
 

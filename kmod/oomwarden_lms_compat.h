@@ -10,6 +10,7 @@
 #include <linux/cgroup.h>
 #include <linux/kernfs.h>
 #include <linux/mm.h>
+#include <linux/percpu_counter.h>
 #include <linux/sched.h>
 #include <linux/sched/coredump.h>
 #include <linux/sched/prio.h>
@@ -34,6 +35,23 @@
 #else
 #define lms_policy_nodes(policy)	((policy)->v.nodes)
 #endif
+
+/*
+ * Pages of a kind in a process's memory. Since 6.2 each processor counts for itself up to a batch;
+ * where that can be much of it, what they have counted is asked for too.
+ */
+static inline unsigned long lms_mm_counter(struct mm_struct *mm, int member)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0)
+	s64 pages = percpu_counter_read_positive(&mm->rss_stat[member]);
+
+	if (pages < (s64)percpu_counter_batch * num_online_cpus())
+		pages = percpu_counter_sum_positive(&mm->rss_stat[member]);
+	return pages;
+#else
+	return get_mm_counter(mm, member);
+#endif
+}
 
 /* All of a process's mappings; mmap_lock is held. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 1, 0)

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use super::MEASURED;
-use super::lms_common::{Counters, EXCITABLE, called, fresh, handler, short_of_memory, signal};
+use super::lms_common::{Counters, EXCITABLE, ROUNDS, called, fresh, handler, rounds, short_of_memory, signal};
 use super::lms_victims::{since_boot, status};
 use crate::guest::group::{Group, MIB};
 use crate::guest::lms::{self, State};
@@ -44,6 +46,34 @@ impl VictimsTime {
     fn next(&self) -> Outcome<u64> {
         wait::find("a victim is chosen", SOON, || Ok(Some(self.0.number()?).filter(|time| *time != self.1)))
     }
+}
+
+/// Lets a process run on one processor alone.
+fn pin(work: &Work, processor: usize) -> Outcome {
+    let mut one = CpuSet::new();
+    one.set(processor).doing("name a processor")?;
+    sched_setaffinity(Pid::from_raw(work.pid() as i32), &one).doing("pin a process")
+}
+
+/// The first victim ends on one processor, whose lists take what it gives back. Somebody on another
+/// one needs a part of that: it is had before a second group dies.
+pub fn pages_in_a_processors_lists_cost_no_second_victim() -> Outcome {
+    rounds("hold_ms=2000", ROUNDS, |round| {
+        let (first, second) = (fresh("first", round)?, fresh("second", round)?);
+        let _handler = handler(&format!("answer=never ms=100 adj=-1000 kill={},{}", first.id()?, second.id()?))?;
+        let mut victim = Work::holding(&first, 25)?;
+        pin(&victim, 0)?;
+        let mut bystander = Work::holding(&second, 10)?;
+        let before = Counters::now()?;
+        let mut greedy = Work::start(&fresh("greedy", round)?, "lms-want more=15")?;
+        pin(&greedy, 1)?;
+        victim.must_be_killed()?;
+        called(&greedy, SATISFIED)?;
+        bystander.must_run("the first victim was enough")?;
+        greedy.must_run("it is not in the table")?;
+        ensure!(before.kernel_kills()? == 0 && before.of("table_kills")? == 1, "not the table's doing, or not one alone");
+        Ok(())
+    })
 }
 
 /// One that can't die is given up after its time. Whoever wanted memory has it by then, though next to nothing came back, and asks no more: nobody else dies.

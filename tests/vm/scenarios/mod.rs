@@ -378,6 +378,7 @@ pub fn all() -> impl Iterator<Item = Scenario> {
             writers_of_tables_keep_no_table_waiting: 300,
         }
         lms_turns::{
+            pages_in_a_processors_lists_cost_no_second_victim: 300,
             after_a_victim_that_is_stuck_nobody_dies_unasked: 300,
             group_that_ends_already_is_waited_for: 300,
             victim_that_was_given_up_stays_so_however_many_follow: 300,
