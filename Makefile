@@ -6,21 +6,31 @@ VM_PROGRAMS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static strip:b
 build:
 	$(CARGO) build --release
 
-# Everything: form, lints, tests beside the code and of the whole program, scenarios on two kernels.
+# Everything: what needs no virtual machine, then scenarios on two kernels.
 .PHONY: test
-test: lint test-host test-vm
+test: check test-vm
+
+# Form, lints, documentation, tests beside the code and of the whole program.
+.PHONY: check
+check: lint docs test-host
 
 .PHONY: lint
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --quiet -- -D warnings
+	@if command -v shellcheck >/dev/null 2>&1; then shellcheck .ci/run; else echo "shellcheck is not installed: scripts are not looked at"; fi
+
+# The documentation of the code builds without a warning; links of the other pages are a test of their own (tests/docs_links.rs).
+.PHONY: docs
+docs:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --quiet
 
 # All but the virtual machines; with the command alone for documentation's examples, of which there are none yet.
 .PHONY: test-host
 test-host:
 	$(CARGO) test --quiet --lib --bins --test '[a-u]*' --test 'warden'
 
-# Licences, sources and unwanted crates (cargo install cargo-deny).
+# Licences, sources and unwanted crates (cargo install cargo-deny). Without it tests/licences.rs judges by the same file.
 .PHONY: deny
 deny:
 	$(CARGO) deny check licenses bans sources
