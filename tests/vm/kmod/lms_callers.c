@@ -7,8 +7,8 @@
  *   give mib=N		holds N MiB and gives them back, 1 MiB a call, when the kernel is about to kill, as the memory balloon of
  *			a virtual machine does (and with its priority)
  *   eat mib=N [more=M] [calls=K] [by=thread|worker] [flags=nofs|noio]
- *			takes memory page by page and holds it: N MiB at most; where the kernel's OOM killer was called in its
- *			name, M MiB more; at the Kth such call it lets go of all that it holds. In the writer's name, and then the
+ *			takes memory page by page and holds it: N MiB at most; once the kernel's OOM killer was called, in
+ *			whoever's name, M MiB more; at the Kth call in its own it lets go of all that it holds. In the writer's name, and then the
  *			write returns when it is done; or in that of a kernel thread, or of a worker of a workqueue
  *   stop		lets go of everything
  *
@@ -90,11 +90,13 @@ static int called(struct notifier_block *block, unsigned long unused, void *data
 	bool all = false;
 
 	spin_lock(&lock);
+	/* Whoever comes first: the victim's memory is for the eater, but not all of it. */
+	if (eater && !asked) {
+		limit = min(limit, eaten.len + more);
+		asked = true;
+	}
 	if (current == eater) {
 		calls++;
-		if (!asked)
-			limit = min(limit, eaten.len + more);
-		asked = true;
 		all = let_go_at && calls >= let_go_at;
 		if (all)
 			enough = true;
