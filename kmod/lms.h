@@ -34,6 +34,7 @@
 #define LMS_RESERVE_KEPT	4	/* blocks of the reserve that are for the handler alone */
 #define LMS_ACKS		4	/* further victims of one hold that each have its whole time */
 #define LMS_LISTS_MS		100	/* the table waits so long for pages in the processors' lists */
+#define LMS_HAD_PAGES		256	/* free to anybody: a caller asks for nothing that it can't have */
 #define LMS_UNSERVED_MS		2000	/* callers wait so long for the thread to work by the table */
 
 #define PAGES_PER_MB		(1UL << (20 - PAGE_SHIFT))

@@ -568,10 +568,14 @@ static int lms_oom_callback(struct notifier_block *block, unsigned long unused, 
 	lms_read_memory(&memory);
 	bound = memory.available > lms_floor_pages(memory.total) && lms_is_bound();
 	nobody_dies = lms_is_only_sent_back();
-	counts = !bound && !nobody_dies;
 
 	spin_lock(&lms.lock);
 	open = lms.state == LMS_HOLD || lms.state == LMS_TABLE;
+	/*
+	 * Whoever gets here has found no page, some time ago: it may have been preempted since, while
+	 * a victim gave back what it wants.
+	 */
+	counts = !bound && !nobody_dies && !(open && memory.free >= LMS_HAD_PAGES);
 	/*
 	 * Waiting for the daemon in its own name would last to the deadline. So its threads never sleep for it: they are
 	 * given of the reserve and try again at once, or else each allocation on the way to an answer would set the killer
