@@ -113,7 +113,8 @@ pub fn caller_for_whom_the_kernel_kills_nobody_ends_no_hold() -> Outcome {
         let mut cheap = Work::holding(&victim, 20)?;
         let _handler = handler(&format!("answer=never ms=2000 adj=-1000 kill={}", victim.id()?))?;
         let before = Counters::now()?;
-        let greedy = Work::start(&other, "hog mib=1000 term=ignore adj=-1000")?;
+        // It asks all the time, and has enough when the victim is gone.
+        let greedy = Work::start(&other, "lms-want more=8")?;
         let hold = wait::find("a hold begins", SOON, || Ok(Some(State::now()?.number("hold_seq")?).filter(|hold| *hold > 0)))?;
         callers::command("eat mib=1000 calls=10 flags=nofs")?;
         // Others may have taken what it let go of, so that it was asked once more for its last page.
