@@ -15,7 +15,7 @@ pub fn busybox(arguments: &[&str]) -> Outcome {
 }
 
 /// Settings that scenarios may change.
-pub const SETTINGS: [&str; 8] = [
+pub const SETTINGS: [&str; 9] = [
     "/proc/sys/fs/inotify/max_user_watches",
     "/proc/sys/fs/inotify/max_queued_events",
     "/proc/sys/vm/swappiness",
@@ -24,6 +24,7 @@ pub const SETTINGS: [&str; 8] = [
     "/proc/sys/kernel/dmesg_restrict",
     "/sys/kernel/mm/ksm/run",
     "/sys/kernel/mm/ksm/pages_to_scan",
+    "/proc/sys/vm/percpu_pagelist_high_fraction",
 ];
 
 /// Sets one of them until the scenario's end.

@@ -12,6 +12,7 @@ use crate::guest::facts;
 use crate::guest::group::{Group, MIB};
 use crate::guest::lms::{self, Notifier, State};
 use crate::guest::places::ROUNDS as ROUNDS_WORD;
+use crate::guest::system;
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
 use crate::outcome::{Doing, Outcome};
@@ -106,6 +107,8 @@ pub fn short_of_memory(number: u32, round: impl FnMut(u32) -> Outcome) -> Outcom
 
 /// The same where `useless` MiB more count as available.
 pub fn short_of_memory_beside(useless: u64, number: u32, mut round: impl FnMut(u32) -> Outcome) -> Outcome {
+    // What somebody gives back is in the zones at once, and not in lists of its processor (from 6.7 on).
+    system::set(LISTS, "1000")?;
     let _ballast = leave_available(LEFT + useless)?;
     let available = facts::meminfo_mib("MemAvailable")?;
     let mut at_oom = Vec::new();
@@ -150,6 +153,9 @@ pub fn handler(how: &str) -> Outcome<Work> {
     called(&work, READY)?;
     Ok(work)
 }
+
+/// How much of a zone may be in the processors' lists of free pages: one part of so many; 0: as the kernel likes.
+pub const LISTS: &str = "/proc/sys/vm/percpu_pagelist_high_fraction";
 
 /// Looks at the module's file without taking any memory from now on, in a shortage that nobody but
 /// the scenario itself can end.

@@ -7,11 +7,11 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::MEASURED;
-use super::lms_common::{Counters, EXCITABLE, ROUNDS, called, fresh, handler, rounds, short_of_memory, signal};
+use super::lms_common::{Counters, EXCITABLE, LISTS, ROUNDS, called, fresh, handler, rounds, short_of_memory, signal};
 use super::lms_victims::{since_boot, status};
 use crate::guest::group::{Group, MIB};
 use crate::guest::lms::{self, State};
-use crate::guest::system::Freezer;
+use crate::guest::system::{self, Freezer};
 use crate::guest::wait::{self, SOON};
 use crate::guest::work::Work;
 use crate::outcome::{Doing, Outcome};
@@ -59,6 +59,7 @@ fn pin(work: &Work, processor: usize) -> Outcome {
 /// one needs a part of that: it is had before a second group dies.
 pub fn pages_in_a_processors_lists_cost_no_second_victim() -> Outcome {
     rounds("hold_ms=2000", ROUNDS, |round| {
+        system::set(LISTS, "0")?;
         let (first, second) = (fresh("first", round)?, fresh("second", round)?);
         let _handler = handler(&format!("answer=never ms=100 adj=-1000 kill={},{}", first.id()?, second.id()?))?;
         let mut victim = Work::holding(&first, 25)?;
